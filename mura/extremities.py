@@ -1,0 +1,15 @@
+"""The seven extremities of MURA: their names, their order and their folder names. The only place."""
+
+EXTREMITIES: tuple[str, ...] = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
+
+FOLDER_OF: dict[str, str] = {name: f"XR_{name.upper()}" for name in EXTREMITIES}
+EXTREMITY_OF: dict[str, str] = {folder: name for name, folder in FOLDER_OF.items()}
+INDEX_OF: dict[str, int] = {name: position for position, name in enumerate(EXTREMITIES)}
+
+UNIFIED = "unified"
+
+
+def data_name(extremities: list[str]) -> str:
+    """Name of a set of extremities: `wrist`, `finger+wrist`, or `unified` for all seven."""
+    chosen = [name for name in EXTREMITIES if name in extremities]
+    return UNIFIED if len(chosen) == len(EXTREMITIES) else "+".join(chosen)
