@@ -11,3 +11,9 @@ class ConfigError(MuraError):
     """A command line or config that can't be run as it stands. Nothing was started, nothing written."""
 
     exit_code = 2
+
+
+class InterruptedRunError(MuraError):
+    """Ctrl-C. The run can go on; the sentence says how."""
+
+    exit_code = 130

@@ -13,3 +13,10 @@ def data_name(extremities: list[str]) -> str:
     """Name of a set of extremities: `wrist`, `finger+wrist`, or `unified` for all seven."""
     chosen = [name for name in EXTREMITIES if name in extremities]
     return UNIFIED if len(chosen) == len(EXTREMITIES) else "+".join(chosen)
+
+
+def arm_of(extremities: list[str]) -> str:
+    """`unified` for all seven, `specialised` for one, `union` for anything between."""
+    if data_name(extremities) == UNIFIED:
+        return UNIFIED
+    return "specialised" if len(extremities) == 1 else "union"

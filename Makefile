@@ -1,0 +1,37 @@
+# mura: `make help` lists what there is to do.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## make .venv with everything in it (about 2 minutes, 6 GB)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("mura needs Python 3.11 or newer: make setup PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup ## synthetic radiographs, one unified and seven specialised models, one table
+	@$(PY) -m mura.cli synth demo/data --demo
+	@$(PY) train.py -m experiment=demo data.root=demo/data hydra.sweep.dir=demo/runs \
+	    data=elbow,finger,forearm,hand,humerus,shoulder,wrist,unified
+	@$(PY) -m mura.cli report demo/runs
+
+test: setup ## all tests, the slow ones too
+	$(PY) -m pytest
+
+lint: setup ## style and types
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+format: setup ## put the code in shape
+	$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
+
+clean: ## remove what was made here: demo, runs, studies, caches of the tools (not .venv)
+	rm -rf demo runs studies multirun build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,244 @@
+"""Does the instrument tell the truth? Simulated predictions with a known answer in, Markdown tables out.
+
+    python benchmarks/coverage.py --simulations 1000
+
+Each setting simulates two arms on a test set of MURA's size many times and counts how often the 95 % interval
+holds the true difference and how often the test finds one. Nothing here is a radiograph or a trained network:
+the predictions are made of normal deviates.
+"""
+
+import argparse
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from mura.study.bootstrap import METRICS, Cases, Floats, bootstrap, observed
+from mura.study.compare import ALPHA, contrast, smallest_detectable
+
+SIZES = {"humerus": (132, 135, 288), "whole": (783, 1199, 3197)}
+"""Patients, studies and views of the official test set: the smallest extremity, and all seven."""
+
+SAME_LABEL = 0.85
+"""The chance that a study has its patient's label; else, a label of its own. Half of the labels are abnormal."""
+
+OURS = "this project"
+BY_CASE = "bootstrap by view or study"
+FIXED_SEEDS = "patients resampled, seeds averaged"
+RESAMPLED_SEEDS = "patients and seeds resampled"
+
+Outcomes = dict[tuple[str, str], list[Floats]]
+"""By (method, level), a simulation an array [4, 3]: rows low, high, found, smallest detectable; columns METRICS."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way the two arms may differ, on one size of test set, with some models (`seeds`) an arm.
+
+    A case's evidence for its true class is the sum of a mean (82 % accuracy by view) and normal deviates: `shared`
+    ones (standard deviations by patient, study and view) strike both arms, `arm` ones all models of an arm, `run`
+    ones (by patient and view) one model; `between_runs` is that of a model's mean, and 0.0714 makes 1.5 points
+    of accuracy. The first arm has `gap` more evidence, and calls more abnormal by `offset`, the second less.
+    """
+
+    size: str
+    seeds: int = 1
+    gap: float = 0.0
+    offset: float = 0.0
+    between_runs: float = 0.0
+    mean: float = 1.14
+    shared: tuple[float, float, float] = (0.6, 0.6, 0.5)
+    arm: tuple[float, float, float] = (0.4, 0.4, 0.3)
+    run: tuple[float, float] = (0.3, 0.3)
+
+    @property
+    def name(self) -> str:
+        arms = "equal"
+        if self.gap:
+            arms = "first is better"
+        elif self.offset:
+            arms = "equal, other thresholds"
+        return arms if self.seeds == 1 else f"{arms}, {self.between_runs * 21:.1f} points between seeds"
+
+
+@dataclass(frozen=True)
+class Patients:
+    """Who is in a test set: of each view its patient, study, and label."""
+
+    patient_of_study: NDArray[np.intp]
+    study_of_view: NDArray[np.intp]
+    label_of_study: NDArray[np.bool_]
+
+    def deviates(self, rng: np.random.Generator, sigmas: tuple[float, float, float]) -> Floats:
+        """A normal deviate a view, [N]: the sum of one of its patient, one of its study and its own."""
+        patient = rng.normal(0, sigmas[0], self.patient_of_study.max() + 1)[self.patient_of_study]
+        study = patient + rng.normal(0, sigmas[1], len(self.patient_of_study))
+        return study[self.study_of_view] + rng.normal(0, sigmas[2], len(self.study_of_view))
+
+    def levels(self, evidence: Floats, offset: Floats) -> dict[str, Cases]:
+        """Views and studies as `evidence` [M, N] and the models' `offset` [M, 1] make them."""
+        sign = np.where(self.label_of_study[self.study_of_view], 1, -1)
+        probability = 1 / (1 + np.exp(-1.5 * (sign * evidence + offset)))
+        of_study = np.array([np.bincount(self.study_of_view, weights=row) for row in probability])
+        return {
+            "image": Cases(
+                self.patient_of_study[self.study_of_view], self.label_of_study[self.study_of_view], probability
+            ),
+            "study": Cases(self.patient_of_study, self.label_of_study, of_study / np.bincount(self.study_of_view)),
+        }
+
+
+def draw_patients(rng: np.random.Generator, patients: int, studies: int, views: int) -> Patients:
+    """Every patient has a study and every study a view; the others fall where chance puts them."""
+    patient_of_study = np.sort(np.r_[np.arange(patients), rng.integers(0, patients, studies - patients)])
+    study_of_view = np.sort(np.r_[np.arange(studies), rng.integers(0, studies, views - studies)])
+    usual, own = rng.random(patients) < 0.5, rng.random(studies) < 0.5
+    label = np.where(rng.random(studies) < SAME_LABEL, usual[patient_of_study], own)
+    return Patients(patient_of_study, study_of_view, label)
+
+
+def simulate(setting: Setting, rng: np.random.Generator) -> dict[str, Cases]:
+    """One test set with the predictions of `seeds` models of the first arm, then of the second."""
+    patients = draw_patients(rng, *SIZES[setting.size])
+    shared = setting.mean + patients.deviates(rng, setting.shared)
+    evidence = []
+    for gap in (setting.gap, 0.0):
+        arm = shared + gap + patients.deviates(rng, setting.arm)
+        for _ in range(setting.seeds):
+            own = patients.deviates(rng, (setting.run[0], 0.0, setting.run[1]))
+            evidence.append(arm + own + rng.normal(0, setting.between_runs))
+    offset = np.repeat([setting.offset, -setting.offset], setting.seeds)[:, None]
+    return patients.levels(np.array(evidence), offset)
+
+
+def truth(setting: Setting, rng: np.random.Generator, times: int = 100) -> dict[str, Floats]:
+    """The difference [3] between the arms in the population of patients and of training runs, by level.
+
+    Zero where the arms are equal. Else from a test set `times` as large, with the same deviates in both arms (each
+    arm's own distribution is the same either way) and the runs at the nodes of a Gauss-Hermite rule.
+    """
+    if setting.gap == 0:
+        return {level: np.zeros(len(METRICS)) for level in ("image", "study")}
+    patients = draw_patients(rng, *(times * count for count in SIZES[setting.size]))
+    case = sum(np.square([*setting.shared, *setting.arm]).reshape(2, 3))
+    sigmas = np.sqrt(case + np.square([setting.run[0], 0.0, setting.run[1]]))
+    evidence = setting.mean + patients.deviates(rng, tuple(sigmas))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(5 if setting.between_runs else 1)
+    means = np.r_[setting.gap + setting.between_runs * nodes, setting.between_runs * nodes][:, None]
+    levels = patients.levels(evidence + means, np.zeros_like(means))
+    signed = np.r_[weights, -weights] / weights.sum()
+    return {level: observed(cases) @ signed for level, cases in levels.items()}
+
+
+def run(setting: Setting, simulations: int, resamples: int, rng: np.random.Generator) -> Outcomes:
+    """All methods on `simulations` test sets of one setting."""
+    outcomes: Outcomes = defaultdict(list)
+    label = f"{setting.size}, {setting.seeds} a side, {setting.name}"
+    for _ in track(range(simulations), description=label, console=Console(stderr=True), transient=True):
+        for level, cases in simulate(setting, rng).items():
+            draws = bootstrap(cases, resamples, rng)
+            outcomes[OURS, level].append(ours(cases, draws, setting.seeds, rng))
+            for method, differences in others(cases, draws, setting.seeds, rng).items():
+                low, high = np.percentile(differences, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)], axis=-1)
+                found = (low > 0) | (high < 0)
+                outcomes[method, level].append(np.array([low, high, found, np.full(len(METRICS), np.nan)]))
+    return outcomes
+
+
+def ours(cases: Cases, draws: Floats, seeds: int, rng: np.random.Generator) -> Floats:
+    """What `mura.study.compare` says of one simulated test set, without Holm: found means p < 5 %."""
+    first, second = list(range(seeds)), list(range(seeds, 2 * seeds))
+    estimates = contrast(cases, first, second, draws, rng).values()
+    rows = [(e.low, e.high, e.p is not None and e.p < ALPHA, smallest_detectable(e, 1)) for e in estimates]
+    return np.array(rows, dtype=float).T
+
+
+def others(cases: Cases, draws: Floats, seeds: int, rng: np.random.Generator) -> dict[str, Floats]:
+    """The bootstrapped differences [3, R] of the methods that this project does without."""
+    resamples = draws.shape[-1]
+    if seeds == 1:
+        alone = Cases(np.arange(len(cases.label)), cases.label, cases.probability)
+        by_case = bootstrap(alone, resamples, rng)
+        return {BY_CASE: by_case[:, 0] - by_case[:, 1]}
+    chosen = rng.integers(0, seeds, size=(2, seeds, resamples))
+    column = np.arange(resamples)
+    first, second = draws[:, chosen[0], column], draws[:, seeds + chosen[1], column]
+    return {
+        FIXED_SEEDS: draws[:, :seeds].mean(axis=1) - draws[:, seeds:].mean(axis=1),
+        RESAMPLED_SEEDS: first.mean(axis=1) - second.mean(axis=1),
+    }
+
+
+def settings() -> list[Setting]:
+    """What docs/statistics.md shows: one model an arm, then several, with 1, 1.5 and 2 points between seeds."""
+    gaps = {"humerus": 0.45, "whole": 0.155}
+    chosen = []
+    for size, gap in gaps.items():
+        chosen += [Setting(size), Setting(size, offset=0.3), Setting(size, gap=gap)]
+        chosen += [Setting(size, seeds=seeds, between_runs=0.0714) for seeds in (2, 3, 5)]
+        chosen += [Setting(size, seeds=3, between_runs=0.0952)]
+        chosen += [Setting(size, seeds=3, between_runs=0.0476, gap=gap)]
+    return chosen
+
+
+def percentages(values: Floats | NDArray[np.bool_]) -> list[str]:
+    """Means over simulations [S, 3] as cells."""
+    return [f"{100 * value:.1f}" for value in np.mean(values, axis=0)]
+
+
+def coverage_rows(setting: Setting, outcomes: Outcomes, true: dict[str, Floats]) -> list[list[str]]:
+    """A row a method: share of intervals that hold the truth, both levels side by side."""
+    rows = []
+    for method in dict.fromkeys(method for method, _ in outcomes):
+        cells = []
+        for level in ("image", "study"):
+            low, high = np.stack(outcomes[method, level], axis=1)[:2]
+            cells += percentages((low <= true[level]) & (true[level] <= high))
+        rows.append([setting.size, str(setting.seeds), setting.name, method, *cells])
+    return rows
+
+
+def finding_rows(setting: Setting, outcomes: Outcomes, true: dict[str, Floats]) -> list[list[str]]:
+    """A row a level: the true difference, the smallest detectable one, and how often p was below 5 %."""
+    rows = []
+    for level in ("image", "study"):
+        _, _, found, detectable = np.stack(outcomes[OURS, level], axis=1)
+        real = percentages(true[level][None]) if setting.gap else ["0"] * len(METRICS)
+        rows.append([setting.size, str(setting.seeds), setting.name, level])
+        rows[-1] += [" / ".join(cells) for cells in (real, percentages(detectable), percentages(found))]
+    return rows
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Coverage of the intervals of mura.study.compare, simulated.")
+    parser.add_argument("--simulations", type=int, default=1000, help="test sets a setting")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples and permutations a test set")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    started = time.perf_counter()
+    coverage, findings = [], []
+    for number, setting in enumerate(settings()):
+        rng = np.random.default_rng([arguments.seed, number])
+        true = truth(setting, rng)
+        outcomes = run(setting, arguments.simulations, arguments.resamples, rng)
+        coverage += coverage_rows(setting, outcomes, true)
+        findings += finding_rows(setting, outcomes, true)
+    columns = [f"{level} {metric}" for level in ("image", "study") for metric in METRICS]
+    print(markdown(["test set", "models an arm", "arms", "method", *columns], coverage))
+    print()
+    wanted = ["true difference", "smallest detectable", "p < 5 %"]
+    print(markdown(["test set", "models an arm", "arms", "level", *wanted], findings))
+    print(f"\n{time.perf_counter() - started:.0f} seconds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The `mura` command: synthetic data, a look into a MURA folder, and the table of finished runs."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mura.errors import MuraError
+from mura.progress import progress_bar
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="One model for all seven upper-limb extremities, or one for each? Training: `python train.py --help`.",
+)
+
+
+@app.command()
+def synth(
+    directory: Annotated[Path | None, typer.Argument(help="Where MURA-v1.1 is written; must not hold one yet.")] = None,
+    patients: Annotated[int, typer.Option(help="Distinct patients, training and test together.")] = 600,
+    size: Annotated[int, typer.Option(help="Longest side of a picture in pixels; MURA's is 512.")] = 512,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same pixels on every machine.")] = 0,
+    world: Annotated[
+        str, typer.Option(help="shared, conflicting or null: which answer is true of the data.")
+    ] = "shared",
+    valid_fraction: Annotated[
+        float | None, typer.Option(help="Share of the patients in valid/; MURA's by default.")
+    ] = None,
+    balanced: Annotated[bool, typer.Option("--balanced", help="As many patients of each extremity.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="MURA's own counts: 40,005 views.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+    preview: Annotated[Path | None, typer.Option(help="Write only a contact sheet to this PNG file.")] = None,
+) -> None:
+    """Write synthetic radiographs in MURA's layout (they show nobody, and prove nothing about patients)."""
+    from mura.data.synthetic import write_dataset, write_preview
+
+    if preview is not None:
+        print(write_preview(preview, seed=seed))
+        return
+    if directory is None:
+        raise MuraError("name the folder to write to: mura synth DIR (or --preview FILE.png).")
+    with progress_bar("writing") as progress:
+        written = write_dataset(
+            directory, patients=patients, size=size, seed=seed, world=world, full=full, workers=workers,
+            valid_fraction=valid_fraction, balanced=balanced, progress=progress,
+        )  # fmt: skip
+    print(written)
+
+
+@app.command()
+def check(
+    root: Annotated[Path, typer.Argument(help="A MURA-v1.1 folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Count what is in a MURA folder and list every problem; exit code 1 when there is one."""
+    from rich.console import Console
+
+    from mura.data.check import check as check_folder
+    from mura.data.check import render
+
+    report = check_folder(root)
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        Console().print(render(report))
+    raise typer.Exit(1 if report.problems else 0)
+
+
+def main() -> None:
+    """The console script: an error of the user's is one sentence on stderr."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        app()
+    except MuraError as error:
+        print(f"mura: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

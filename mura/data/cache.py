@@ -1,0 +1,215 @@
+"""The cache: every picture decoded once, 8-bit grey, one memory-mapped array that all runs share.
+
+Keyed by the pictures' content, built beside its final name and renamed, so that it is there whole or not at all.
+A killed build goes on where it was; a second process waits for the first.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import platformdirs
+from filelock import FileLock, Timeout
+
+from mura.data.images import UnreadableImage, decode, fit
+from mura.data.index import content_hashes, find_root, fingerprint, read_index, stat_digest
+from mura.data.split import assign_folds, split_hash
+from mura.errors import MuraError
+from mura.progress import progress_bar
+from mura.runs import write_atomically, write_json
+
+FORMAT = 1  # raise when decode() or fit() gives other pixels, or the files here other content
+MOST_DAMAGED = 0.01
+SAVE_EVERY = 512
+TODO, GOOD, DAMAGED = 0, 1, 2
+DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """All views of a MURA folder, ready to be gathered.
+
+    `images` is uint8 [N, S, S], memory-mapped and read-only; `table` is the index (N rows, in the same order) with
+    two more columns: `fold` (-1 for test rows) and `readable` (False for damaged pictures, which stay black).
+    """
+
+    images: np.ndarray
+    table: pd.DataFrame
+    fingerprint: str
+    split_hash: str
+
+
+def open_cache(root: str | Path, cache_size: int, cache_dir: str | Path | None = None) -> Cache:
+    """The cache of `root` at `cache_size` pixels a side; built when it is not there yet.
+
+    Raises MuraError: no MURA folder, more than 1 % of the pictures damaged, disk full, folder not writable.
+    """
+    home = Path(cache_dir or platformdirs.user_cache_dir("mura")).expanduser()
+    root = find_root(root)
+    index = read_index(root)
+    with _disk_errors(home, len(index) * cache_size**2):
+        home.mkdir(parents=True, exist_ok=True)
+        key = remembered_fingerprint(home, root, index)
+        folder = home / f"{key[:24]}-{cache_size}px-v{FORMAT}"
+        if not folder.is_dir():
+            with _only_one_builder(folder):
+                if not folder.is_dir():
+                    build(folder, root, index, cache_size, key)
+    return _load(folder, cache_size)
+
+
+def remembered_fingerprint(home: Path, root: Path, index: pd.DataFrame) -> str:
+    """The data fingerprint; every byte is read only when a file's size or time has changed since the last time."""
+    state = hashlib.blake2b(f"{root.resolve()} {stat_digest(root, index)}".encode(), digest_size=16).hexdigest()
+    memo = home / "fingerprints" / state
+    if memo.is_file():
+        return memo.read_text(encoding="utf-8")
+    memo.parent.mkdir(exist_ok=True)
+    found = fingerprint(root, index, content_hashes(root, index))
+    write_atomically(memo, found)
+    return found
+
+
+def build(folder: Path, root: Path, index: pd.DataFrame, size: int, key: str) -> None:
+    """Writes `folder`, going on from what a killed build left."""
+    started = time.perf_counter()
+    folds = assign_folds(index)
+    part = folder.with_name(folder.name + ".part")
+    part.mkdir(exist_ok=True)
+    state = _state(part / "state.bin", len(index))
+    remaining = np.flatnonzero(state == TODO)
+    if 0 < len(remaining) < len(index):
+        log.info("cache: going on with a build that was stopped, %d of %d left", len(remaining), len(index))
+    faults = _decode_all(part, root, index, size, state, remaining)
+    damaged = np.flatnonzero(state == DAMAGED)
+    _refuse_or_report_damage(index, damaged, faults, part)
+    table = index.assign(fold=folds.reindex(index.index).fillna(-1).astype(int), readable=state == GOOD)
+    write_atomically(part / "table.csv", table.to_csv(index=False))
+    write_json(part / "cache.json", {"fingerprint": key, "split_hash": split_hash(index, folds), "size": size})
+    (part / "state.bin").unlink()
+    part.rename(folder)
+    seconds = time.perf_counter() - started
+    log.info("cache: %d pictures at %d pixels in %s, built in %.1f s", len(index), size, folder, seconds)
+
+
+def _state(path: Path, n: int) -> np.ndarray:
+    if path.is_file() and path.stat().st_size == n:
+        return np.fromfile(path, dtype=np.uint8)
+    return np.zeros(n, dtype=np.uint8)
+
+
+def _decode_all(
+    part: Path, root: Path, index: pd.DataFrame, size: int, state: np.ndarray, rows: np.ndarray
+) -> dict[int, str]:
+    """Decodes `rows` into images.bin and marks them in `state`; returns the sentence for each damaged one."""
+    paths = index["path"].to_numpy()
+    faults: dict[int, str] = {}
+    handle = os.open(part / "images.bin", os.O_RDWR | os.O_CREAT, 0o644)
+    stop = threading.Event()
+
+    def one(row: int) -> int:
+        if stop.is_set():
+            return row
+        try:
+            picture = fit(decode(root / paths[row]), size)
+        except UnreadableImage as error:
+            faults[row] = str(error)
+            picture = np.zeros((size, size), np.uint8)
+        os.pwrite(handle, picture.tobytes(), row * size * size)
+        state[row] = DAMAGED if row in faults else GOOD
+        return row
+
+    try:
+        if len(index):
+            os.posix_fallocate(handle, 0, len(index) * size * size)  # a full disk is met now, not after an hour
+        with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("cache") as show:
+            try:
+                for count, done in enumerate(as_completed([pool.submit(one, row) for row in rows]), 1):
+                    done.result()
+                    show(len(index) - len(rows) + count, len(index))
+                    if count % SAVE_EVERY == 0:
+                        write_bytes(part / "state.bin", state)
+            except BaseException:
+                stop.set()
+                raise
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+        if part.is_dir():
+            write_bytes(part / "state.bin", state)
+    return faults
+
+
+def write_bytes(path: Path, array: np.ndarray) -> None:
+    beside = path.with_name(path.name + ".new")
+    beside.write_bytes(array.tobytes())
+    beside.replace(path)
+
+
+def _refuse_or_report_damage(index: pd.DataFrame, damaged: np.ndarray, faults: dict[int, str], part: Path) -> None:
+    for row in damaged:
+        log.warning("left out: %s", faults.get(row, f"{index['path'].iat[row]} can't be read"))
+    if len(damaged) > MOST_DAMAGED * len(index):
+        shutil.rmtree(part)
+        first = index["path"].iat[damaged[0]]
+        raise MuraError(
+            f"{len(damaged)} of {len(index)} pictures can't be read, first {first}: that is more than 1 %; "
+            "`mura check` lists them, a fresh copy of the data set mends them."
+        )
+    if len(damaged):
+        log.warning("%d of %d pictures are damaged and left out", len(damaged), len(index))
+
+
+def _load(folder: Path, size: int) -> Cache:
+    table = pd.read_csv(folder / "table.csv")
+    about = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
+    images = np.memmap(folder / "images.bin", dtype=np.uint8, mode="r", shape=(len(table), size, size))
+    return Cache(images, table, about["fingerprint"], about["split_hash"])
+
+
+@contextmanager
+def _only_one_builder(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder.with_name(folder.name + ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("cache: waiting for another process that builds it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _disk_errors(home: Path, needed: int) -> Iterator[None]:
+    """A full or unwritable disk becomes one sentence, and leaves no half cache."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            for part in home.glob("*.part"):
+                shutil.rmtree(part, ignore_errors=True)
+            raise MuraError(
+                f"{home}: no room for the cache of {needed / 1e6:,.0f} MB ({error.strerror}); "
+                "make room, or choose another place with data.cache_dir=DIR."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
+            raise MuraError(
+                f"{home}: the cache can't be written there ({error.strerror}); choose data.cache_dir=DIR."
+            ) from error
+        raise

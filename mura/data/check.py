@@ -1,0 +1,146 @@
+"""What is in a MURA folder: counts, and every problem from a missing list to a leak. Behind `mura check`."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from mura.data.images import UnreadableImage, decode
+from mura.data.index import HARMLESS, Problem, file_hash, find_root, in_threads, scan
+from mura.data.index import KINDS as KINDS_OF_INDEX
+
+KINDS = {
+    "duplicate-across-splits": "pictures that are in train and in valid, byte for byte",
+    "duplicate-across-patients": "pictures that several patients share, byte for byte",
+    "empty": "pictures of 0 bytes",
+    "truncated": "truncated pictures",
+    "unreadable": "pictures that can't be decoded",
+    "too-large": "pictures too large to be radiographs",
+    "missing": "pictures that are links to nowhere",
+    **KINDS_OF_INDEX,
+}
+SHOWN = 5  # problems of a kind
+
+STUDY = ["split", "extremity", "patient", "study"]
+Counts = dict[str, dict[str, dict[str, int]]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """`counts[split][extremity]`: `normal` and `abnormal` views, distinct `studies` and `patients`.
+
+    Only what is there has an entry. `problems` are ordered by kind (as KINDS) and path.
+    """
+
+    views: int
+    studies: int
+    patients: int
+    counts: Counts
+    problems: list[Problem]
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def check(root: str | Path) -> Report:
+    """Decodes and compares every picture of the MURA folder at `root`; a progress bar shows how far it is.
+
+    Raises MuraError when there is no MURA folder.
+    """
+    root = find_root(root)
+    index, problems = scan(root)
+    paths = index["path"].tolist()
+    looks = list(in_threads(lambda path: _look(root, path), paths, "checking"))
+    problems += [fault for _, fault in looks if fault is not None]
+    problems += _duplicates(index, [digest for digest, _ in looks])
+    order = list(KINDS)
+    return Report(
+        views=len(index),
+        studies=len(index.drop_duplicates(STUDY)),
+        patients=index["patient"].nunique(),
+        counts=_counts(index),
+        problems=sorted(problems, key=lambda problem: (order.index(problem.kind), problem.path)),
+    )
+
+
+def render(report: Report) -> Group:
+    """The report for people, to be printed by rich."""
+    return Group(_table(report), *_problem_lines(report.problems))
+
+
+def _look(root: Path, path: str) -> tuple[str | None, Problem | None]:
+    """Digest of a picture's bytes, or None and what is wrong with it."""
+    try:
+        decode(root / path)
+    except UnreadableImage as error:
+        return None, Problem(error.kind, path, str(error).removeprefix(f"{root / path} "))
+    return file_hash(root / path), None
+
+
+def _duplicates(index: pd.DataFrame, hashes: list[str | None]) -> list[Problem]:
+    """A problem a group of equal files that reaches over patients or splits. Unreadable files have no hash."""
+    content = pd.Series(hashes, index=index.index, dtype=object).dropna()
+    content = content[content.duplicated(keep=False)]
+    problems = []
+    for _, group in index.loc[content.index].groupby(content):
+        first, *others = group["path"]
+        if group["split"].nunique() > 1:
+            kind = "duplicate-across-splits"
+        elif group["patient"].nunique() > 1:
+            kind = "duplicate-across-patients"
+        else:
+            continue
+        problems.append(Problem(kind, first, f"same bytes as {', '.join(others)}"))
+    return problems
+
+
+def _counts(index: pd.DataFrame) -> Counts:
+    counts: Counts = {split: {} for split in index["split"].unique()}
+    for _, views in index.groupby(["split", "extremity"]):
+        split, extremity = str(views["split"].iat[0]), str(views["extremity"].iat[0])
+        abnormal = int(views["label"].sum())
+        counts[split][extremity] = {
+            "normal": len(views) - abnormal,
+            "abnormal": abnormal,
+            "studies": len(views.drop_duplicates(STUDY)),
+            "patients": views["patient"].nunique(),
+        }
+    return counts
+
+
+def _table(report: Report) -> Table:
+    title = f"{report.views:,} views, {report.studies:,} studies, {report.patients:,} patients"
+    table = Table("split", "extremity", title=title, box=box.SIMPLE_HEAD)
+    for column in ("normal", "abnormal", "views", "studies", "patients"):
+        table.add_column(column, justify="right")
+    for split, extremities in report.counts.items():
+        for extremity, count in extremities.items():
+            table.add_row(split, extremity, *_cells(count), f"{count['patients']:,}")
+        total = {key: sum(count[key] for count in extremities.values()) for key in ("normal", "abnormal", "studies")}
+        # no sum of patients: one of them may have several extremities
+        table.add_row(split, "all", *_cells(total), "", style="bold", end_section=True)
+    return table
+
+
+def _cells(count: dict[str, int]) -> list[str]:
+    views = count["normal"] + count["abnormal"]
+    abnormal = f"{count['abnormal']:,} ({count['abnormal'] / views:.1%})"
+    return [f"{count['normal']:,}", abnormal, f"{views:,}", f"{count['studies']:,}"]
+
+
+def _problem_lines(problems: list[Problem]) -> list[Text]:
+    if not problems:
+        return [Text("No problems.", style="green")]
+    lines = []
+    for kind, phrase in KINDS.items():
+        found = [problem for problem in problems if problem.kind == kind]
+        if found:
+            lines.append(Text(f"{len(found):,} {phrase}", style="yellow" if kind in HARMLESS else "bold red"))
+            lines += [Text(f"  {problem.path}: {problem.detail}") for problem in found[:SHOWN]]
+        if len(found) > SHOWN:
+            lines.append(Text(f"  and {len(found) - SHOWN:,} more"))
+    return lines

@@ -1,0 +1,52 @@
+"""Which device and which precision, each with its reason: an automatic choice is always explained."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from mura.errors import ConfigError
+
+
+class Choice(NamedTuple):
+    """A value and why it was chosen; the log prints both."""
+
+    value: str
+    reason: str
+
+
+def choose_device(accelerator: str, devices: int) -> Choice:
+    """`cpu` or `gpu`. Raises ConfigError when more GPUs are asked for than there are."""
+    available = torch.cuda.device_count()
+    if accelerator == "auto":
+        if available:
+            return Choice("gpu", torch.cuda.get_device_name())
+        return Choice("cpu", "no GPU here")
+    if accelerator == "gpu" and available < devices:
+        raise ConfigError(
+            f"trainer.accelerator=gpu trainer.devices={devices}: this machine has {available} CUDA GPU(s); "
+            "take trainer=cpu, or trainer=ddp_cpu to try out several processes."
+        )
+    return Choice(accelerator, "as asked")
+
+
+def choose_precision(precision: str | int, device: str) -> Choice:
+    """Lightning's precision string: bfloat16 where the device computes in it, float16 on older GPUs, else float32."""
+    if precision != "auto":
+        return Choice(str(precision), "as asked")
+    if device == "gpu":
+        # is_bf16_supported() says yes to emulation too: Ampere (8.0) is the first that computes in it
+        if torch.cuda.get_device_capability() >= (8, 0):
+            return Choice("bf16-mixed", "this GPU computes in bfloat16")
+        return Choice("16-mixed", "this GPU has float16 tensor cores and no bfloat16")
+    if cpu_computes_bfloat16():
+        return Choice("bf16-mixed", "this CPU computes in bfloat16")
+    return Choice("32-true", "this CPU has no bfloat16 instructions")
+
+
+def cpu_computes_bfloat16() -> bool:
+    """AVX512-BF16, AMX or Arm's BF16, as the kernel lists them; without them bfloat16 is emulated and slower."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return False
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(info.read_text(encoding="utf-8").split()))

@@ -1,0 +1,125 @@
+"""Many runs, each a fresh process with a single run's command line.
+
+The one way for `train.py -m` and for studies. The processes are forked from a server that has imported torch once,
+so eight short runs pay for it once; each has its own memory, its own W&B state and, with GPUs, its own device.
+"""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+PRELOADED = ["torch", "torchvision", "lightning", "hydra", "mura.results", "wandb"]
+PATIENCE = 60  # seconds that an interrupted run has to end by itself
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: the arguments of its command line and the folder that it writes."""
+
+    name: str
+    arguments: list[str]
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "console.log"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended; `exit_code` is negative for a signal."""
+
+    job: Job
+    exit_code: int
+    seconds: float
+
+
+Watch = Callable[[Job, "Outcome | None"], None]
+
+
+def run_jobs(
+    script: Path,
+    jobs: Sequence[Job],
+    watch: Watch,
+    *,
+    workers: int = 1,
+    gpus: Sequence[str] = (),
+    captured: bool = False,
+) -> list[Outcome]:
+    """Runs `script` once for each job, `workers` at a time, and goes on when one fails.
+
+    `watch(job, None)` is called when a job starts, `watch(job, outcome)` when it has ended. The workers divide the
+    cores between them, and `gpus` pins one to each. `captured` output goes to each job's `console.log`.
+    Ctrl-C ends all children, lets them finish cleanly, and is raised again.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    waiting, free = list(jobs), list(range(workers))
+    running: dict[ForkServerProcess, tuple[Job, int, float]] = {}
+    outcomes: list[Outcome] = []
+    try:
+        while waiting or running:
+            while waiting and free:
+                job, slot = waiting.pop(0), free.pop(0)
+                surroundings = dict(os.environ) | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {})
+                output = job.log if captured else None
+                process = context.Process(target=_run, args=(script, job.arguments, threads, surroundings, output))
+                watch(job, None)
+                process.start()
+                running[process] = (job, slot, time.perf_counter())
+            wait([process.sentinel for process in running])
+            for process in [process for process in running if not process.is_alive()]:
+                job, slot, started = running.pop(process)
+                free.append(slot)
+                outcomes.append(Outcome(job, process.exitcode or 0, time.perf_counter() - started))
+                watch(job, outcomes[-1])
+    except BaseException:
+        _end(list(running))
+        raise
+    return outcomes
+
+
+def _run(script: Path, arguments: list[str], threads: int, surroundings: dict[str, str], output: Path | None) -> None:
+    """In the child: runs the script as if it had been typed."""
+    import torch
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.update(surroundings)
+    torch.set_num_threads(threads)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    sys.argv = [str(script), *arguments]
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def _end_with_parent() -> None:
+    """A run whose launcher was killed must not go on writing where the next launcher writes."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _end(processes: list[ForkServerProcess]) -> None:
+    """Asks with SIGINT, as the terminal does, then insists."""
+    for send, patience in ((signal.SIGINT, PATIENCE), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        for process in processes:
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, send)
+        deadline = time.monotonic() + patience
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        processes = [process for process in processes if process.is_alive()]

@@ -1,0 +1,157 @@
+"""Predictions table in, metrics out: the one definition of every number, for validation, test and report.
+
+A predictions table has a row a view: `split`, `extremity`, `patient`, `study`, `view`, `path`, `label` (0
+normal, 1 abnormal), `logit`, `probability` (of "abnormal").
+"""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from mura.errors import MuraError
+from mura.extremities import EXTREMITIES
+
+THRESHOLD = 0.5
+"""A view or a study is called abnormal when its probability is strictly above this."""
+
+CALIBRATION_BINS = 15
+STUDY_KEY = ["split", "extremity", "patient", "study"]
+VIEW_KEY = [*STUDY_KEY, "view"]
+
+Metrics = dict[str, float | int | None]
+
+
+def binary_metrics(label: ArrayLike, probability: ArrayLike, threshold: float = THRESHOLD) -> Metrics:
+    """Metrics of one group: `label` [N] in {0, 1}, `probability` [N] in [0, 1].
+
+    `n` and `abnormal` are counts; `brier` is the mean squared error of the probability and `ece` the expected
+    calibration error (`calibration_error`). What is undefined is None: everything in an empty group; AUROC,
+    kappa and the rate without cases when only one class occurs; F1 without abnormal cases.
+    """
+    y = np.asarray(label).astype(bool)
+    p = np.asarray(probability, dtype=float)
+    called = p > threshold
+    n, abnormal = len(y), int(y.sum())
+    true_positive, true_negative = int((called & y).sum()), int((~called & ~y).sum())
+    predicted = int(called.sum())
+    agreement = _ratio(true_positive + true_negative, n)
+    return {
+        "n": n,
+        "abnormal": abnormal,
+        "accuracy": agreement,
+        "kappa": cohen_kappa(n, abnormal, predicted, true_positive + true_negative),
+        "auroc": auroc(y, p),
+        "sensitivity": _ratio(true_positive, abnormal),
+        "specificity": _ratio(true_negative, n - abnormal),
+        "f1": _ratio(2 * true_positive, predicted + abnormal) if abnormal else None,
+        "brier": float(np.mean((p - y) ** 2)) if n else None,
+        "ece": calibration_error(y, p),
+    }
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def cohen_kappa(n: int, abnormal: int, predicted: int, right: int) -> float | None:
+    """Cohen's kappa (1960) from counts: cases, abnormal ones, those called abnormal, those called rightly.
+
+    None when only one class occurs: the agreement expected by chance then equals the agreement seen.
+    """
+    if abnormal in (0, n):
+        return None
+    expected = (abnormal * predicted + (n - abnormal) * (n - predicted)) / n**2
+    return (right / n - expected) / (1 - expected)
+
+
+def auroc(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> float | None:
+    """Area under the ROC curve: the Mann-Whitney statistic with mid-ranks for ties. None with one class."""
+    positives = int(label.sum())
+    negatives = len(label) - positives
+    if positives == 0 or negatives == 0:
+        return None
+    wins = mid_ranks(probability)[label].sum() - positives * (positives + 1) / 2
+    return float(wins / (positives * negatives))
+
+
+def mid_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks 1..N of `values` [N]; equal values share the mean of their ranks."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[which]
+
+
+def calibration_error(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> float | None:
+    """Expected calibration error of the probability of "abnormal"; None in an empty group.
+
+    Fifteen bins of equal width over [0, 1] (1 belongs to the last); in each, the distance between the mean
+    probability and the observed share of abnormal cases; their mean, weighted by the cases in the bin.
+    """
+    if len(label) == 0:
+        return None
+    which = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    distance = np.bincount(which, weights=probability - label, minlength=CALIBRATION_BINS)
+    return float(np.abs(distance).sum() / len(label))
+
+
+def study_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """One row a study, sorted: `split`, `extremity`, `patient`, `study`, `label`, `probability`, `views`.
+
+    A study's probability is the mean over its views (Rajpurkar et al. 2017).
+    MuraError when the views of a study don't share one label, or a probability is none.
+    """
+    check_predictions(predictions)
+    groups = predictions.groupby(STUDY_KEY, sort=True, observed=True)
+    table = groups.agg(
+        label=("label", "first"),
+        highest=("label", "max"),
+        lowest=("label", "min"),
+        probability=("probability", "mean"),
+        views=("label", "size"),
+    ).reset_index()
+    mixed = table[table["highest"] != table["lowest"]]
+    if len(mixed):
+        first = "/".join(str(part) for part in mixed.iloc[0][STUDY_KEY])
+        raise MuraError(f"The views of study {first} don't share one label ({len(mixed)} such studies).")
+    return table[[*STUDY_KEY, "label", "probability", "views"]]
+
+
+def summarise(predictions: pd.DataFrame) -> dict[str, dict[str, Metrics]]:
+    """Metrics of the rows of one split: `image` and `study` x `all` and each extremity that occurs."""
+    studies = study_table(predictions)
+    splits = predictions["split"].unique()
+    if len(splits) > 1:
+        raise MuraError(f"Metrics are of one split at a time, not of {' and '.join(map(str, splits))} together.")
+    return {"image": _by_extremity(predictions), "study": _by_extremity(studies)}
+
+
+def _by_extremity(table: pd.DataFrame) -> dict[str, Metrics]:
+    groups = {"all": table} | {
+        name: table[table["extremity"] == name] for name in EXTREMITIES if (table["extremity"] == name).any()
+    }
+    return {name: binary_metrics(group["label"], group["probability"]) for name, group in groups.items()}
+
+
+def check_predictions(predictions: pd.DataFrame, source: str = "the predictions") -> None:
+    """Raise MuraError, naming `source` and the first view at fault, unless every row can be counted.
+
+    Labels are 0 or 1, probabilities numbers in [0, 1], extremities among the seven.
+    """
+    missing = [name for name in (*VIEW_KEY, "label", "probability") if name not in predictions.columns]
+    if missing:
+        raise MuraError(f"A column is missing in {source}: {', '.join(missing)}.")
+    faults = {
+        "probability": ~predictions["probability"].between(0, 1),  # NaN is between nothing
+        "label": ~predictions["label"].isin([0, 1]),
+        "extremity": ~predictions["extremity"].isin(EXTREMITIES),
+    }
+    for column, faulty in faults.items():
+        if faulty.any():
+            row = predictions[faulty].iloc[0]
+            count = int(faulty.sum())
+            raise MuraError(f"The {column} of view {view_name(row)} is {row[column]} in {source} ({count} such views).")
+
+
+def view_name(row: pd.Series) -> str:
+    """How a message names a view: by its path where there is one, else by its key."""
+    return str(row["path"]) if "path" in row.index else "/".join(str(row[part]) for part in VIEW_KEY)

@@ -1,0 +1,124 @@
+"""A network by name, backbone and head; backbones are the CNNs of `cnn.py` and torchvision's classifiers."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision.models
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum
+
+from mura.errors import ConfigError
+from mura.models.cnn import CNNS, SMALLEST_SIDE
+from mura.models.heads import build_head
+from mura.models.weights import imagenet_file, load_file
+
+# Kumar et al. 2024 and Rajpurkar et al. 2017 say just "ImageNet weights": taken as each model's first. DEFAULT is
+# a later recipe for some, ResNet-50 among them. Two giants have no such first; their linear ones take 224 pixels.
+PREFERRED_WEIGHTS = ("IMAGENET1K_V1", "IMAGENET1K_SWAG_LINEAR_V1")
+AUXILIARY_CLASSIFIERS = ("googlenet", "inception_v3")
+ONE_SIZE = ("vit_", "maxvit_")
+
+
+class Network(nn.Module):
+    """Backbone and head: float images [B, channels, H, W], normalised by `mean`, `std` -> logits [B, heads].
+
+    `sides` are the smallest and the largest picture it takes; `origin` says where its weights are from.
+    The forward pass raises ConfigError for pictures beyond `sides`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backbone: nn.Module,
+        head: nn.Module,
+        *,
+        n_features: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        sides: tuple[int, float],
+        origin: str,
+    ) -> None:
+        super().__init__()
+        self.name, self.backbone, self.head = name, backbone, head
+        self.n_features, self.mean, self.std = n_features, mean, std
+        self.channels, self.sides, self.origin = len(mean), sides, origin
+
+    def forward(self, images: Tensor) -> Tensor:
+        smallest, largest = self.sides
+        if not smallest <= min(images.shape[-2:]) <= max(images.shape[-2:]) <= largest:
+            height, width = images.shape[-2:]
+            more = "" if largest == smallest else " or more"
+            raise ConfigError(
+                f"{self.name} takes pictures of {smallest} pixels{more} on a side, not {height} x {width}: "
+                f"set data.image_size={smallest}"
+            )
+        return self.head(self.backbone(images))
+
+
+def build_network(name: str, *, head: str, weights: str | None, dropout: float = 0.5, heads: int = 1) -> Network:
+    """The network `name` with `heads` separate heads of the kind `head` (see `heads.py`).
+
+    `weights` is `imagenet`, None, or the path of a state dict: of the whole torchvision model, of a backbone,
+    or a checkpoint of this project, whose head is taken too when it fits (see `weights.load_file`).
+    Raises ConfigError for an unknown name or head and for ImageNet weights of a CNN, MuraError for weights
+    that can't be had or don't fit.
+    """
+    backbone: nn.Module
+    if name in CNNS:
+        if weights == "imagenet":
+            raise ConfigError(f"model.weights=imagenet: there are none for {name}; use model.weights=null")
+        backbone, n_features = CNNS[name]()
+        fixed: dict[str, Any] = {"mean": (0.5,), "std": (0.25,), "sides": (SMALLEST_SIDE, float("inf"))}
+        file, classifier = weights, ""
+    else:
+        entry = imagenet_entry(name)
+        backbone, n_features, classifier = torchvision_backbone(name)
+        recipe = entry.transforms()
+        fixed = {"mean": tuple(recipe.mean), "std": tuple(recipe.std), "sides": accepted_sides(name, entry)}
+        file = str(imagenet_file(name, entry)) if weights == "imagenet" else weights
+    top = build_head(head, n_features, dropout, heads)
+    origin = "random" if file is None else load_file(Path(file).expanduser(), backbone, top, classifier)
+    network = Network(name, backbone, top, n_features=n_features, origin=origin, **fixed)
+    return network.to(memory_format=torch.channels_last)  # faster, on CPUs as well
+
+
+def imagenet_entry(name: str) -> WeightsEnum:
+    """torchvision's ImageNet weights of the model `name`. Raises ConfigError when there is no such model."""
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        everything = [*CNNS, *known]
+        near = difflib.get_close_matches(name, everything, n=3) or [*CNNS, "resnet18", "densenet121"]
+        raise ConfigError(
+            f"model.name={name} is neither one of {', '.join(CNNS)} nor a classifier of torchvision; "
+            f"nearest: {', '.join(near)}"
+        )
+    entries = torchvision.models.get_model_weights(name).__members__
+    return next(entries[version] for version in PREFERRED_WEIGHTS if version in entries)
+
+
+def torchvision_backbone(name: str) -> tuple[nn.Module, int, str]:
+    """The model without its last linear layer, the number of features that fed it, and its name in the model.
+
+    What stands before that layer stays: a dropout, hidden layers (VGG's two of 4096). SqueezeNet ends in a
+    convolution and an average over positions; without the convolution that gives the averaged features.
+    """
+    extra = {
+        "aux_logits": False,
+        "transform_input": True,
+        "init_weights": True,
+    }  # as their weights were trained
+    model = torchvision.models.get_model(name, weights=None, **(extra if name in AUXILIARY_CLASSIFIERS else {}))
+    linear = [(path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    convolutions = [(path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
+    path, last = (linear or convolutions)[-1]
+    model.set_submodule(path, nn.Identity())
+    return model, last.in_features if isinstance(last, nn.Linear) else last.in_channels, path
+
+
+def accepted_sides(name: str, entry: WeightsEnum) -> tuple[int, float]:
+    """The smallest and the largest side in pixels; ViT and MaxViT take one size, others any from theirs on."""
+    # what torchvision states for Swin is its training size; it pads, so a window is enough
+    smallest = SMALLEST_SIDE if name.startswith("swin_") else entry.meta["min_size"][0]
+    return smallest, smallest if name.startswith(ONE_SIZE) else float("inf")

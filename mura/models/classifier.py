@@ -1,0 +1,164 @@
+"""The classifier: uint8 radiographs in, one logit each out; what is trained, and how its predictions are gathered."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from lightning import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import MeanMetric
+from torchmetrics.classification import BinaryAccuracy
+
+from mura.data.augment import Augmentation, augment, resize
+from mura.errors import MuraError
+from mura.metrics import binary_metrics
+from mura.models.backbones import build_network
+from mura.randomness import seed_epoch
+
+Batch = dict[str, Any]
+CHECK_LOSS_EVERY = 50  # steps, on a GPU: reading the loss there waits for the device
+
+
+def no_scheduler(optimizer: Optimizer) -> None:
+    """The learning rate stays as it is."""
+
+
+class AbnormalityClassifier(LightningModule):
+    """Backbone -> features, head -> one logit; binary cross-entropy.
+
+    `forward(images)` takes uint8 [B, 1, S, S] and gives logits [B]: resizing, widening to the backbone's channels
+    and normalising are part of the model, so a checkpoint holds all that a prediction needs. `optimizer` and
+    `scheduler` are partials, finished with the parameters here; a model that only predicts has none. With
+    `loss={"balance": True}` the views are weighted by `class_weights` [7][2] (extremity, label).
+    `provenance` is stored in the checkpoint as it is: plain values only.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        head: str,
+        weights: str | None = None,
+        dropout: float = 0.5,
+        image_size: int = 224,
+        loss: dict[str, bool] | None = None,
+        class_weights: list[list[float]] | None = None,
+        seed: int = 0,
+        augmentation: dict[str, float] | None = None,
+        optimizer: Callable[..., Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        monitor: str = "val_loss",
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        plain = {"name": name, "head": head, "dropout": dropout, "image_size": image_size}
+        # the weights are not among them: a checkpoint brings its own and never downloads others
+        self.save_hyperparameters(plain | {"provenance": provenance or {}}, logger=False)
+        self.network = build_network(name, head=head, weights=weights, dropout=dropout)
+        self.image_size, self.seed, self.monitor = image_size, seed, monitor
+        self.augmentation = Augmentation(**(augmentation or {}))
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        weighted = bool(loss and loss["balance"])
+        self.class_weights = torch.tensor(class_weights) if weighted and class_weights else None
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(self.network.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.network.std).view(1, -1, 1, 1), persistent=False)
+        self.train_loss, self.train_accuracy = MeanMetric(), BinaryAccuracy()
+        self.validated: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits(resize(images, self.image_size))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """float [B, 1, H, H] in 0..1 -> float32 [B]."""
+        normalised = (images.expand(-1, self.network.channels, -1, -1) - self.mean) / self.std
+        if normalised.device.type == "cuda":
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        return self.network(normalised).squeeze(1).float()
+
+    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Binary cross-entropy of each view, [B]."""
+        weight = None
+        if self.class_weights is not None:
+            weight = self.class_weights.to(logits.device)[batch["extremity"], batch["label"].long()]
+        return F.binary_cross_entropy_with_logits(logits, batch["label"], weight=weight, reduction="none")
+
+    # --- training ---------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        if self.make_optimizer is None:
+            raise MuraError("this model was loaded to predict and has no optimiser")
+        optimizer = self.make_optimizer(self.parameters())
+        scheduler = self.make_scheduler(optimizer) if self.make_scheduler else None
+        if scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
+
+    def on_train_epoch_start(self) -> None:
+        seed_epoch(self.seed, self.current_epoch, self.global_rank)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits = self.logits(augment(batch["image"], self.image_size, self.augmentation))
+        loss = self.losses(logits, batch).mean()
+        if self.device.type != "cuda" or self.global_step % CHECK_LOSS_EVERY == 0:
+            self._refuse_nan(loss, "the loss")
+        if batch["share"]:
+            self.train_loss.update(loss.detach(), weight=len(logits))
+            self.train_accuracy.update(logits.detach(), batch["label"].int())
+        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, logger=False)
+        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, logger=False)
+        # the processes' gradients are averaged: a part that is smaller than its share must count for less
+        return loss * batch["share"]
+
+    def _refuse_nan(self, loss: Tensor, what: str) -> None:
+        if not torch.isfinite(loss):
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            raise MuraError(
+                f"{what} is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}) with learning "
+                f"rate {rate:g}: training was stopped; try a smaller one, for example optimizer.lr={rate / 10:g}."
+            )
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Not here: Lightning calls this after it has written last.ckpt, which would then lack the step."""
+
+    def on_train_epoch_end(self) -> None:
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(self.trainer.callback_metrics[self.monitor])
+        elif scheduler is not None:
+            assert isinstance(scheduler, LRScheduler)
+            scheduler.step()
+
+    # --- evaluation -------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self(batch["image"])
+        self.validated.append((logits, batch["label"], self.losses(logits, batch)))
+
+    def on_validation_epoch_end(self) -> None:
+        parts = [torch.cat(part).cpu() for part in zip(*self.validated, strict=True)]
+        self.validated.clear()
+        logits, labels, losses = (torch.cat(each) for each in zip(*gather(parts), strict=True))
+        self._refuse_nan(losses.mean(), "the validation loss")
+        found = binary_metrics(labels.int().numpy(), torch.sigmoid(logits.double()).numpy())
+        self.log("val_loss", losses.double().mean().float(), logger=False)
+        for metric in ("accuracy", "kappa", "auroc"):
+            value = found[metric]
+            self.log(f"val_{metric}", float("nan") if value is None else float(value), logger=False)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
+        return batch["row"].cpu(), self(batch["image"]).cpu()
+
+
+def gather(mine: Any) -> list[Any]:
+    """`mine` of every process, in the order of ranks; on a single process just `[mine]`."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return [mine]
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, mine)
+    return everyone

@@ -1,0 +1,181 @@
+"""Pretrained weights: torchvision's ImageNet files or a local file -> parameters of a backbone and its head.
+
+Files are read with `weights_only=True`: loading never runs code that a file carries.
+"""
+
+import re
+import socket
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import torch
+import torch.hub
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum
+
+from mura.errors import MuraError
+
+PATIENCE = 5.0  # seconds to wait for an answer before there is said to be no network
+STALLED = 30.0  # seconds without a byte before a download is given up
+PREFIXES = (
+    "module.",
+    "network.",
+    "net.",
+    "model.",
+)  # what DataParallel and Lightning modules put before a key
+AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # GoogLeNet's and Inception's extra classifiers: not built here
+# torchvision's DenseNet files are older than its DenseNet code: norm.1.weight in the file is norm1.weight now
+OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\..+)$")
+
+
+def imagenet_file(name: str, entry: WeightsEnum) -> Path:
+    """The file of torchvision's weights `entry` in torch's cache folder, downloaded when it is not there yet.
+
+    Raises MuraError when it can't be downloaded; that takes seconds, not minutes.
+    """
+    file = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rpartition("/")[2]
+    if file.exists():
+        return file
+    expected = re.search(r"-([a-f0-9]+)\.", file.name)  # the start of the file's SHA-256
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _knock(entry.url)
+        with _socket_timeout(STALLED):
+            torch.hub.download_url_to_file(entry.url, str(file), expected and expected.group(1))
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: another hash than expected
+        raise MuraError(
+            f"the ImageNet weights of {name} are not on this machine and could not be downloaded ({error}): "
+            f"run once with a network (the file then lies in {file.parent}), or fetch {entry.url} elsewhere "
+            f"and give model.weights=/path/to/{file.name}, or set model.weights=null to train from scratch"
+        ) from None
+    return file
+
+
+def _knock(url: str) -> None:
+    """Raises OSError unless the host answers soon, through the proxy where there is one."""
+    failure: list[OSError] = [TimeoutError(f"no answer within {2 * PATIENCE:g} s")]
+
+    def ask() -> None:
+        try:
+            urlopen(Request(url, method="HEAD"), timeout=PATIENCE).close()
+        except HTTPError as error:
+            error.close()  # an answer: whether the file can be had, the download will show
+        except OSError as error:
+            failure[0] = error
+            return
+        failure.clear()
+
+    # a thread, since no timeout bounds the lookup of a name; a daemon, since it may outlive the run
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(2 * PATIENCE)
+    if failure:
+        raise failure[0]
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def read_state(file: Path) -> "OrderedDict[str, Tensor]":
+    """The state dict in `file`, bare or under `state_dict` as Lightning has it, without wrappers' prefixes.
+
+    Raises MuraError when there is no such file, when it holds no state dict, and when it carries code.
+    """
+    if not file.is_file():
+        raise MuraError(f"model.weights: {file} is neither imagenet nor null nor a file")
+    content = read_file(file, "model.weights")
+    if isinstance(content, Mapping) and "state_dict" in content:
+        content = content["state_dict"]
+    if not (isinstance(content, Mapping) and all(isinstance(each, Tensor) for each in content.values())):
+        raise MuraError(f"model.weights: {file} holds no state dict, that is names with a tensor each")
+    state = below(content, "")
+    for prefix in PREFIXES:
+        if any(key.startswith(prefix) for key in state):
+            state = below(state, prefix)
+    return state
+
+
+def read_file(file: Path, key: str) -> Any:
+    """What `torch.load` finds in `file`, tensors and plain values only; `key` begins the sentence of an error."""
+    if not file.is_file():
+        raise MuraError(f"{key}: there is no file {file}")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises nearly anything on bytes that are no checkpoint
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign is None:
+            raise MuraError(f"{key}: {file} is no PyTorch checkpoint, or a damaged one") from None
+        raise MuraError(
+            f"{key}: {file} carries code ({foreign.group(1)}) and was refused without running it; if you "
+            "trust the file, save only model.state_dict() from the program that wrote it"
+        ) from None
+
+
+def below(state: Mapping[str, Tensor], prefix: str) -> "OrderedDict[str, Tensor]":
+    """The entries below `prefix`, without it; likewise the modules' versions that torch keeps."""
+    inner = OrderedDict((key.removeprefix(prefix), each) for key, each in state.items() if key.startswith(prefix))
+    versions = getattr(state, "_metadata", {})
+    root = prefix.removesuffix(".")
+    kept = {key.removeprefix(prefix): each for key, each in versions.items() if key.startswith(prefix)}
+    inner._metadata = kept | ({"": versions[root]} if root in versions else {})  # type: ignore[attr-defined]
+    return inner
+
+
+def load_file(file: Path, backbone: nn.Module, head: nn.Module, classifier: str) -> str:
+    """Fills the backbone from `file`, and the head when the file has one that fits; says what was filled.
+
+    The file is a state dict of the whole torchvision model (its layer `classifier` is ignored), of the
+    backbone alone, or a checkpoint of this project. Raises MuraError when it does not fit the backbone.
+    """
+    state = read_state(file)
+    inner = below(state, "backbone.")
+    if not inner:
+        ignored = (*AUXILIARY, f"{classifier}.") if classifier else AUXILIARY
+        for key in [key for key in state if key.startswith(ignored)]:
+            del state[key]
+        load_backbone(file, state, backbone)
+        return f"backbone from {file}"
+    load_backbone(file, inner, backbone)
+    given, wanted = below(state, "head."), head.state_dict()
+    if {key: each.shape for key, each in given.items()} != {key: each.shape for key, each in wanted.items()}:
+        return f"backbone from {file}, another head"
+    head.load_state_dict(given)
+    return f"backbone and head from {file}"
+
+
+def load_backbone(file: Path, state: "OrderedDict[str, Tensor]", backbone: nn.Module) -> None:
+    """Every parameter and buffer of the backbone from `state`, no more and no fewer, else MuraError."""
+    for key in list(state):
+        if old := OLD_DENSENET.match(key):
+            state["".join(old.groups())] = state.pop(key)
+    wanted = backbone.state_dict()
+    misshapen = [key for key, each in state.items() if key in wanted and each.shape != wanted[key].shape]
+    shapes = {key: f"{key} {list(state.pop(key).shape)} for {list(wanted[key].shape)}" for key in misshapen}
+    try:
+        found = backbone.load_state_dict(state, strict=False)
+    except (ValueError, RuntimeError) as error:
+        raise MuraError(f"model.weights: {file} does not fit the model: {error}") from None
+    missing = [key for key in found.missing_keys if key not in shapes]
+    unexpected = found.unexpected_keys
+    if faults := [*shapes.values(), *missing, *unexpected]:
+        raise MuraError(
+            f"model.weights: {file} is of another architecture: of {len(wanted)} tensors {len(missing)} are "
+            f"missing, {len(shapes)} of another shape, {len(unexpected)} unexpected; the first: {faults[0]}"
+        )

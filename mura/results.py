@@ -1,0 +1,117 @@
+"""What a finished run says: predictions.csv, curves.png and, last, metrics.json."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lightning import Trainer
+from rich.console import Console
+from rich.table import Table
+
+from mura import tracking
+from mura.curves import draw_curves
+from mura.data.datamodule import MuraDataModule
+from mura.extremities import data_name
+from mura.metrics import THRESHOLD, summarise
+from mura.models.checkpoint import load_checkpoint
+from mura.runs import SCHEMA, RunFolder, git_state, versions, write_atomically, write_json
+from mura.training import Speed, stopped_by
+
+SHOWN = ("n", "abnormal", "accuracy", "kappa", "auroc", "sensitivity", "specificity")
+
+log = logging.getLogger(__name__)
+
+
+def provenance(data: MuraDataModule, weights: str | None) -> dict[str, Any]:
+    """What a checkpoint says of its own making; plain values, so that it loads without running any code."""
+    return {
+        "extremities": data.extremities,
+        "fold": data.fold,
+        "cache_size": data.cache_size,
+        "threshold": THRESHOLD,
+        "initial_weights": weights,
+        "data_fingerprint": data.opened.fingerprint,
+        "split_hash": data.opened.split_hash,
+        "versions": versions(),
+    }
+
+
+def write(
+    run: RunFolder,
+    identity: dict[str, Any],
+    trainer: Trainer,
+    data: MuraDataModule,
+    predictions: pd.DataFrame,
+) -> dict[str, Any]:
+    """Writes the run's results on rank 0 and returns the content of metrics.json (on every rank)."""
+    metrics = describe(run, identity, trainer, data, predictions)
+    if trainer.is_global_zero:
+        write_atomically(run.predictions, predictions.to_csv(index=False))
+        history = pd.read_csv(run.history)
+        title = f"{metrics['model']}, {metrics['data']}, seed {metrics['seed']}"
+        draw_curves(history, metrics["best_epoch"], title, run.curves)
+        tracking.log_results(trainer.loggers, metrics, predictions, run.curves)
+        write_json(run.metrics, metrics)
+        console = Console(stderr=True)
+        console.print(test_table(metrics), width=None if console.is_terminal else 110)
+        log.info("done: %s", run.path)
+    return metrics
+
+
+def describe(
+    run: RunFolder,
+    identity: dict[str, Any],
+    trainer: Trainer,
+    data: MuraDataModule,
+    predictions: pd.DataFrame,
+) -> dict[str, Any]:
+    """The content of metrics.json, DESIGN's run folder contract."""
+    speed = next(callback for callback in trainer.callbacks if isinstance(callback, Speed))  # type: ignore[attr-defined]
+    module: Any = trainer.lightning_module
+    best = load_checkpoint(run.best_checkpoint)
+    parts = {part: summarise(predictions[predictions["split"] == part]) for part in ("val", "test")}
+    return {
+        "schema": SCHEMA,
+        "name": identity["name"],
+        "model": module.hparams["name"],
+        "data": data_name(data.extremities),
+        "extremities": data.extremities,
+        "arm": identity["arm"],
+        "seed": identity["seed"],
+        "fold": data.fold,
+        "best_epoch": best["epoch"],
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "stopped_by": stopped_by(trainer),
+        "threshold": THRESHOLD,
+        **parts,
+        "damaged_left_out": data.left_out(),
+        "speed": speed.summary(),
+        "device": str(trainer.strategy.root_device),
+        "devices": trainer.world_size,
+        "precision": str(trainer.precision),
+        "data_fingerprint": data.opened.fingerprint,
+        "split_hash": data.opened.split_hash,
+        "versions": versions(),
+        "git": git_state(Path(__file__).parent),
+    }
+
+
+def test_table(metrics: dict[str, Any]) -> Table:
+    """The test metrics at both levels, for the console."""
+    table = Table(title=f"test: {metrics['name']}")
+    for column in ("level", "extremity", *SHOWN):
+        table.add_column(column, justify="left" if column in ("level", "extremity") else "right")
+    for level, groups in metrics["test"].items():
+        for extremity, values in groups.items():
+            if extremity == "all" and len(groups) == 2:
+                continue  # a single extremity: the same row again
+            table.add_row(level, extremity, *(_cell(values[name]) for name in SHOWN))
+    return table
+
+
+def _cell(value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.3f}"

@@ -1,0 +1,236 @@
+"""What a run needs beyond Lightning's own: its history, its speed, a resumable stop, and its predictions."""
+
+import logging
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+
+from mura import tracking
+from mura.data.datamodule import MuraDataModule
+from mura.device import Choice
+from mura.errors import InterruptedRunError, MuraError
+from mura.models.checkpoint import load_checkpoint
+from mura.models.classifier import AbnormalityClassifier, gather
+from mura.runs import PREDICTION_COLUMNS, RunFolder
+
+HISTORY = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_kappa", "val_auroc"]
+LIGHTNINGS_REMARKS = (
+    ".*does not have many workers.*",  # batches are gathered in the process
+    ".*smaller than the logging interval.*",  # metrics are logged once an epoch
+    ".*treespec, LeafSpec.*",  # Lightning on a newer torch
+    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
+)
+
+log = logging.getLogger(__name__)
+
+
+def announce(folder: Path, device: Choice, precision: Choice) -> None:
+    """The automatic choices with their reasons; Lightning's own remarks about devices are then left out."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for harmless in LIGHTNINGS_REMARKS:
+        warnings.filterwarnings("ignore", harmless)
+    log.info("run: %s", folder)
+    log.info("device: %s (%s); precision: %s (%s)", *device, *precision)
+
+
+def log_config(trainer: Trainer, config: Any) -> None:
+    """The resolved config into every logger."""
+    for logger in trainer.loggers:
+        logger.log_hyperparams(config)
+
+
+class History(Callback):
+    """One row an epoch, in the log, in the loggers and in history.csv; it survives a resume in the checkpoint."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.rows: list[dict[str, float]] = []
+        self.started = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        found = trainer.callback_metrics
+        row: dict[str, float] = {"epoch": trainer.current_epoch}
+        row |= {name: float(found[name]) for name in HISTORY if name in found}
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row["seconds"] = time.perf_counter() - self.started
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            pd.DataFrame(self.rows, columns=["epoch", *HISTORY, "lr", "seconds"]).to_csv(self.file, index=False)
+            log.info(
+                "epoch %d: train loss %.4f accuracy %.3f, val loss %.4f accuracy %.3f (%.1f s)",
+                *(row["epoch"], row["train_loss"], row["train_accuracy"]),
+                *(row["val_loss"], row["val_accuracy"], row["seconds"]),
+            )
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step=trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+
+class Speed(Callback):
+    """Training pictures a second over whole epochs (the first, which warms up, only if there is no other)."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.before = 0.0  # seconds of the run before it was interrupted
+        self.epochs: list[list[float]] = []
+        self.pictures, self.started = 0, 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.pictures, self.started = 0, time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
+        batch = arguments[1]
+        self.pictures += len(batch["label"])
+        if trainer.is_last_batch:  # before the validation begins
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize(pl_module.device)
+            self.epochs.append([self.pictures * trainer.world_size, time.perf_counter() - self.started])
+
+    @property
+    def wall_seconds(self) -> float:
+        return self.before + time.perf_counter() - self.began
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": [list(epoch) for epoch in self.epochs], "seconds": self.wall_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.epochs, self.before = state_dict["epochs"], state_dict["seconds"]
+
+    def summary(self) -> dict[str, float | None]:
+        steady = self.epochs[1:] or self.epochs
+        seconds = sum(duration for _, duration in steady)
+        return {
+            "train_images_per_second": sum(pictures for pictures, _ in steady) / seconds if seconds else None,
+            "wall_seconds": self.wall_seconds,
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+
+
+def peak_memory_bytes() -> int:
+    """Of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere but on macOS
+
+
+class StopWhereItStopped(Callback):
+    """A run that had stopped early trains no further epoch when it is resumed to be tested."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        stopper = trainer.early_stopping_callback
+        if isinstance(stopper, EarlyStopping) and stopper.wait_count >= stopper.patience:
+            trainer.should_stop = True
+
+
+def on_a_terminal() -> bool:
+    """Whether a person watches: then there is a progress bar, else a line an epoch is enough."""
+    return sys.stderr.isatty()
+
+
+def make_callbacks(run: RunFolder, monitor: str, mode: str, patience: int | None) -> list[Callback]:
+    """History and speed first, then what watches `monitor`: best and last checkpoint, early stopping."""
+    best = ModelCheckpoint(
+        run.checkpoints, filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )  # fmt: skip
+    # after everything else of an epoch, so that going on from it repeats nothing and skips nothing
+    last = ModelCheckpoint(run.checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks: list[Callback] = [History(run.history), Speed()]
+    if patience is not None:
+        stopper = EarlyStopping(monitor, mode=mode, patience=patience, check_on_train_epoch_end=True)
+        callbacks += [stopper, StopWhereItStopped()]
+    if on_a_terminal():
+        callbacks.append(RichProgressBar(leave=False))
+    return [*callbacks, best, last]
+
+
+def stopped_by(trainer: Trainer) -> str:
+    """`early_stopping` or `max_epochs`."""
+    stopper = trainer.early_stopping_callback
+    stopped = isinstance(stopper, EarlyStopping) and stopper.wait_count >= stopper.patience
+    return "early_stopping" if stopped else "max_epochs"
+
+
+@contextmanager
+def clean_end(trainer: Trainer, run: RunFolder) -> Iterator[None]:
+    """However the run ends, W&B is finished and no process is left; Ctrl-C leaves a run that can go on."""
+    code = 1
+    try:
+        yield
+        code = 0
+    except (KeyboardInterrupt, SystemExit):
+        if trainer.interrupted:
+            raise InterruptedRunError(f"stopped; go on with: python train.py resume={run.path}") from None
+        raise
+    finally:
+        tracking.finish(trainer.loggers, code)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        for process in getattr(trainer.strategy.launcher, "procs", []):
+            process.wait()
+
+
+def checkpoint_to_resume(run: RunFolder, model: AbnormalityClassifier, data: MuraDataModule) -> Path | None:
+    """The run's last.ckpt when there is one. Raises MuraError when it is of another model, or of other data."""
+    path = run.last_checkpoint
+    if path is None:
+        return None
+    saved = load_checkpoint(path)["hyper_parameters"]
+    for key in ("name", "head", "image_size"):
+        if saved[key] != model.hparams[key]:
+            raise MuraError(
+                f"{path} is of a model with {key}={saved[key]}, but this run has {key}={model.hparams[key]}: "
+                "go on with the config that the run was started with, or choose another hydra.run.dir."
+            )
+    if saved["provenance"]["data_fingerprint"] != data.opened.fingerprint:
+        raise MuraError(
+            f"{path} was trained on other data than what now lies at data.root={data.root} (the fingerprints "
+            "differ): give the data root of the run, or start a new run."
+        )
+    return path
+
+
+def predict(trainer: Trainer, data: MuraDataModule, best: Path) -> pd.DataFrame:
+    """Predictions of the best checkpoint for every validation and test view, each exactly once, on every process.
+
+    Columns as in PREDICTION_COLUMNS, in the order of the index.
+    """
+    model = trainer.lightning_module
+    model.load_state_dict(load_checkpoint(best)["state_dict"])
+    per_part = trainer.predict(model, datamodule=data)
+    assert per_part is not None
+    mine = [batch for part in per_part for batch in part]
+    everyone = [batch for process in gather(mine) for batch in process]
+    rows = torch.cat([rows for rows, _ in everyone]).numpy()
+    logits = torch.cat([logits for _, logits in everyone]).double().numpy()
+    return predictions_table(data.opened.table, rows, logits)
+
+
+def predictions_table(index: pd.DataFrame, rows: Any, logits: Any) -> pd.DataFrame:
+    """Joins `logits` [N] with the `rows` [N] of the index that they belong to."""
+    table = index.iloc[rows].assign(
+        split=lambda views: views["split"].map({"train": "val", "test": "test"}),
+        logit=logits,
+        probability=torch.sigmoid(torch.from_numpy(logits)).numpy(),
+    )
+    return table.sort_index()[PREDICTION_COLUMNS].reset_index(drop=True)

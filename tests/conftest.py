@@ -1,0 +1,87 @@
+"""A small MURA folder that all tests share, and the commands as a user types them."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mura.extremities import FOLDER_OF
+from mura.launch import Job, run_jobs
+
+REPOSITORY = Path(__file__).parent.parent
+os.environ["WANDB_MODE"] = "offline"
+os.environ.pop("MURA_ROOT", None)
+
+
+@pytest.fixture(scope="session")
+def mura_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 training and 6 test patients an extremity, half of them abnormal: a bright square on noise."""
+    root = tmp_path_factory.mktemp("data") / "MURA-v1.1"
+    patient = 0
+    for split, patients in (("train", 20), ("valid", 6)):
+        paths, studies = [], []
+        for folder in FOLDER_OF.values():
+            for number in range(patients):
+                patient += 1
+                label = number % 2
+                study = Path(split, folder, f"patient{patient:05d}", f"study1_{('negative', 'positive')[label]}")
+                (root / study).mkdir(parents=True)
+                studies.append(f"MURA-v1.1/{study.as_posix()}/,{label}")
+                for view in range(1, 2 + number % 3):
+                    draw(np.random.default_rng([patient, view]), label).save(root / study / f"image{view}.png")
+                    paths.append(f"MURA-v1.1/{study.as_posix()}/image{view}.png")
+        (root / f"{split}_image_paths.csv").write_text("\n".join(paths) + "\n")
+        (root / f"{split}_labeled_studies.csv").write_text("\n".join(studies) + "\n")
+    return root
+
+
+def draw(rng: np.random.Generator, label: int) -> Image.Image:
+    pixels = rng.integers(0, 120, (44, 36), dtype=np.uint8)
+    if label:
+        top, left = rng.integers(4, 24), rng.integers(4, 16)
+        pixels[top : top + 14, left : left + 14] += 120
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it printed."""
+
+    code: int
+    said: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def train(mura_root: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`python train.py ...` on the small folder with a small network, in an empty working folder.
+
+    In a process of its own, forked from one that has imported torch: as `train.py -m` starts its runs.
+    """
+    settings = [f"data.root={mura_root}", f"data.cache_dir={cache_dir}", "data.image_size=32", "trainer=cpu"]
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, check: bool = True, bare: bool = False) -> Ended:
+        # what the test asks for comes last, so that it wins
+        given = arguments if bare else ("model=cnn2", "logger=none", *settings, *arguments)
+        folder = tmp_path / f"console{len(list(tmp_path.glob('console*')))}"
+        job = Job("train", list(given), folder)
+        [outcome] = run_jobs(
+            REPOSITORY / "train.py", [job], lambda *_: None, workers=os.cpu_count() or 1, captured=True
+        )
+        ended = Ended(outcome.exit_code, job.log.read_text())
+        assert not check or ended.code == 0, ended.said
+        return ended
+
+    return run

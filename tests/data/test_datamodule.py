@@ -1,0 +1,52 @@
+"""Who sees which view when: every view once, whole global batches, the same order for the same (seed, epoch)."""
+
+import numpy as np
+import pytest
+
+from mura.data.datamodule import EvaluationBatches, TrainingBatches
+
+ROWS = np.arange(100, 207)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("n", [1, 2, 5, 33, 64, 107])
+def test_evaluation_sees_every_view_once_in_as_many_batches_everywhere(n: int, world_size: int) -> None:
+    rows = ROWS[:n]
+    ranks = [EvaluationBatches(rows, 32, rank, world_size) for rank in range(world_size)]
+    assert len({len(batches) for batches in ranks}) == 1
+    seen = np.concatenate([batch for batches in ranks for batch, _ in batches])
+    assert sorted(seen) == sorted(rows)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize(("n", "rest"), [(107, [11]), (99, [3]), (98, [2]), (97, []), (96, [])])
+def test_training_batches_are_the_global_ones_whatever_the_number_of_processes(
+    world_size: int, n: int, rest: list[int]
+) -> None:
+    views = np.arange(100, 100 + n)
+    ranks = [TrainingBatches(views, 32, seed=1, rank=rank, world_size=world_size) for rank in range(world_size)]
+    alone = list(TrainingBatches(views, 32, seed=1, rank=0, world_size=1))
+    for parts, (batch, _) in zip(zip(*ranks, strict=True), alone, strict=True):
+        assert sorted(np.concatenate([rows for rows, share in parts if share])) == sorted(batch)
+        assert sum(share for _, share in parts) == pytest.approx(world_size)
+        assert all(len(rows) for rows, _ in parts)
+    assert [len(batch) for batch, _ in alone] == [32, 32, 32, *rest]
+
+
+def test_an_epoch_has_an_order_of_its_own_and_a_seed_too() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        batches = TrainingBatches(ROWS, 32, seed=seed, rank=0, world_size=1)
+        batches.set_epoch(epoch)
+        return [int(row) for batch, _ in batches for row in batch]
+
+    assert order(0, 0) == order(0, 0)
+    assert order(0, 0) != order(0, 1)
+    assert order(0, 0) != order(1, 0)
+    assert sorted(order(0, 1)) == sorted(ROWS)
+
+
+def test_a_last_batch_of_a_single_view_is_skipped_for_batch_normalisation() -> None:
+    batches = TrainingBatches(ROWS[:33], 32, seed=0, rank=0, world_size=1)
+    assert [len(batch) for batch, _ in batches] == [32]
+    assert len(batches) == 1
+    assert len(TrainingBatches(ROWS[:3], 1, seed=0, rank=0, world_size=1)) == 3

@@ -1,0 +1,295 @@
+"""`python train.py`, as typed: one run, a multirun, several processes, an interruption, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY, Command
+
+from mura.extremities import EXTREMITIES
+from mura.metrics import summarise
+from mura.runs import PREDICTION_COLUMNS
+
+CONTRACT = ["config.yaml", "metrics.json", "predictions.csv", "history.csv", "curves.png", "train.log", ".hydra"]
+
+
+def weights(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / name, weights_only=True)["state_dict"]
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def test_a_run_leaves_the_contracted_folder(train: Command, tmp_path: Path, mura_root: Path) -> None:
+    run = tmp_path / "run"
+    train("data=wrist", f"hydra.run.dir={run}", "trainer.max_epochs=2")
+    for name in CONTRACT:
+        assert (run / name).exists(), name
+    for name in ("best.ckpt", "last.ckpt"):
+        assert (run / "checkpoints" / name).is_file()
+
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["model"], metrics["data"], metrics["arm"]) == ("cnn2", "wrist", "specialised")
+    assert (metrics["epochs"], metrics["stopped_by"]) == (2, "max_epochs")
+    assert metrics["speed"]["train_images_per_second"] > 0
+
+    predictions = pd.read_csv(run / "predictions.csv")
+    assert list(predictions.columns) == PREDICTION_COLUMNS
+    listed = (mura_root / "valid_image_paths.csv").read_text().split()
+    wrists = sorted(path.removeprefix("MURA-v1.1/") for path in listed if "XR_WRIST" in path)
+    assert sorted(predictions[predictions["split"] == "test"]["path"]) == wrists
+    again = summarise(predictions[predictions["split"] == "test"])
+    for level in ("image", "study"):
+        for metric, value in metrics["test"][level]["all"].items():
+            assert value == pytest.approx(again[level]["all"][metric], abs=1e-12), (level, metric)
+    assert "${" not in (run / "config.yaml").read_text()
+    history = pd.read_csv(run / "history.csv")
+    assert list(history["epoch"]) == [0, 1]
+    assert metrics["best_epoch"] == history["val_loss"].idxmin()
+
+
+def test_a_checkpoint_says_what_made_it_and_loads_without_running_code(train: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train("data.extremities=[wrist,finger]", f"hydra.run.dir={run}", "trainer.max_epochs=1")
+    metrics = json.loads((run / "metrics.json").read_text())
+    hyper = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["hyper_parameters"]
+    assert (hyper["name"], hyper["head"], hyper["image_size"]) == ("cnn2", "cnn2", 32)
+    assert hyper["provenance"]["data_fingerprint"] == metrics["data_fingerprint"]
+    assert hyper["provenance"]["split_hash"] == metrics["split_hash"]
+    assert hyper["provenance"]["threshold"] == 0.5
+    assert (metrics["data"], metrics["arm"]) == ("finger+wrist", "union")
+    assert set(metrics["test"]["image"]) == {"all", "finger", "wrist"}
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Command, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train("data=elbow", f"seed={seed}", f"hydra.run.dir={tmp_path / name}", "trainer.max_epochs=1")
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+    assert (tmp_path / "a/predictions.csv").read_text() == (tmp_path / "b/predictions.csv").read_text()
+
+
+def test_a_multirun_is_one_run_folder_for_each_data_set(train: Command, tmp_path: Path) -> None:
+    sets = [*EXTREMITIES, "unified"]
+    train("-m", f"data={','.join(sets)}", "hydra.sweep.dir=all", "experiment=debug", "hydra.launcher.workers=2")
+    runs = sorted(path.parent for path in (tmp_path / "all").rglob("metrics.json"))
+    assert len(runs) == 8
+    found = [json.loads((run / "metrics.json").read_text()) for run in runs]
+    assert [metrics["data"] for metrics in found] == sets
+    assert len({metrics["split_hash"] for metrics in found}) == 1
+    for run in runs:
+        assert yaml.safe_load((run / "config.yaml").read_text())["group"].endswith("_all")
+
+
+def test_a_failing_job_of_a_multirun_does_not_stop_the_others(train: Command, tmp_path: Path) -> None:
+    found = train(
+        "-m", "optimizer.lr=1e30,1e-3", "data=wrist", "hydra.sweep.dir=all", "trainer.max_epochs=3", check=False
+    )
+    assert found.code == 1
+    assert "loss is nan" in found.said
+    assert "1 of 2 runs failed: optimizer.lr=1e+30 (exit code 1)" in found.said
+    assert "Traceback" not in found.said
+    assert [path.parent.name for path in (tmp_path / "all").rglob("metrics.json")] == ["1_cnn2_wrist"]
+
+
+def test_a_nan_loss_names_the_step_and_the_learning_rate(train: Command) -> None:
+    found = train("data=wrist", "optimizer.lr=1e30", "trainer.max_epochs=5", check=False)
+    assert found.code == 1
+    assert "at step" in found.said
+    assert "learning rate 1e+30" in found.said
+    assert "Traceback" not in found.said
+
+
+def test_early_stopping_ends_a_run_that_does_not_improve(train: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    # a learning rate that changes nothing: the first epoch stays the best
+    train(
+        "data=wrist", "optimizer.lr=1e-12", "early_stopping.patience=2", f"hydra.run.dir={run}", "trainer.max_epochs=9"
+    )
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["stopped_by"] == "early_stopping"
+    assert metrics["epochs"] < 9
+
+
+# --- interruption -----------------------------------------------------------------------------------------
+
+
+def start(train_arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, str(REPOSITORY / "train.py"), *train_arguments]
+    return subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def arguments_for_a_long_run(mura_root: Path, cache_dir: Path, run: Path) -> list[str]:
+    return [
+        "model=cnn4", "logger=none", "trainer=cpu", f"data.root={mura_root}", f"data.cache_dir={cache_dir}",
+        "data.image_size=32", "data.batch_size=4", "trainer.max_epochs=5", "early_stopping.patience=null",
+        "scheduler=plateau", f"hydra.run.dir={run}",
+    ]  # fmt: skip
+
+
+def wait_for_epochs(run: Path, epochs: int) -> None:
+    deadline = time.monotonic() + 120
+    while not (run / "history.csv").is_file() or len((run / "history.csv").read_text().splitlines()) <= epochs:
+        assert time.monotonic() < deadline, "no epoch in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    how: signal.Signals, mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    uninterrupted = start(arguments_for_a_long_run(mura_root, cache_dir, whole), tmp_path)
+    _, said = uninterrupted.communicate(timeout=300)
+    assert uninterrupted.returncode == 0, said
+
+    process = start(arguments_for_a_long_run(mura_root, cache_dir, broken), tmp_path)
+    wait_for_epochs(broken, 2)
+    time.sleep(0.1)  # into the third epoch
+    process.send_signal(how)
+    _, said = process.communicate(timeout=120)
+    assert not (broken / "metrics.json").exists()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert f"go on with: python train.py resume={broken}" in said
+        assert "Traceback" not in said
+
+    resumed = start([f"resume={broken}"], tmp_path)
+    _, said = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said
+    assert same(weights(whole), weights(broken))
+    assert same(weights(whole, "best.ckpt"), weights(broken, "best.ckpt"))
+    assert (whole / "predictions.csv").read_text() == (broken / "predictions.csv").read_text()
+    columns = [name for name in pd.read_csv(whole / "history.csv").columns if name != "seconds"]
+    pd.testing.assert_frame_equal(
+        pd.read_csv(whole / "history.csv")[columns], pd.read_csv(broken / "history.csv")[columns]
+    )
+
+
+def test_a_run_that_stopped_early_trains_no_more_when_it_is_resumed(train: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(
+        "data=wrist", "optimizer.lr=1e-12", "early_stopping.patience=2", f"hydra.run.dir={run}", "trainer.max_epochs=9"
+    )
+    before = weights(run), (run / "predictions.csv").read_text()
+    (run / "metrics.json").unlink()
+    (run / "predictions.csv").unlink()
+    train(f"resume={run}", bare=True)
+    assert same(before[0], weights(run))
+    assert (run / "predictions.csv").read_text() == before[1]
+    assert json.loads((run / "metrics.json").read_text())["stopped_by"] == "early_stopping"
+
+
+# --- several processes ------------------------------------------------------------------------------------
+
+
+def test_two_processes_give_the_weights_and_metrics_of_one(train: Command, tmp_path: Path) -> None:
+    # no dropout, no batch normalisation, nothing drawn; 29 is not divided by the batch size, nor that by 2
+    common = ["data=wrist", "model.dropout=0", "augmentation=none", "data.batch_size=7", "trainer.max_epochs=1"]
+    train(*common, f"hydra.run.dir={tmp_path / 'one'}")
+    train(*common, f"hydra.run.dir={tmp_path / 'two'}", "trainer=ddp_cpu", "trainer.devices=2")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], atol=1e-6, rtol=1e-5)
+    tables = [pd.read_csv(tmp_path / name / "predictions.csv") for name in ("one", "two")]
+    assert list(tables[0]["path"]) == list(tables[1]["path"])
+    np.testing.assert_allclose(tables[0]["logit"], tables[1]["logit"], atol=1e-5)
+    assert json.loads((tmp_path / "two" / "metrics.json").read_text())["devices"] == 2
+
+
+@pytest.mark.slow
+def test_a_multirun_of_distributed_runs_is_one_folder_a_run_and_leaves_no_process(
+    train: Command, tmp_path: Path
+) -> None:
+    train("-m", "data=wrist,elbow", "trainer=ddp_cpu", "trainer.max_epochs=1", "hydra.sweep.dir=all", "logger=wandb")
+    runs = sorted(path.parent for path in (tmp_path / "all").rglob("metrics.json"))
+    assert [run.name for run in runs] == ["0_cnn2_wrist", "1_cnn2_elbow"]
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == [
+        "0_cnn2_wrist", "1_cnn2_elbow", "multirun.yaml",
+    ]  # fmt: skip
+    for run in runs:
+        assert len(list((run / "wandb").glob("offline-run-*"))) == 1
+        test = pd.read_csv(run / "predictions.csv").query("split == 'test'")
+        assert not test["path"].duplicated().any()
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert str(tmp_path) not in processes
+
+
+# --- bad input --------------------------------------------------------------------------------------------
+
+
+def test_a_run_folder_that_holds_a_finished_run_is_left_as_it_was(train: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train("data=wrist", "experiment=debug", f"hydra.run.dir={run}")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    found = train("data=elbow", "experiment=debug", f"hydra.run.dir={run}", check=False)
+    assert found.code != 0
+    assert "holds a finished run" in found.said
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_an_unwritable_run_folder_is_refused(train: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = train("data=wrist", f"hydra.run.dir={tmp_path}/file/run", check=False)
+    assert found.code != 0
+    assert "can't be written to" in found.said
+    assert "Traceback" not in found.said
+
+
+def test_a_checkpoint_of_another_model_is_not_gone_on_from(train: Command, tmp_path: Path) -> None:
+    for model in ("cnn2", "cnn4"):
+        train(f"model={model}", "data=wrist", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / model}")
+    (tmp_path / "cnn2" / "metrics.json").unlink()
+    (tmp_path / "cnn4/checkpoints/last.ckpt").replace(tmp_path / "cnn2/checkpoints/last.ckpt")
+    found = train(f"resume={tmp_path / 'cnn2'}", bare=True, check=False)
+    assert found.code == 1
+    assert "is of a model with name=cnn4, but this run has name=cnn2" in found.said
+
+
+class Evil:
+    def __reduce__(self):  # type: ignore[no-untyped-def]
+        return os.system, ("touch hacked",)
+
+
+def test_a_checkpoint_that_carries_code_is_refused_without_running_it(train: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train("data=wrist", "trainer.max_epochs=1", f"hydra.run.dir={run}")
+    (run / "metrics.json").unlink()
+    torch.save({"state_dict": {}, "evil": Evil()}, run / "checkpoints" / "last.ckpt")
+    found = train(f"resume={run}", bare=True, check=False)
+    assert found.code == 1
+    assert "carries code" in found.said
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_run_on_other_data_is_not_gone_on_with(train: Command, mura_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train("data=wrist", "trainer.max_epochs=1", f"hydra.run.dir={run}")
+    (run / "metrics.json").unlink()
+    other = tmp_path / "other"
+    subprocess.run(["cp", "-r", str(mura_root), str(other)], check=True)
+    picture = next((other / "train" / "XR_HAND").rglob("*.png"))
+    picture.write_bytes(next((other / "train" / "XR_ELBOW").rglob("*.png")).read_bytes())
+    found = train(f"resume={run}", f"data.root={other}", bare=True, check=False)
+    assert found.code == 1
+    assert "was trained on other data" in found.said
+
+
+@pytest.mark.parametrize("experiment", ["debug", "demo"])
+def test_every_experiment_really_runs(experiment: str, train: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = [f"experiment={experiment}", "data=hand", f"hydra.run.dir={run}", "trainer.max_epochs=1"]
+    train(*arguments)
+    assert (run / "metrics.json").is_file()

@@ -1,0 +1,174 @@
+"""The door: a mistyped command line gets one sentence and exit code 2; a recipe comes whole; the command line wins."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from mura.config import CONF_DIR, RULES, check_values, register_resolvers, resume_arguments
+from mura.data.sizes import cache_size_for
+from mura.errors import ConfigError
+from mura.extremities import EXTREMITIES
+
+REPOSITORY = Path(__file__).parent.parent
+REFUSED = [
+    (["model=resnet81"], "did you mean resnet18?"),
+    (["data=wrst"], "did you mean wrist?"),
+    (["experiment=debgu"], "did you mean debug?"),
+    (["modle=resnet18"], "did you mean mode or model?"),
+    (["data.btch_size=8"], "data.batch_size"),
+    (["optimizer=adamw", "optimizer.momentum=0.9"], "optimizer.momentum: there is no such setting"),
+    (["data.batch_size=0"], "data.batch_size=0: must be a whole number of at least 1."),
+    (["data.batch_size=many"], "data.batch_size=many: must be a whole number"),
+    (["optimizer.lr=-0.1"], "optimizer.lr=-0.1: must be a number above 0."),
+    (["data.fold=5"], "data.fold=5: must be a whole number from 0 to 4."),
+    (["data.extremities=[wrist,toe]"], "there is no extremity toe"),
+    (["data.extremities=[]"], "data.extremities is empty"),
+    (["trainer.precision=17"], "trainer.precision=17: must be one of auto"),
+    (["model=torchvision"], "model.name is not set"),
+    (["data.root=/no/such/folder"], "data.root=/no/such/folder: there is no such folder"),
+    (["data.root="], "data.root is not set"),
+    (["wrist"], "wrist: not understood"),
+    (["resume=/no/such/run"], "resume=/no/such/run: no run to go on with there"),
+    (["-m", "data=wrist,fingr"], "did you mean finger?"),
+    (["-m", "data=wrist,finger", "data.batch_size=0"], "data.batch_size=0"),
+]
+
+
+def configured(*overrides: str) -> DictConfig:
+    register_resolvers()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
+
+
+def run_train(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-X", "importtime", str(REPOSITORY / "train.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), REFUSED, ids=lambda value: str(value)[:40])
+def test_a_faulty_command_line_gets_one_sentence_without_torch_and_leaves_nothing(
+    arguments: list[str], sentence: str, tmp_path: Path
+) -> None:
+    given = [] if any("data.root" in argument for argument in arguments) else [f"data.root={tmp_path}"]
+    found = run_train(*arguments, *given, folder=tmp_path)
+    said = [line for line in found.stderr.splitlines() if not line.startswith("import time:")]
+    assert found.returncode == 2
+    assert len(said) == 1
+    assert sentence in said[0]
+    assert " torch\n" not in found.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+def test_help_and_config_answer_without_torch_and_without_a_data_root(arguments: list[str], tmp_path: Path) -> None:
+    found = run_train(*arguments, folder=tmp_path)
+    assert found.returncode == 0
+    assert "batch_size" in found.stdout
+    assert " torch\n" not in found.stderr
+
+
+def test_a_model_brings_its_whole_recipe() -> None:
+    cfg = configured("model=densenet121")
+    assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (1e-4, 0.9, 1e-4)
+    assert (cfg.scheduler.step_size, cfg.scheduler.gamma) == (3, 0.3)
+    assert (cfg.data.batch_size, cfg.trainer.max_epochs, cfg.early_stopping.patience) == (32, 20, 2)
+    assert (cfg.model.head, cfg.model.weights, cfg.data.image_size) == ("kumar_densenet", "imagenet", 224)
+    cfg = configured("model=resnet18")
+    assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (1e-3, 0.8, 1e-3)
+    assert (cfg.data.batch_size, cfg.trainer.max_epochs, cfg.early_stopping.patience) == (32, 20, 4)
+    cfg = configured("model=densenet169")
+    assert (cfg.optimizer.lr, cfg.data.image_size, cfg.data.batch_size) == (1e-4, 320, 8)
+    assert cfg.model.loss.balance is True
+
+
+def test_the_command_line_wins_over_the_recipe_and_leaves_no_stray_key() -> None:
+    cfg = configured("model=densenet121", "optimizer=adamw", "data.batch_size=8", "scheduler=cosine")
+    assert "momentum" not in cfg.optimizer
+    assert cfg.optimizer._target_ == "torch.optim.AdamW"
+    assert cfg.scheduler.T_max == 20
+    assert cfg.data.batch_size == 8
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [
+        (group, option)
+        for group in (
+            "model",
+            "data",
+            "optimizer",
+            "scheduler",
+            "augmentation",
+            "trainer",
+            "logger",
+            "experiment",
+        )
+        for option in options(group)
+    ],
+)
+def test_every_option_of_every_group_composes_and_keeps_the_rules(group: str, option: str) -> None:
+    extra = ["model.name=convnext_tiny"] if option == "torchvision" else []
+    check_values(configured(f"{group}={option}", *extra))
+
+
+def test_every_numeric_setting_has_a_rule() -> None:
+    def numbers(node: DictConfig, path: str = "") -> list[str]:
+        found = []
+        for key in node:
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                found += numbers(child, f"{path}{key}.")
+            elif not OmegaConf.is_missing(node, key) and type(node[key]) in (int, float):
+                found.append(f"{path}{key}")
+        return found
+
+    register_resolvers()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        for scheduler in options("scheduler"):
+            for optimizer in options("optimizer"):
+                cfg = compose("train", [f"scheduler={scheduler}", f"optimizer={optimizer}"])
+                cfg.logger = None
+                assert set(numbers(cfg)) - {"model.seed", "model.image_size", "data.seed"} <= set(RULES)
+
+
+def test_names_follow_from_the_extremities() -> None:
+    assert configured("data=wrist").arm == "specialised"
+    assert configured().name == "resnet18-unified-seed0"
+    union = configured("data.extremities=[wrist,finger]", "model=cnn4", "seed=3")
+    assert (union.name, union.arm) == ("cnn4-finger+wrist-seed3", "union")
+    assert list(configured().data.extremities) == list(EXTREMITIES)
+
+
+def test_models_of_one_input_size_share_a_cache_size() -> None:
+    assert cache_size_for(224) == 256
+    assert configured("model=resnet18").data.cache_size == configured("model=densenet121").data.cache_size == 256
+    assert all(cache_size_for(size) >= size for size in range(32, 513))
+
+
+def test_a_cache_smaller_than_the_network_input_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.cache_size=64 is smaller than data\.image_size=224"):
+        check_values(configured("data.cache_size=64"))
+
+
+def test_resume_puts_the_saved_command_line_first_so_that_the_new_one_wins(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- model=cnn4\n- trainer.max_epochs=2\n")
+    found = resume_arguments([f"resume={tmp_path}", "trainer.max_epochs=5"])
+    assert found[:3] == ["model=cnn4", "trainer.max_epochs=2", "trainer.max_epochs=5"]
+    assert f"hydra.run.dir='{tmp_path}'" in found
+
+
+def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("[]\n")
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(ConfigError, match="this run is finished"):
+        resume_arguments([f"resume={tmp_path}"])

@@ -1,0 +1,98 @@
+"""Many runs: each in a process of its own, none stops the others, none outlives the launcher."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mura.launch import Job, Outcome, run_jobs
+
+SCRIPT = """
+import os, sys, time, pathlib
+folder = pathlib.Path(sys.argv[1]); folder.mkdir(parents=True, exist_ok=True)
+(folder / "pid").write_text(str(os.getpid()))
+print("hello from", folder.name)
+if sys.argv[2] == "fail": sys.exit(3)
+if sys.argv[2] == "sleep": time.sleep(120)
+import torch
+(folder / "threads").write_text(str(torch.get_num_threads()))
+(folder / "gpu").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+"""
+
+LAUNCHER = """
+import sys, pathlib
+from mura.launch import Job, run_jobs
+if __name__ == "__main__":
+    folder = pathlib.Path(sys.argv[1])
+    run_jobs(folder / "script.py", [Job("long", [str(folder / "long"), "sleep"], folder / "long")], print)
+"""
+
+
+def jobs(folder: Path, *kinds: str) -> tuple[Path, list[Job]]:
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    each = [(f"job{number}", kind) for number, kind in enumerate(kinds)]
+    return script, [Job(name, [str(folder / name), kind], folder / name) for name, kind in each]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(condition, seconds: float = 60) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def test_a_failing_job_does_not_stop_the_others_and_is_reported_when_it_ends(tmp_path: Path) -> None:
+    seen: list[tuple[str, int | None]] = []
+
+    def watch(job: Job, outcome: Outcome | None) -> None:
+        seen.append((job.name, None if outcome is None else outcome.exit_code))
+
+    script, work = jobs(tmp_path, "run", "fail", "run")
+    outcomes = run_jobs(script, work, watch)
+    assert [outcome.exit_code for outcome in outcomes] == [0, 3, 0]
+    assert seen == [("job0", None), ("job0", 0), ("job1", None), ("job1", 3), ("job2", None), ("job2", 0)]
+
+
+def test_workers_share_the_cores_and_pin_the_gpus_and_keep_their_output(tmp_path: Path) -> None:
+    script, work = jobs(tmp_path, "run", "run", "run", "run")
+    outcomes = run_jobs(script, work, lambda job, outcome: None, workers=2, gpus=["0", "1"], captured=True)
+    assert {outcome.exit_code for outcome in outcomes} == {0}
+    assert {(job.folder / "gpu").read_text() for job in work} == {"0", "1"}
+    assert {(job.folder / "threads").read_text() for job in work} == {str(max(1, (os.cpu_count() or 1) // 2))}
+    assert "hello from job3" in work[3].log.read_text()
+    assert len({(job.folder / "pid").read_text() for job in work}) == 4
+
+
+def launch_a_long_job(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    (folder / "script.py").write_text(SCRIPT)
+    (folder / "launcher.py").write_text(LAUNCHER)
+    launcher = subprocess.Popen([sys.executable, str(folder / "launcher.py"), str(folder)])
+    pid_file = folder / "long" / "pid"
+    wait_for(lambda: pid_file.is_file() and pid_file.read_text() != "")
+    return launcher, int(pid_file.read_text())
+
+
+def test_ctrl_c_ends_the_running_jobs(tmp_path: Path) -> None:
+    launcher, child = launch_a_long_job(tmp_path)
+    launcher.send_signal(signal.SIGINT)
+    launcher.wait(timeout=60)
+    assert launcher.returncode != 0
+    wait_for(lambda: not alive(child))
+
+
+def test_a_killed_launcher_leaves_no_job_behind(tmp_path: Path) -> None:
+    launcher, child = launch_a_long_job(tmp_path)
+    launcher.kill()
+    launcher.wait()
+    wait_for(lambda: not alive(child))

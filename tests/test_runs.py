@@ -1,0 +1,43 @@
+"""The run folder: whole files or none, one writer, refused when finished."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mura.errors import MuraError
+from mura.runs import RunFolder, write_atomically, write_json
+
+
+def test_a_finished_run_is_refused_and_untouched(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(MuraError, match="holds a finished run"):
+        RunFolder(tmp_path).refuse_if_finished()
+    assert (tmp_path / "metrics.json").read_text() == "{}"
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MuraError, match="can't be written to"):
+        RunFolder(tmp_path / "file" / "run").refuse_if_unwritable()
+    RunFolder(tmp_path / "new" / "run").refuse_if_unwritable()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_folder_has_one_writer(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    with run.locked(), pytest.raises(MuraError, match="another process is writing"), run.locked():
+        pass
+    with run.locked():
+        pass
+
+
+def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.json"
+    write_json(file, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(file, {"a": float("nan")})
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(file, "\ud800")
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [file]

@@ -1,0 +1,74 @@
+"""Train and test one model.
+
+python train.py model=resnet18 data=wrist data.root=DIR
+python train.py -m data=elbow,finger,forearm,hand,humerus,shoulder,wrist,unified
+python train.py resume=RUN_FOLDER
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from mura.config import multirun_first, one_clear_line, register_resolvers, resume_arguments
+from mura.runs import RunFolder, is_rank_zero
+
+
+def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
+    """One run, from the config to the run folder; returns what stands in its metrics.json."""
+    from lightning import seed_everything  # torch comes in only here, after the config has been checked
+
+    from mura import results, training
+    from mura.device import choose_device, choose_precision
+
+    device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
+    precision = choose_precision(cfg.trainer.precision, device.value)
+    training.announce(run.path, device, precision)
+
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    data = instantiate(cfg.data)
+    data.setup()
+    model = instantiate(
+        cfg.model,
+        optimizer=instantiate(cfg.optimizer),
+        scheduler=instantiate(cfg.scheduler),
+        monitor=cfg.monitor,
+        augmentation=dict(cfg.augmentation),
+        class_weights=data.class_weights(),
+        provenance=results.provenance(data, cfg.model.weights),
+    )
+    start_from = training.checkpoint_to_resume(run, model, data)
+    trainer = instantiate(
+        cfg.trainer,
+        accelerator=device.value,
+        precision=precision.value,
+        logger=instantiate(cfg.logger),
+        enable_progress_bar=training.on_a_terminal(),
+        callbacks=training.make_callbacks(run, cfg.monitor, cfg.mode, cfg.early_stopping.patience),
+    )
+    with training.clean_end(trainer, run):
+        training.log_config(trainer, OmegaConf.to_container(cfg, resolve=True))
+        trainer.fit(model, data, ckpt_path=start_from)
+        predictions = training.predict(trainer, data, run.best_checkpoint)
+        identity = {"name": cfg.name, "arm": cfg.arm, "seed": cfg.seed}
+        return results.write(run, identity, trainer, data, predictions)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    run = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+    with one_clear_line(), run.locked():
+        if is_rank_zero():
+            run.config.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+        train(cfg, run)
+
+
+if __name__ == "__main__":
+    register_resolvers()
+    with one_clear_line():
+        sys.argv[1:] = resume_arguments(multirun_first(sys.argv[1:]))
+        main()
