@@ -17,11 +17,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup ## synthetic radiographs, one unified and seven specialised models, one table
-	@$(PY) -m mura.cli synth demo/data --demo
-	@$(PY) train.py -m experiment=demo data.root=demo/data hydra.sweep.dir=demo/runs \
-	    data=elbow,finger,forearm,hand,humerus,shoulder,wrist,unified
-	@$(PY) -m mura.cli report demo/runs
+demo: setup ## the whole study on synthetic radiographs with a small network (about 5 minutes)
+	@test -d demo/data/MURA-v1.1 || $(PY) -m mura.cli synth demo/data --patients 1000 --size 96 --balanced --valid-fraction 0.3
+	@$(PY) sweep.py experiment=demo studies_dir=demo/studies data.root=demo/data data.cache_dir=demo/cache
 
 test: setup ## all tests, the slow ones too
 	$(PY) -m pytest

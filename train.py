@@ -41,6 +41,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         class_weights=data.class_weights(),
         provenance=results.provenance(data, cfg.model.weights),
     )
+    training.announce_weights(model)
     start_from = training.checkpoint_to_resume(run, model, data)
     trainer = instantiate(
         cfg.trainer,

@@ -70,6 +70,20 @@ def check(
     raise typer.Exit(1 if report.problems else 0)
 
 
+@app.command()
+def report(
+    directories: Annotated[list[Path], typer.Argument(help="Folders with finished runs, of one study or several.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write; the first folder by default.")] = None,
+) -> None:
+    """Compare the finished runs below the folders: verdicts, tables, and a report to read in a browser."""
+    from rich.console import Console
+
+    from mura.study.report import console_table, write_report
+
+    study = write_report(directories, out or directories[0])
+    Console(width=None if sys.stdout.isatty() else 120).print(console_table(study))
+
+
 def main() -> None:
     """The console script: an error of the user's is one sentence on stderr."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")

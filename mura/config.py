@@ -92,6 +92,7 @@ def share_or_count() -> Rule:
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", 32)
 RULES: dict[str, Rule] = {
     "seed": whole(0, 2**32 - 1),
+    "arm": one_of("specialised", "unified", "union"),
     "mode": one_of("min", "max"),
     "monitor": one_of("val_loss", "val_accuracy", "val_kappa", "val_auroc", "train_loss", "train_accuracy"),
     "data.image_size": whole(32, 2048),
@@ -243,7 +244,10 @@ def setting_names(config_name: str) -> list[str]:
     chosen = [argument for argument in sys.argv[1:] if argument.partition("=")[0] in groups and "," not in argument]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose(config_name, chosen)
+        try:
+            cfg = compose(config_name, chosen)
+        except HydraException:  # the choice itself is at fault
+            cfg = compose(config_name)
     return sorted({*groups, *_keys(OmegaConf.to_container(cfg))})
 
 

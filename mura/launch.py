@@ -89,6 +89,14 @@ def run_jobs(
     return outcomes
 
 
+def visible_gpus() -> list[str]:
+    """The CUDA devices that runs can be pinned to, known without importing torch."""
+    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [device for device in chosen.split(",") if device not in ("", "-1")]
+    driver = Path("/proc/driver/nvidia/gpus")
+    return [str(number) for number, _ in enumerate(driver.iterdir())] if driver.is_dir() else []
+
+
 def _run(script: Path, arguments: list[str], threads: int, surroundings: dict[str, str], output: Path | None) -> None:
     """In the child: runs the script as if it had been typed."""
     import torch

@@ -6,7 +6,8 @@ import io
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -33,8 +34,9 @@ def choose_mode() -> Choice:
     """`online`, `offline` or `disabled`, with the reason. Asks nothing and waits three seconds at most."""
     import wandb
 
-    if mode := os.environ.get("WANDB_MODE"):
-        return Choice(mode, "WANDB_MODE says so")
+    wished = os.environ.get("WANDB_MODE")
+    if wished in ("offline", "disabled"):
+        return Choice(wished, "WANDB_MODE says so")
     with contextlib.redirect_stderr(io.StringIO()):
         try:
             logged_in = wandb.login(prompt=False, verify=False)
@@ -42,13 +44,49 @@ def choose_mode() -> Choice:
             logged_in = False
     if not logged_in:
         return Choice("offline", "no login: `wandb login` once, or WANDB_API_KEY")
+    if wished:  # without a login it would ask for one
+        return Choice(wished, "WANDB_MODE says so")
     address = urlparse(str(wandb.setup().settings.base_url))
-    port = address.port or (443 if address.scheme == "https" else 80)
-    try:
-        socket.create_connection((address.hostname or "", port), timeout=CONNECT_SECONDS).close()
-    except OSError:
+    if not _answers(address.hostname or "", address.port or (443 if address.scheme == "https" else 80)):
         return Choice("offline", "the W&B server can't be reached")
     return Choice("online", "logged in")
+
+
+def _answers(host: str, port: int) -> bool:
+    """Whether somebody is there; in a thread, because looking up a name can take longer than any timeout."""
+    reached = threading.Event()
+
+    def knock() -> None:
+        with contextlib.suppress(OSError):
+            socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+            reached.set()
+
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(CONNECT_SECONDS)
+    return reached.is_set()
+
+
+class CautiousWandbLogger(WandbLogger):
+    """Lightning's W&B logger; when W&B fails in the middle, the run goes on without it."""
+
+    lost = False
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._try("logging an epoch", super().log_metrics, metrics, step)
+
+    def log_hyperparams(self, params: Any) -> None:
+        self._try("logging the config", super().log_hyperparams, params)
+
+    def finalize(self, status: str) -> None:
+        self._try("finalizing", super().finalize, status)
+
+    def _try(self, what: str, log_it: Callable[..., None], *arguments: Any) -> None:
+        if not self.lost:
+            self.lost = True
+            with _never_fatal(what):
+                log_it(*arguments)
+                self.lost = False
 
 
 def wandb_logger(project: str, name: str, group: str | None, tags: list[str], folder: str) -> Logger | bool:
@@ -61,15 +99,16 @@ def wandb_logger(project: str, name: str, group: str | None, tags: list[str], fo
     mode = choose_mode()
     identity = hashlib.blake2b(f"{Path(folder).resolve()} {name}".encode(), digest_size=5).hexdigest()
     settings = {"project": project, "name": name, "group": group, "tags": list(tags), "job_type": "train"}
-    for attempt in dict.fromkeys([mode.value, "offline"]):
+    for attempt in dict.fromkeys([mode, Choice("offline", "instead")]):
         try:
-            run = _start(attempt, dir=folder, id=identity, resume="allow", **settings)
+            run = _start(attempt.value, dir=folder, id=identity, resume="allow", **settings)
         except Exception as error:  # whatever W&B's failure is, the run goes on
-            log.warning("W&B %s failed: %s", attempt, str(error).split("\n")[0])
+            log.warning("W&B %s failed: %s", attempt.value, str(error).split("\n")[0])
+            _forget_failure()
             continue
-        how = f"; later: wandb sync {folder}/wandb/offline-run-*" if attempt == "offline" else ""
-        log.info("W&B: %s (%s)%s", attempt, mode.reason, how)
-        return WandbLogger(experiment=run, save_dir=folder)
+        how = f"; later: wandb sync {folder}/wandb/offline-run-*" if attempt.value == "offline" else ""
+        log.info("W&B: %s (%s)%s", attempt.value, attempt.reason, how)
+        return CautiousWandbLogger(experiment=run, save_dir=folder)
     log.warning("W&B: not used for this run; everything else is in the run folder")
     return False
 
@@ -81,6 +120,14 @@ def _start(mode: str, **arguments: Any) -> Any:
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch")
     return run
+
+
+def _forget_failure() -> None:
+    """The service that could not start a run holds on to its id; another one does not know it."""
+    import wandb
+
+    with _never_fatal("cleaning up"):
+        wandb.teardown()
 
 
 @rank_zero_only
@@ -115,8 +162,12 @@ def finish(loggers: list[Logger], exit_code: int) -> None:
     """Ends the W&B run of this process, so that the next one of a multirun is a run of its own."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
+            finished = False
             with _never_fatal("finishing"):
                 logger.experiment.finish(exit_code=exit_code)
+                finished = True
+            if not finished:
+                _forget_failure()
 
 
 @contextlib.contextmanager

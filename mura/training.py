@@ -44,6 +44,14 @@ def announce(folder: Path, device: Choice, precision: Choice) -> None:
     log.info("device: %s (%s); precision: %s (%s)", *device, *precision)
 
 
+def announce_weights(model: AbnormalityClassifier) -> None:
+    """What is about to be trained, and from which weights it starts."""
+    parameters = sum(parameter.numel() for parameter in model.network.parameters())
+    log.info(
+        "model: %s, %.2f million parameters, weights: %s", model.network.name, parameters / 1e6, model.network.origin
+    )
+
+
 def log_config(trainer: Trainer, config: Any) -> None:
     """The resolved config into every logger."""
     for logger in trainer.loggers:

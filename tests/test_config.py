@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mura.config import CONF_DIR, RULES, check_values, register_resolvers, resume_arguments
@@ -119,6 +121,14 @@ def test_every_option_of_every_group_composes_and_keeps_the_rules(group: str, op
     check_values(configured(f"{group}={option}", *extra))
 
 
+@pytest.mark.parametrize("option", options("study"))
+def test_every_preset_of_the_study_composes(option: str) -> None:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        study = compose("sweep", [f"study={option}"])
+    assert study.models
+    assert study.name == option
+
+
 def test_every_numeric_setting_has_a_rule() -> None:
     def numbers(node: DictConfig, path: str = "") -> list[str]:
         found = []
@@ -172,3 +182,17 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(ConfigError, match="this run is finished"):
         resume_arguments([f"resume={tmp_path}"])
+
+
+@pytest.mark.parametrize("scheduler", options("scheduler"))
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+def test_every_optimiser_takes_a_step_under_every_schedule(optimizer: str, scheduler: str) -> None:
+    cfg = configured(f"optimizer={optimizer}", f"scheduler={scheduler}")
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimiser = instantiate(cfg.optimizer)([weight])
+    schedule = instantiate(cfg.scheduler)(optimiser)
+    weight.sum().backward()
+    optimiser.step()
+    if schedule is not None:
+        schedule.step(*([1.0] if scheduler == "plateau" else []))
+    assert (weight < 1).all()

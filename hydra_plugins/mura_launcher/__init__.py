@@ -23,7 +23,7 @@ class ProcessLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
-        self.script = Path(task_function.__code__.co_filename).resolve()  # type: ignore[attr-defined]
+        self.script = Path(task_function.__code__.co_filename).resolve()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()

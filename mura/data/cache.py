@@ -58,7 +58,7 @@ def open_cache(root: str | Path, cache_size: int, cache_dir: str | Path | None =
 
     Raises MuraError: no MURA folder, more than 1 % of the pictures damaged, disk full, folder not writable.
     """
-    home = Path(cache_dir or platformdirs.user_cache_dir("mura")).expanduser()
+    home = _home(cache_dir)
     root = find_root(root)
     index = read_index(root)
     with _disk_errors(home, len(index) * cache_size**2):
@@ -70,6 +70,19 @@ def open_cache(root: str | Path, cache_size: int, cache_dir: str | Path | None =
                 if not folder.is_dir():
                     build(folder, root, index, cache_size, key)
     return _load(folder, cache_size)
+
+
+def fingerprint_of(root: str | Path, cache_dir: str | Path | None = None) -> str:
+    """The data fingerprint of a MURA folder, without building a cache."""
+    home = _home(cache_dir)
+    root = find_root(root)
+    with _disk_errors(home, 0):
+        home.mkdir(parents=True, exist_ok=True)
+        return remembered_fingerprint(home, root, read_index(root))
+
+
+def _home(cache_dir: str | Path | None) -> Path:
+    return Path(cache_dir or platformdirs.user_cache_dir("mura")).expanduser()
 
 
 def remembered_fingerprint(home: Path, root: Path, index: pd.DataFrame) -> str:

@@ -1,9 +1,11 @@
 """Who sees which view when: every view once, whole global batches, the same order for the same (seed, epoch)."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from mura.data.datamodule import EvaluationBatches, TrainingBatches
+from mura.data.datamodule import EvaluationBatches, TrainingBatches, rows_of
+from mura.errors import MuraError
 
 ROWS = np.arange(100, 207)
 
@@ -50,3 +52,27 @@ def test_a_last_batch_of_a_single_view_is_skipped_for_batch_normalisation() -> N
     assert [len(batch) for batch, _ in batches] == [32]
     assert len(batches) == 1
     assert len(TrainingBatches(ROWS[:3], 1, seed=0, rank=0, world_size=1)) == 3
+
+
+def table(*rows: tuple[str, str, int, bool]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=["split", "extremity", "fold", "readable"])
+
+
+WHOLE = [("train", "wrist", 0, True), ("train", "wrist", 1, True), ("test", "wrist", -1, True)]
+
+
+def test_damaged_views_are_in_no_part() -> None:
+    rows = rows_of(table(*WHOLE, ("train", "wrist", 1, False), ("test", "wrist", -1, False)), ["wrist"], fold=0)
+    assert {part: list(found) for part, found in rows.items()} == {"train": [1], "val": [0], "test": [2]}
+
+
+def test_an_extremity_that_the_data_does_not_have_is_refused() -> None:
+    with pytest.raises(MuraError, match="no picture of hand is in the data set: it has wrist"):
+        rows_of(table(*WHOLE), ["wrist", "hand"], fold=0)
+
+
+def test_a_fold_without_views_is_refused() -> None:
+    with pytest.raises(MuraError, match=r"no val views of wrist: train/ \(data\.fold=3\) holds none"):
+        rows_of(table(*WHOLE), ["wrist"], fold=3)
+    with pytest.raises(MuraError, match="no test views of wrist: valid/ holds none"):
+        rows_of(table(*WHOLE[:2]), ["wrist"], fold=0)

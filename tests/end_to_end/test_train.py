@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 import yaml
 from conftest import REPOSITORY, Command
 
@@ -225,6 +226,44 @@ def test_a_multirun_of_distributed_runs_is_one_folder_a_run_and_leaves_no_proces
         assert not test["path"].duplicated().any()
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
     assert str(tmp_path) not in processes
+
+
+def test_two_gpus_are_refused_where_there_are_none(train: Command, tmp_path: Path) -> None:
+    if torch.cuda.device_count() >= 2:
+        pytest.skip("this machine has two GPUs")
+    found = train("data=wrist", "trainer=ddp_2xt4", check=False)
+    assert found.code == 2
+    assert "trainer.accelerator=gpu trainer.devices=2: this machine has" in found.said
+
+
+def test_imagenet_weights_that_cannot_be_had_are_one_sentence_with_three_ways_out(
+    train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    found = train("model=resnet18", "data=wrist", "data.image_size=32", check=False)
+    assert found.code == 1
+    assert "run once with a network" in found.said
+    assert "model.weights=/path/to/resnet18-" in found.said
+    assert "model.weights=null" in found.said
+    assert "Traceback" not in found.said
+
+
+def test_a_local_weights_file_starts_the_backbone(train: Command, tmp_path: Path) -> None:
+    file = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), file)
+    run = tmp_path / "run"
+    common = ["model=resnet18", "data=wrist", "experiment=debug", f"hydra.run.dir={run}", "optimizer.lr=1e-12"]
+    found = train(*common, f"model.weights={file}")
+    assert f"weights: backbone from {file}" in found.said
+    saved, given = weights(run), torch.load(file, weights_only=True)
+    torch.testing.assert_close(saved["network.backbone.conv1.weight"], given["conv1.weight"])
+
+
+def test_the_csv_logger_keeps_the_history(train: Command, tmp_path: Path) -> None:
+    train("data=wrist", "logger=csv", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}")
+    [table] = (tmp_path / "run" / "csv").rglob("metrics.csv")
+    assert "val_loss" in table.read_text()
 
 
 # --- bad input --------------------------------------------------------------------------------------------

@@ -1,0 +1,109 @@
+"""The grid of a study: which runs it consists of, which of them are finished, and which are missing.
+
+No config and no torch here: a run is known by its settings (plain dict) and its folder.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from mura.errors import MuraError
+from mura.runs import RunFolder
+
+# Two runs with these alike are the same experiment; where it ran and how it was logged may differ.
+SHOULD_MATCH = (
+    "arm", "seed", "monitor", "mode", "model", "early_stopping", "optimizer", "scheduler", "augmentation",
+    "data.extremities", "data.image_size", "data.cache_size", "data.batch_size", "data.fold", "data.seed",
+    "trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_predict_batches",
+)  # fmt: skip
+ARMS = ("specialised", "unified")
+LONGEST_FIRST = ("unified", "wrist", "shoulder", "hand", "finger", "elbow", "forearm", "humerus")
+FINISHED, HALF_DONE, MISSING = "finished", "half-done", "missing"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the study."""
+
+    model: str
+    arm: str
+    data: str
+    seed: int
+    extremities: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/{self.data}/seed{self.seed}"
+
+    def overrides(self) -> list[str]:
+        return [
+            f"model={self.model}", f"data.extremities=[{','.join(self.extremities)}]", f"arm={self.arm}",
+            f"seed={self.seed}",
+        ]  # fmt: skip
+
+
+def cells(models: list[str], extremities: list[str], arms: list[str], seeds: list[int]) -> list[Cell]:
+    """Every run of the study, the longest first, so that the last ones to end are short."""
+    found = []
+    for model in models:
+        for seed in seeds:
+            if "unified" in arms:
+                found.append(Cell(model, "unified", "unified", seed, tuple(extremities)))
+            if "specialised" in arms:
+                found += [Cell(model, "specialised", name, seed, (name,)) for name in extremities]
+    return sorted(found, key=lambda cell: LONGEST_FIRST.index(cell.data))
+
+
+def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:
+    """`finished`, `half-done` or `missing`. Raises MuraError when the folder holds another experiment's run."""
+    if not run.config.is_file() or not (run.path / ".hydra" / "overrides.yaml").is_file():
+        return MISSING
+    saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    different = list(differences(saved, settings))
+    if run.finished:
+        found = json.loads(run.metrics.read_text(encoding="utf-8"))["data_fingerprint"]
+        if found != fingerprint:
+            different.append(f"the data (fingerprint {found[:8]}, now {fingerprint[:8]})")
+    if different:
+        raise MuraError(
+            f"{run.path} holds a run with other settings: {'; '.join(different)}; give the study another name=, "
+            "or remove that folder to run it again."
+        )
+    return FINISHED if run.finished else HALF_DONE
+
+
+def differences(saved: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
+    """What differs between two resolved configs in what makes an experiment: `optimizer.lr 0.1, now 0.2`."""
+    for key in SHOULD_MATCH:
+        yield from _compare(key, _at(saved, key), _at(wanted, key))
+
+
+def _compare(key: str, saved: Any, wanted: Any) -> Iterator[str]:
+    if isinstance(saved, dict) and isinstance(wanted, dict):
+        for name in sorted(saved.keys() | wanted.keys()):
+            yield from _compare(f"{key}.{name}", saved.get(name), wanted.get(name))
+    elif saved != wanted:
+        yield f"{key} {saved}, now {wanted}"
+
+
+def _at(settings: dict[str, Any], key: str) -> Any:
+    found: Any = settings
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def seconds_left(finished: list[RunFolder], missing: list[Cell], workers: int) -> float | None:
+    """Estimate from the finished runs of the same model and data (or model); None before one has run."""
+    known: dict[str, list[float]] = {}
+    for run in finished:
+        about = json.loads(run.metrics.read_text(encoding="utf-8"))
+        for key in (f"{about['model']}/{about['data']}", about["model"]):
+            known.setdefault(key, []).append(about["speed"]["wall_seconds"])
+    guesses = [known.get(f"{cell.model}/{cell.data}") or known.get(cell.model) for cell in missing]
+    if not all(guesses):
+        return None
+    return sum(sum(guess) / len(guess) for guess in guesses if guess) / workers

@@ -1,0 +1,154 @@
+"""The study: one unified model or seven specialised ones?
+
+    python sweep.py models=[resnet18,densenet121] seeds=[0,1,2] name=mine data.root=DIR
+    python sweep.py experiment=kumar2024 data.root=DIR --dry-run
+
+Trains what is missing of models x (seven specialised + unified) x seeds, then compares the two approaches. Started
+again, it does only what is still missing. The study's own settings:
+
+    models=[...]        the models to train (conf/model)
+    seeds=[0]           three or more let the verdict speak of the approaches, not of single trained models
+    extremities=[...]   all seven by default
+    arms=[...]          specialised and unified by default
+    name=NAME           the study's folder below studies_dir
+    studies_dir=studies
+    launcher.workers=N  runs at a time; by default one a GPU, or one
+    experiment=NAME     kumar2024 or demo (conf/study)
+    --dry-run           list the runs, start nothing
+
+Every other setting goes through to each run: see python train.py --help.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from mura.config import CONF_DIR, check, one_clear_line, register_resolvers
+from mura.errors import ConfigError, MuraError
+from mura.launch import Job, visible_gpus
+from mura.runs import RunFolder
+from mura.study.grid import ARMS, FINISHED, HALF_DONE, Cell, cells, seconds_left, state_of
+
+OWN = ("models", "seeds", "extremities", "arms", "name", "studies_dir", "launcher", "study")
+
+
+def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
+    """Runs what is missing, then compares; the exit code is 1 when a run failed."""
+    folder = Path(study.studies_dir).resolve() / study.name
+    grid = {cell: RunFolder(folder / cell.name) for cell in planned(study)}
+    configs = {cell: run_config(cell, settings) for cell in grid}
+    fingerprint = data_fingerprint(next(iter(configs.values())))
+    states = {cell: state_of(run, configs[cell], fingerprint) for cell, run in grid.items()}
+    missing = [cell for cell in grid if states[cell] != FINISHED]
+    gpus = visible_gpus()
+    workers = study.launcher.workers or max(1, len(gpus))
+    estimate = seconds_left([grid[cell] for cell in grid if states[cell] == FINISHED], missing, workers)
+    if dry_run:
+        for cell in grid:
+            print(f"{states[cell]:10} {cell.name}")
+        print(f"{len(grid) - len(missing)} of {len(grid)} runs finished; time left: {in_words(estimate)}")
+        return 0
+    from mura.study.progress import Watch, run_study
+
+    with RunFolder(made(folder)).locked():
+        jobs = [job(cell, grid[cell], states[cell], settings, study.name) for cell in missing]
+        failed = run_study(Path(__file__).parent / "train.py", jobs, Watch(len(grid), len(missing)), workers, gpus)
+        if len(failed) < len(grid):
+            from mura.study.report import console_table, write_report
+            from rich.console import Console
+
+            Console(width=None if sys.stdout.isatty() else 120).print(console_table(write_report([folder], folder)))
+    return 1 if failed else 0
+
+
+def planned(study: DictConfig) -> list[Cell]:
+    """The study's runs. Raises ConfigError for a key that can't be used."""
+    lists = {key: study[key] for key in ("models", "extremities", "arms", "seeds")}
+    plain = {key: list(value) if OmegaConf.is_list(value) else [value] for key, value in lists.items()}
+    for key, values in plain.items():
+        if not values or len(set(values)) < len(values):
+            raise ConfigError(f"{key}={values}: name at least one, and each only once.")
+    for arm in plain["arms"]:
+        if arm not in ARMS:
+            raise ConfigError(f"arms={plain['arms']}: there is no arm {arm}. Options: {', '.join(ARMS)}.")
+    workers = study.launcher.workers
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise ConfigError(f"launcher.workers={workers}: must be a whole number of at least 1, or null.")
+    return cells(plain["models"], plain["extremities"], plain["arms"], plain["seeds"])
+
+
+def run_config(cell: Cell, settings: list[str]) -> dict[str, Any]:
+    """The resolved config that the run would have, checked as `train.py` checks it."""
+    cfg = compose("train", [*settings, *cell.overrides()])
+    check(cfg)
+    cfg.logger = None  # where it logs hangs on its folder, and makes no other experiment
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def data_fingerprint(config: dict[str, Any]) -> str:
+    from mura.data.cache import fingerprint_of
+
+    return fingerprint_of(config["data"]["root"], config["data"]["cache_dir"])
+
+
+def job(cell: Cell, run: RunFolder, state: str, settings: list[str], study: str) -> Job:
+    """A half-done run goes on, a missing one begins."""
+    if state == HALF_DONE:
+        return Job(cell.name, [f"resume='{run.path}'"], run.path)
+    named = [f"name={cell.model}-{cell.data}-seed{cell.seed}", f"group={study}", f"hydra.run.dir='{run.path}'"]
+    return Job(cell.name, [*settings, *cell.overrides(), *named], run.path)
+
+
+def made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MuraError(
+            f"{folder}: the study can't be written there ({error.strerror}); choose studies_dir=."
+        ) from None
+    return folder
+
+
+def in_words(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown before a run of each model has finished"
+    return f"about {seconds / 3600:.1f} h" if seconds > 5400 else f"about {max(1, round(seconds / 60))} min"
+
+
+def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The study's own overrides, and those of each run. `experiment=` is the study's when it has such a preset."""
+    own: list[str] = []
+    runs: list[str] = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "experiment" and (not (CONF_DIR / "experiment" / f"{value}.yaml").is_file() or
+                                    (CONF_DIR / "study" / f"{value}.yaml").is_file()):  # fmt: skip
+            own.append(f"study={value}")
+        else:
+            (own if key.split(".")[0] in OWN else runs).append(argument)
+    return own, runs
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("--dry-run", "--help", "-h")]
+    if "--help" in sys.argv or "-h" in sys.argv:
+        print(__doc__)
+        return 0
+    own, settings = split_arguments(arguments)
+    register_resolvers()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        with one_clear_line("sweep"):
+            study = compose("sweep", own)
+        return sweep(study, [*study.settings, *settings], "--dry-run" in sys.argv)
+
+
+if __name__ == "__main__":
+    with one_clear_line():
+        sys.exit(main())

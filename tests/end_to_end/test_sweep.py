@@ -1,0 +1,107 @@
+"""`python sweep.py`, as typed: only what is missing, a kill in the middle, a failing run, bad input."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+
+def command(mura_root: Path, cache_dir: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, str(REPOSITORY / "sweep.py"), "models=[cnn2]", "extremities=[wrist,hand]", "name=study",
+        f"studies_dir={folder}", "experiment=debug", "trainer=cpu", f"data.root={mura_root}",
+        f"data.cache_dir={cache_dir}", "data.image_size=32", "launcher.workers=2", *more,
+    ]  # fmt: skip
+
+
+def sweep(mura_root: Path, cache_dir: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(mura_root, cache_dir, folder, *more), capture_output=True, text=True, timeout=300)
+
+
+def test_a_study_runs_what_is_missing_and_then_compares(mura_root: Path, cache_dir: Path, tmp_path: Path) -> None:
+    first = sweep(mura_root, cache_dir, tmp_path)
+    assert first.returncode == 0, first.stderr
+    runs = sorted(path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("metrics.json"))
+    assert runs == ["study/cnn2/hand/seed0", "study/cnn2/unified/seed0", "study/cnn2/wrist/seed0"]
+    assert json.loads((tmp_path / runs[1] / "metrics.json").read_text())["arm"] == "unified"
+    for name in ("results.csv", "comparison.json", "results.md", "index.html"):
+        assert (tmp_path / "study" / name).is_file()
+    results = (tmp_path / "study" / "results.csv").read_bytes()
+
+    (tmp_path / "study/cnn2/hand/seed0/metrics.json").unlink()  # as if it had been interrupted
+    listed = sweep(mura_root, cache_dir, tmp_path, "--dry-run").stdout
+    assert "half-done  cnn2/hand/seed0" in listed
+    assert "2 of 3 runs finished" in listed
+    second = sweep(mura_root, cache_dir, tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert second.stderr.count("done    ") == 1
+    assert (tmp_path / "study" / "results.csv").read_bytes() == results
+
+    other = sweep(mura_root, cache_dir, tmp_path, "optimizer.lr=0.5")
+    assert other.returncode == 1
+    assert "optimizer.lr 0.001, now 0.5" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+def test_a_failing_run_is_named_with_its_error_and_the_others_go_on(
+    mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "study" / "cnn2" / "hand"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way of a run folder")
+    found = sweep(mura_root, cache_dir, tmp_path)
+    assert found.returncode == 1
+    assert "FAILED  cnn2/hand/seed0" in found.stderr
+    assert len(list(tmp_path.rglob("metrics.json"))) == 2
+    blocked.unlink()
+    again = sweep(mura_root, cache_dir, tmp_path)
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["models=[cnn22]"], "did you mean cnn2?"),
+        (["arms=[unifid]"], "there is no arm unifid"),
+        (["data.batch_size=0"], "data.batch_size=0: must be"),
+        (["trainer.epochs=3"], "there is no such setting; did you mean trainer.max_epochs"),
+        (["seeds=[0,0]"], "each only once"),
+        (["launcher.workers=0"], "launcher.workers=0: must be"),
+        (["experiment=kumar"], "did you mean kumar2024?"),
+    ],
+)
+def test_a_faulty_study_is_refused_before_anything_starts(
+    more: list[str], sentence: str, mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    found = sweep(mura_root, cache_dir, tmp_path, *more)
+    assert found.returncode == 2
+    assert sentence in found.stderr
+    assert "Traceback" not in found.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_study_killed_at_random_moments_ends_in_the_same_results(
+    mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    undisturbed = sweep(mura_root, cache_dir, tmp_path / "whole")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    rng = random.Random(0)
+    for _ in range(5):
+        process = subprocess.Popen(
+            command(mura_root, cache_dir, tmp_path / "broken"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        time.sleep(rng.uniform(3, 14))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    last = sweep(mura_root, cache_dir, tmp_path / "broken")
+    assert last.returncode == 0, last.stderr
+    name = "study/results.csv"
+    assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()

@@ -1,0 +1,65 @@
+"""The grid of a study: which runs there are, and which finished run may be used again."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mura.errors import MuraError
+from mura.extremities import EXTREMITIES
+from mura.runs import RunFolder
+from mura.study.grid import FINISHED, HALF_DONE, MISSING, cells, differences, seconds_left, state_of
+
+SETTINGS = {"arm": "unified", "seed": 0, "optimizer": {"lr": 0.1}, "data": {"fold": 0, "root": "/here"}}
+
+
+def write_run(folder: Path, finished: bool = True, seconds: float = 60.0) -> RunFolder:
+    run = RunFolder(folder)
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text("[]\n")
+    run.config.write_text(json.dumps(SETTINGS))  # JSON is YAML
+    if finished:
+        about = {"data_fingerprint": "abc", "model": "cnn4", "data": "wrist", "speed": {"wall_seconds": seconds}}
+        run.metrics.write_text(json.dumps(about))
+    return run
+
+
+def test_a_study_is_seven_specialised_runs_and_a_unified_one_for_each_model_and_seed() -> None:
+    grid = cells(["cnn4", "resnet18"], list(EXTREMITIES), ["specialised", "unified"], [0, 1, 2])
+    assert len(grid) == 2 * 8 * 3
+    assert len({cell.name for cell in grid}) == len(grid)
+    assert grid[0].data == "unified"  # the longest first
+    assert set(grid[0].extremities) == set(EXTREMITIES)
+
+
+def test_the_unified_model_of_a_part_of_the_extremities_is_trained_on_that_part() -> None:
+    [unified] = cells(["cnn4"], ["wrist", "hand"], ["unified"], [0])
+    assert "data.extremities=[wrist,hand]" in unified.overrides()
+    assert "arm=unified" in unified.overrides()
+
+
+def test_a_run_is_missing_half_done_or_finished(tmp_path: Path) -> None:
+    assert state_of(RunFolder(tmp_path / "none"), SETTINGS, "abc") == MISSING
+    assert state_of(write_run(tmp_path / "half", finished=False), SETTINGS, "abc") == HALF_DONE
+    assert state_of(write_run(tmp_path / "whole"), SETTINGS, "abc") == FINISHED
+
+
+def test_a_run_with_other_settings_or_data_is_not_used_and_the_difference_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    with pytest.raises(MuraError, match=r"optimizer\.lr 0\.1, now 0\.2"):
+        state_of(run, SETTINGS | {"optimizer": {"lr": 0.2}}, "abc")
+    with pytest.raises(MuraError, match="the data"):
+        state_of(run, SETTINGS, "another")
+
+
+def test_where_the_data_lies_makes_no_other_experiment() -> None:
+    moved = SETTINGS | {"data": {"fold": 0, "root": "/there"}}
+    assert list(differences(SETTINGS, moved)) == []
+    assert list(differences(SETTINGS, SETTINGS | {"data": {"fold": 1}})) == ["data.fold 0, now 1"]
+
+
+def test_the_time_left_is_estimated_once_a_run_of_the_model_has_finished(tmp_path: Path) -> None:
+    missing = cells(["cnn4"], ["wrist", "hand"], ["specialised"], [1])
+    assert seconds_left([], missing, workers=1) is None
+    finished = [write_run(tmp_path / "run", seconds=100)]
+    assert seconds_left(finished, missing, workers=2) == 100
