@@ -152,7 +152,7 @@ def check_extremities(names: list[str]) -> None:
 
 
 def check_root(root: str | None) -> None:
-    """A data root is given and exists; what is in it, the index says."""
+    """A data root is given and is a MURA folder; what is in it, the index says."""
     if root is None or root == "":
         raise ConfigError(
             "data.root is not set: give data.root=DIR or set MURA_ROOT to your MURA-v1.1 folder "
@@ -160,22 +160,19 @@ def check_root(root: str | None) -> None:
         )
     if not Path(root).expanduser().is_dir():
         raise ConfigError(f"data.root={root}: there is no such folder; give the path of MURA-v1.1.")
+    from mura.data.index import find_root  # pandas comes with it: not before all else is right
+
+    find_root(root)
 
 
 def check(cfg: DictConfig) -> None:
     """All that can be known of one run's config before anything is imported, started or written."""
     check_values(cfg)
-    missing = [key for key in ("model.name", "model.head") if OmegaConf.is_missing(*_parent(cfg, key))]
-    if missing:
-        raise ConfigError(f"{missing[0]} is not set: give {missing[0]}=..., for example convnext_tiny.")
+    if OmegaConf.is_missing(cfg.model, "name"):
+        raise ConfigError(
+            "model.name is not set: give any torchvision classifier, for example model.name=convnext_tiny."
+        )
     check_root(cfg.data.root)
-    if cfg.optimizer._target_ is None:
-        raise ConfigError("optimizer._target_ is empty: choose one with optimizer=NAME.")
-
-
-def _parent(cfg: DictConfig, key: str) -> tuple[DictConfig, str]:
-    path, _, leaf = key.rpartition(".")
-    return OmegaConf.select(cfg, path), leaf
 
 
 class CheckBeforeRun(Callback):
@@ -193,9 +190,10 @@ class CheckBeforeRun(Callback):
             return  # a searching sweeper makes up its jobs as it goes
         with one_clear_line():
             overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-            for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]:
-                loader = GlobalHydra.instance().config_loader()
-                check(loader.load_configuration(kwargs["config_name"], list(job), RunMode.RUN))
+            jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+            loader, name = GlobalHydra.instance().config_loader(), kwargs["config_name"]
+            for cfg in [loader.load_configuration(name, list(job), RunMode.RUN) for job in jobs]:
+                check(cfg)
 
 
 # --- the command line -----------------------------------------------------------------------------------------------

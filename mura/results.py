@@ -1,6 +1,7 @@
 """What a finished run says: predictions.csv, curves.png and, last, metrics.json."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,7 @@ def write(
         draw_curves(history, metrics["best_epoch"], title, run.curves)
         tracking.log_results(trainer.loggers, metrics, predictions, run.curves)
         write_json(run.metrics, metrics)
-        console = Console(stderr=True)
-        console.print(test_table(metrics), width=None if console.is_terminal else 110)
+        Console(stderr=True, width=None if sys.stderr.isatty() else 110).print(test_table(metrics))
         log.info("done: %s", run.path)
     return metrics
 

@@ -126,7 +126,7 @@ def _forget_failure() -> None:
     """The service that could not start a run holds on to its id; another one does not know it."""
     import wandb
 
-    with _never_fatal("cleaning up"):
+    with contextlib.suppress(Exception):
         wandb.teardown()
 
 
@@ -162,12 +162,10 @@ def finish(loggers: list[Logger], exit_code: int) -> None:
     """Ends the W&B run of this process, so that the next one of a multirun is a run of its own."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            finished = False
             with _never_fatal("finishing"):
                 logger.experiment.finish(exit_code=exit_code)
-                finished = True
-            if not finished:
-                _forget_failure()
+                continue
+            _forget_failure()
 
 
 @contextlib.contextmanager

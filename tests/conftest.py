@@ -1,18 +1,16 @@
 """A small MURA folder that all tests share, and the commands as a user types them."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import REPOSITORY, Command, Ended
 from PIL import Image
 
 from mura.extremities import FOLDER_OF
 from mura.launch import Job, run_jobs
 
-REPOSITORY = Path(__file__).parent.parent
 os.environ["WANDB_MODE"] = "offline"
 os.environ.pop("MURA_ROOT", None)
 
@@ -50,17 +48,6 @@ def draw(rng: np.random.Generator, label: int) -> Image.Image:
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended, and what it printed."""
-
-    code: int
-    said: str
-
-
-Command = Callable[..., Ended]
 
 
 @pytest.fixture

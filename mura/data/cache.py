@@ -101,7 +101,7 @@ def build(folder: Path, root: Path, index: pd.DataFrame, size: int, key: str) ->
     """Writes `folder`, going on from what a killed build left."""
     started = time.perf_counter()
     folds = assign_folds(index)
-    part = folder.with_name(folder.name + ".part")
+    part = _unfinished(folder)
     part.mkdir(exist_ok=True)
     state = _state(part / "state.bin", len(index))
     remaining = np.flatnonzero(state == TODO)
@@ -117,6 +117,10 @@ def build(folder: Path, root: Path, index: pd.DataFrame, size: int, key: str) ->
     part.rename(folder)
     seconds = time.perf_counter() - started
     log.info("cache: %d pictures at %d pixels in %s, built in %.1f s", len(index), size, folder, seconds)
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".part")
 
 
 def _state(path: Path, n: int) -> np.ndarray:
@@ -174,8 +178,6 @@ def write_bytes(path: Path, array: np.ndarray) -> None:
 
 
 def _refuse_or_report_damage(index: pd.DataFrame, damaged: np.ndarray, faults: dict[int, str], part: Path) -> None:
-    for row in damaged:
-        log.warning("left out: %s", faults.get(row, f"{index['path'].iat[row]} can't be read"))
     if len(damaged) > MOST_DAMAGED * len(index):
         shutil.rmtree(part)
         first = index["path"].iat[damaged[0]]
@@ -183,6 +185,8 @@ def _refuse_or_report_damage(index: pd.DataFrame, damaged: np.ndarray, faults: d
             f"{len(damaged)} of {len(index)} pictures can't be read, first {first}: that is more than 1 %; "
             "`mura check` lists them, a fresh copy of the data set mends them."
         )
+    for row in damaged:
+        log.warning("left out: %s", faults.get(row, f"{index['path'].iat[row]} can't be read"))
     if len(damaged):
         log.warning("%d of %d pictures are damaged and left out", len(damaged), len(index))
 
@@ -204,19 +208,21 @@ def _only_one_builder(folder: Path) -> Iterator[None]:
         lock.acquire()
     try:
         yield
+    except OSError as error:
+        if error.errno in DISK_FULL:  # no half cache stays in the way
+            shutil.rmtree(_unfinished(folder), ignore_errors=True)
+        raise
     finally:
         lock.release()
 
 
 @contextmanager
 def _disk_errors(home: Path, needed: int) -> Iterator[None]:
-    """A full or unwritable disk becomes one sentence, and leaves no half cache."""
+    """A full or unwritable disk becomes one sentence."""
     try:
         yield
     except OSError as error:
         if error.errno in DISK_FULL:
-            for part in home.glob("*.part"):
-                shutil.rmtree(part, ignore_errors=True)
             raise MuraError(
                 f"{home}: no room for the cache of {needed / 1e6:,.0f} MB ({error.strerror}); "
                 "make room, or choose another place with data.cache_dir=DIR."

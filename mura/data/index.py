@@ -77,7 +77,7 @@ def find_root(root: str | Path) -> Path:
     for folder in (given, given / TOP_FOLDER, given / TOP_FOLDER / TOP_FOLDER, given / OLD_FOLDER):
         if _is_version_1_0(folder):
             raise MuraError(
-                f"{folder} is MURA v1.0, which Stanford withdrew: expected {TOP_FOLDER} with {TRAIN_IMAGES}, "
+                f"{folder} is MURA v1.0 and not v1.1: expected {TOP_FOLDER} with {TRAIN_IMAGES}, "
                 f"found {_what_is_in(folder)}; give v1.1 as data.root=DIR or MURA_ROOT."
             )
         if all(_has_extremities(folder / top) for top in FOLDER_OF_SPLIT.values()):

@@ -86,7 +86,7 @@ def test_version_1_0_is_refused_by_its_list_names(tmp_path: Path, tree) -> None:
 def test_version_1_0_is_refused_by_its_folder_name(tmp_path: Path, tree, from_above: bool) -> None:
     old = tree.root.rename(tmp_path / "MURA-v1.0")
     (old / IMAGES).unlink()
-    with pytest.raises(MuraError, match=r"MURA-v1\.0 is MURA v1\.0, which Stanford withdrew"):
+    with pytest.raises(MuraError, match=r"MURA-v1\.0 is MURA v1\.0 and not v1\.1"):
         find_root(tmp_path if from_above else old)
 
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from command import REPOSITORY
 
 
 def command(mura_root: Path, cache_dir: Path, folder: Path, *more: str) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from conftest import REPOSITORY, Command
+from command import REPOSITORY, Command
 
 from mura.extremities import EXTREMITIES
 from mura.metrics import summarise

@@ -1,0 +1,203 @@
+"""The figures of the report: predictions, records or a history in, one SVG element as text out.
+
+Colours come from the page's style sheet (classes `arm0`, `arm1`, ...), so that a figure follows light and dark. Every
+figure carries its own words for those who can't see it.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+from mura.metrics import CALIBRATION_BINS
+from mura.study.compare import Comparison
+from mura.study.summary import difference_words
+
+Floats = NDArray[np.float64]
+
+CURVE_POINTS = 120
+"""Points that are kept of a ROC curve: more than its width in a small panel."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A plotting area: data coordinates in, coordinates of the figure out."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        across = (x - self.x[0]) / (self.x[1] - self.x[0])
+        up = (y - self.y[0]) / (self.y[1] - self.y[0])
+        return self.left + across * self.width, self.top + (1 - up) * self.height
+
+    def line(self, xs: Iterable[float], ys: Iterable[float], style: str) -> str:
+        points = " ".join(f"{px:.1f},{py:.1f}" for px, py in (self.at(x, y) for x, y in zip(xs, ys, strict=True)))
+        return f'<polyline class="{style}" points="{points}"/>'
+
+    def axes(self, x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str = "", y_label: str = "") -> str:
+        """A frame, grid lines and figures at the ticks, and what the axes are."""
+        bottom, right = self.top + self.height, self.left + self.width
+        parts = [f'<rect class="frame" x="{self.left}" y="{self.top}" width="{self.width}" height="{self.height}"/>']
+        for tick in x_ticks:
+            x = self.at(tick, self.y[0])[0]
+            parts += [f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{self.top}" y2="{bottom}"/>']
+            parts += [text(x, bottom + 14, _figure(tick), "tick middle")]
+        for tick in y_ticks:
+            y = self.at(self.x[0], tick)[1]
+            parts += [f'<line class="grid" x1="{self.left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>']
+            parts += [text(self.left - 5, y + 4, _figure(tick), "tick end")]
+        if x_label:
+            parts.append(text(self.left + self.width / 2, bottom + 29, x_label, "tick middle"))
+        if y_label:
+            parts.append(text(self.left, self.top - 6, y_label, "tick"))
+        return "".join(parts)
+
+
+def text(x: float, y: float, words: object, style: str = "") -> str:
+    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>'
+
+
+def _figure(tick: float) -> str:
+    return f"{tick:g}".replace("-", "\N{MINUS SIGN}")
+
+
+def svg(width: float, height: float, label: str, parts: Iterable[str], style: str = "") -> Markup:
+    """One figure; `label` says in words what it shows."""
+    head = f'<svg class="{style}" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">'
+    return Markup(f"{head}{''.join(parts)}</svg>")
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers from `low` to `high`, about `count` of them."""
+    rough = (high - low) / count
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.85)
+    first = math.ceil(low / step - 1e-9)
+    return [round(step * k, 10) for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def forest(records: Sequence[Comparison], a: str, b: str) -> Markup:
+    """Differences with their intervals, a row a record; one metric at one level."""
+    factor = 100 if records[0].metric == "accuracy" else 1
+    ends = [
+        abs(factor * value) for record in records for value in (record.low, record.high, record.difference) if value
+    ]
+    reach = 1.1 * max(ends, default=factor * 0.1)
+    row, top = 30, 34
+    panel = Panel(84, top, 212, row * len(records), (-reach, reach), (0, len(records)))
+    bottom = panel.top + panel.height
+    zero = panel.at(0, 0)[0]
+    parts = [
+        panel.axes(ticks(-reach, reach), []),
+        f'<line class="zero" x1="{zero}" x2="{zero}" y1="{top}" y2="{bottom}"/>',
+    ]
+    parts += [text(zero - 8, 14, f"\N{LEFTWARDS ARROW} {b} better", "tick end")]
+    parts += [text(zero + 8, 14, f"{a} better \N{RIGHTWARDS ARROW}", "tick")]
+    for number, record in enumerate(records):
+        y = top + row * (number + 0.5)
+        parts.append(text(78, y + 4, record.extremity if len(record.extremity) < 12 else "together", "end"))
+        parts.append(text(304, y + 4, difference_words(record), "value"))
+        if record.difference is None:
+            continue
+        side = "arm0" if record.verdict == f"{a} better" else "arm1" if record.verdict == f"{b} better" else "neither"
+        x = panel.at(factor * record.difference, 0)[0]
+        if record.low is not None and record.high is not None:
+            low, high = (panel.at(factor * end, 0)[0] for end in (record.low, record.high))
+            parts.append(f'<line class="whisker {side}" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<circle class="dot {side}" cx="{x:.1f}" cy="{y}" r="5"/>')
+    unit = "percentage points" if factor == 100 else {"kappa": "kappa", "auroc": "AUROC"}[records[0].metric]
+    parts.append(text(zero, bottom + 31, f"difference, {unit} (95 % interval)", "tick middle"))
+    said = "; ".join(f"{record.extremity} {difference_words(record)}, {record.verdict}" for record in records)
+    label = f"Difference in {records[0].level} {records[0].metric}, {a} minus {b}: {said}."
+    return svg(480, bottom + 40, label, parts, "forest")
+
+
+def roc(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, areas: Mapping[str, str]) -> Markup:
+    """ROC curves of the views, a line a table; `areas` are the AUROC of each arm in words."""
+    panel = Panel(30, 26, 140, 140, (0, 1), (0, 1))
+    parts = [text(30, 12, title, "heading"), panel.axes((0, 0.5, 1), (0, 0.5, 1))]
+    parts.append(panel.line((0, 1), (0, 1), "diagonal"))
+    for number, (arm, group) in enumerate(tables.items()):
+        for table in group:
+            if table["label"].nunique() == 2:
+                parts.append(panel.line(*roc_points(table), f"curve arm{number}"))
+        parts.append(text(166, 146 + 14 * number, areas[arm], f"value end ink{number}"))
+    said = "; ".join(f"{arm} AUROC {areas[arm]}" for arm in tables)
+    label = f"ROC curve of {title}, by image: sensitivity over false alarm rate. {said}."
+    return svg(180, 190, label, parts)
+
+
+def roc_points(table: pd.DataFrame) -> tuple[Floats, Floats]:
+    """False alarm rate and sensitivity from the strictest threshold to the laxest, at most CURVE_POINTS of each."""
+    counts = table.groupby("probability")["label"].agg(["sum", "size"]).iloc[::-1].cumsum()
+    right = np.r_[0.0, counts["sum"] / counts["sum"].iloc[-1]]
+    false = np.r_[0.0, (counts["size"] - counts["sum"]) / (counts["size"] - counts["sum"]).iloc[-1]]
+    kept = np.unique(np.linspace(0, len(right) - 1, CURVE_POINTS).round().astype(int))
+    return false[kept], right[kept]
+
+
+def calibration(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, errors: Mapping[str, str]) -> Markup:
+    """Observed share of abnormal views over their mean probability, in the bins of the calibration error."""
+    panel = Panel(34, 26, 226, 226, (0, 1), (0, 1))
+    marks = (0, 0.25, 0.5, 0.75, 1)
+    parts = [
+        text(34, 12, title, "heading"),
+        panel.axes(marks, marks, "probability of abnormal"),
+        panel.line((0, 1), (0, 1), "diagonal"),
+    ]
+    for number, (arm, group) in enumerate(tables.items()):
+        for table in group:
+            bins = calibration_bins(table)
+            parts.append(panel.line(bins["probability"], bins["label"], f"curve thin arm{number}"))
+            largest = bins["size"].max()
+            for p, share, size in bins[["probability", "label", "size"]].itertuples(index=False):
+                x, y = panel.at(p, share)
+                radius = 1.5 + 4 * math.sqrt(size / largest)
+                parts.append(f'<circle class="dot faint arm{number}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>')
+        parts.append(text(254, 230 + 15 * number, f"{arm} {errors[arm]}", f"value end ink{number}"))
+    said = "; ".join(f"{arm} calibration error {errors[arm]}" for arm in tables)
+    label = f"Calibration, {title}: share of abnormal images over their predicted probability. {said}."
+    return svg(270, 290, label, parts)
+
+
+def calibration_bins(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean probability, share of abnormal ones and size of each bin that has views, of CALIBRATION_BINS."""
+    which = np.minimum((table["probability"].to_numpy() * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    groups = table[["probability", "label"]].groupby(which)
+    return groups.mean().assign(size=groups.size())
+
+
+def curves(history: pd.DataFrame, best_epoch: int, title: str) -> Markup:
+    """Loss and accuracy over the epochs, training and validation, the best epoch marked (Kumar et al., appendix A)."""
+    epochs = history["epoch"].to_numpy(float) + 1
+    span = (epochs.min(), epochs.max()) if len(epochs) > 1 else (epochs[0] - 0.5, epochs[0] + 0.5)
+    whole = [tick for tick in ticks(*span) if tick == int(tick)]
+    parts, said = [text(0, 12, title, "heading")], []
+    for number, what in enumerate(("loss", "accuracy")):
+        both = history[[f"train_{what}", f"val_{what}"]].to_numpy(float)
+        known = both[np.isfinite(both)]
+        if not len(known):
+            continue
+        low, high = known.min(), known.max()
+        room = 0.06 * (high - low) or 0.05
+        panel = Panel(38 + 178 * number, 36, 132, 104, span, (low - room, high + room))
+        parts.append(panel.axes(whole, ticks(*panel.y, count=3), "epoch", what))
+        x = panel.at(best_epoch + 1, low)[0]
+        parts.append(f'<line class="best" x1="{x:.1f}" x2="{x:.1f}" y1="{panel.top}" y2="{panel.top + panel.height}"/>')
+        for column, style in ((0, "train"), (1, "val")):
+            there = np.isfinite(both[:, column])
+            parts.append(panel.line(epochs[there], both[there, column], f"curve {style}"))
+            if there.any():
+                part = "training" if style == "train" else "validation"
+                said.append(f"{part} {what} from {both[there, column][0]:.3f} to {both[there, column][-1]:.3f}")
+    label = f"Loss and accuracy of {title}, {len(epochs)} epochs, best {best_epoch + 1}: {'; '.join(said)}."
+    return svg(354, 176, label, parts)

@@ -1,0 +1,239 @@
+"""What the runs of a study say together: the results table, the comparisons, and the verdict in words."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+
+from mura.extremities import UNIFIED
+from mura.metrics import THRESHOLD, summarise
+from mura.study import collect
+from mura.study.collect import ArmTable, Pair, Run, Unfinished, scope_name
+from mura.study.compare import (
+    ALL,
+    NO_DIFFERENCE,
+    NOT_ASSESSABLE,
+    SEEDS_FOR_AN_APPROACH,
+    Agreement,
+    Comparison,
+    McNemar,
+    agreement,
+    compare,
+    mcnemar,
+)
+
+LEVELS = ("image", "study")
+METRICS = ("accuracy", "kappa", "auroc", "sensitivity", "specificity", "f1", "brier", "ece")
+RESULT_COLUMNS = ["model", "arm", "data", "seed", "extremity", "level", "metric", "value", "n"]
+PRIMARY = ("study", "accuracy")
+"""The level and metric of the verdict; the others stand beside it."""
+
+SYNTHETIC = "Synthetic data: these pictures are drawn by the program. The figures say nothing about patients or MURA."
+
+
+R = TypeVar("R", Comparison, Agreement, McNemar)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the report shows. `out` is where it is written."""
+
+    out: Path
+    runs: list[Run]
+    unfinished: list[Unfinished]
+    tables: list[ArmTable]
+    pairs: list[Pair]
+    results: pd.DataFrame
+    comparisons: list[Comparison]
+    agreements: list[Agreement]
+    mcnemars: list[McNemar]
+    notes: list[str]
+    synthetic: bool
+
+    @property
+    def models(self) -> list[str]:
+        return list(dict.fromkeys(run.model for run in self.runs))
+
+    def record(self, pair: Pair, extremity: str, level: str, metric: str) -> Comparison:
+        wanted = (pair.model, pair.name, extremity, level, metric)
+        return next(c for c in self.comparisons if (c.model, c.comparison, c.extremity, c.level, c.metric) == wanted)
+
+    def groups(self, pair: Pair) -> list[str]:
+        """The rows of a pair's table: its extremities, and last, where there are several, all of them together."""
+        return [*pair.extremities, *([pair.scope] if len(pair.extremities) > 1 else [])]
+
+    def mean(self, model: str, arm: str, extremity: str, level: str, metric: str) -> float | None:
+        """Mean over the arm's seeds; None where a seed has no value, or there is none."""
+        r = self.results
+        chosen = r[(r["model"] == model) & (r["arm"] == arm) & (r["extremity"] == extremity)]
+        values = chosen.loc[(chosen["level"] == level) & (chosen["metric"] == metric), "value"].astype(float)
+        return float(values.mean()) if len(values) and values.notna().all() else None
+
+    def in_kumars_row(self, model: str, row: str, level: str, metric: str) -> float | None:
+        """Ours for a row of Kumar et al.'s table: a specialised model, or the unified one on all seven."""
+        arm, extremity = (UNIFIED, ALL) if row == UNIFIED else ("specialised", row)
+        return self.mean(model, arm, extremity, level, metric)
+
+
+def summarise_study(directories: Sequence[Path], out: Path, resamples: int) -> Study:
+    """Reads all runs below the directories and compares every two arms of every model."""
+    runs, unfinished = collect.collect(directories)
+    tables = collect.arm_tables(runs)
+    pairs, notes = collect.pairs(tables)
+    comparisons: list[Comparison] = []
+    agreements: list[Agreement] = []
+    mcnemars: list[McNemar] = []
+    for pair in pairs:
+        arms = pair.tables()
+        comparisons += [_named(r, pair) for r in compare(arms, pair.model, resamples) if _counts(r.extremity, pair)]
+        agreements += [_named(r, pair) for r in agreement(arms, pair.model) if _counts(r.extremity, pair)]
+        mcnemars += [_named(r, pair) for r in mcnemar(arms, pair.model) if _counts(r.extremity, pair)]
+        notes += pair.notes
+    notes += [*collect.recipe_notes(runs), *_one_class(runs)]
+    return Study(
+        out, runs, unfinished, tables, pairs, results_table(tables, pairs), comparisons, agreements, mcnemars, notes,
+        synthetic=any(map(collect.is_synthetic, runs)),
+    )  # fmt: skip
+
+
+def _counts(extremity: str, pair: Pair) -> bool:
+    """Of a single extremity, `all` would say the same once more."""
+    return extremity != ALL or len(pair.extremities) > 1
+
+
+def _named(record: R, pair: Pair) -> R:
+    """`all` means the seven; of fewer, the record says which."""
+    return replace(record, extremity=pair.scope) if record.extremity == ALL else record
+
+
+def _one_class(runs: Sequence[Run]) -> Iterator[str]:
+    seen = set()
+    for run in runs:
+        for extremity, part in run.test.groupby("extremity"):
+            if part["label"].nunique() == 1 and extremity not in seen:
+                seen.add(extremity)
+                what = "abnormal" if part["label"].iloc[0] else "normal"
+                yield f"All test views of {extremity} are {what}: it has no kappa and no AUROC."
+
+
+def results_table(tables: Sequence[ArmTable], pairs: Sequence[Pair]) -> pd.DataFrame:
+    """RESULT_COLUMNS: every model, arm and seed, by extremity and over all that it or its comparisons have."""
+    rows: list[tuple[object, ...]] = []
+    for table in tables:
+        compared = [pair.extremities for pair in pairs if pair.model == table.model and table.arm in (pair.a, pair.b)]
+        together = dict.fromkeys(names for names in (table.extremities, *compared) if len(names) > 1)
+        for names in ((name,) for name in table.extremities):
+            rows += _result_rows(table, names)
+        for several in together:
+            if set(several) <= set(table.extremities):
+                rows += _result_rows(table, several)
+    return pd.DataFrame(rows, columns=RESULT_COLUMNS)
+
+
+def _result_rows(table: ArmTable, extremities: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
+    scope = extremities[0] if len(extremities) == 1 else scope_name(extremities)
+    who = (table.model, table.arm, table.data_of(extremities), table.seed, scope)
+    measured = summarise(table.of(extremities))
+    for level in LEVELS:
+        values = measured[level][ALL]
+        for metric in METRICS:
+            yield (*who, level, metric, values[metric], values["n"])
+
+
+def in_words(study: Study, pair: Pair) -> list[str]:
+    """The verdict on a pair: together, extremity by extremity, and of what it speaks."""
+    sentences = []
+    groups = study.groups(pair)
+    records = {group: study.record(pair, group, *PRIMARY) for group in groups}
+    if len(pair.extremities) > 1:
+        together = "all seven extremities" if pair.scope == ALL else " and ".join(pair.extremities)
+        sentences.append(f"Over {together} together: {_sentence(records[pair.scope], pair)}")
+    by_verdict: dict[str, list[str]] = {}
+    for name in pair.extremities:
+        by_verdict.setdefault(records[name].verdict, []).append(name)
+    order = [f"{pair.a} better", f"{pair.b} better", NO_DIFFERENCE, NOT_ASSESSABLE]
+    parts = [f"{verdict} for {_listed(by_verdict[verdict])}" for verdict in order if verdict in by_verdict]
+    if len(pair.extremities) == 1:
+        sentences.append(f"{pair.extremities[0].capitalize()}: {_sentence(records[pair.extremities[0]], pair)}")
+    else:
+        sentences.append(f"Extremity by extremity: {'; '.join(parts)}.")
+    return [*sentences, scope_words(pair)]
+
+
+def _sentence(record: Comparison, pair: Pair) -> str:
+    if record.difference is None or record.a is None or record.b is None:
+        return f"{record.verdict}."
+    values = (
+        f"study accuracy {100 * record.a:.1f} % {pair.a}, {100 * record.b:.1f} % {pair.b}, "
+        f"difference {signed(100 * record.difference)} points"
+    )
+    if record.low is None or record.high is None or record.smallest_detectable is None:
+        return f"{record.verdict}; {values}."
+    interval = f"95 % interval {signed(100 * record.low)} to {signed(100 * record.high)}"
+    if record.verdict == NO_DIFFERENCE and record.smallest_detectable > 0:
+        interval += f"; a difference of {100 * record.smallest_detectable:.1f} points could have been shown"
+    return f"{record.verdict}; {values} ({interval})."
+
+
+def scope_words(pair: Pair) -> str:
+    """What a verdict speaks of: with few seeds of the models, with three or more of the approaches."""
+    seeds = {arm: len(tables) for arm, tables in pair.arms.items()}
+    fewest = min(seeds.values())
+    counts = f"{fewest} seeds an arm" if len(set(seeds.values())) == 1 else " and ".join(
+        f"{n} {'seed' if n == 1 else 'seeds'} of {arm}" for arm, n in seeds.items()
+    )  # fmt: skip
+    if fewest >= SEEDS_FOR_AN_APPROACH:
+        return f"With {counts}, this speaks of the two approaches."
+    counts = "one seed" if set(seeds.values()) == {1} else counts
+    models = "these two trained models" if counts == "one seed" else "these trained models"
+    return (
+        f"With {counts}, this speaks of {models}, not of the two approaches: "
+        f"that takes {SEEDS_FOR_AN_APPROACH} seeds or more."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """With its sign, a true minus; zero has none."""
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return ("+" if value > 0 else "\N{MINUS SIGN}") + text
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def p_value(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def difference_words(record: Comparison) -> str:
+    """`−1.2 (−5.0 to +2.6)`: points for accuracy, else as it is."""
+    factor, digits = (100, 1) if record.metric == "accuracy" else (1, 3)
+    if record.difference is None:
+        return "–"
+    text = signed(factor * record.difference, digits)
+    if record.low is None or record.high is None:
+        return text
+    return f"{text} ({signed(factor * record.low, digits)} to {signed(factor * record.high, digits)})"
+
+
+def confidently_wrong(table: ArmTable, count: int = 5) -> pd.DataFrame:
+    """The `count` wrongly called views of which the model was surest."""
+    views = table.table
+    wrong = views[(views["probability"] > THRESHOLD) != (views["label"] == 1)]
+    surest = (wrong["probability"] - 0.5).abs().sort_values(ascending=False, kind="stable")
+    return wrong.loc[surest.index[:count]]

@@ -1,0 +1,358 @@
+"""The cache: built once, shared by content, right to the pixel, and never half there, whatever gets in the way."""
+
+import hashlib
+import logging
+import os
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mura.data.cache import Cache, open_cache
+from mura.data.datamodule import MuraDataModule, rows_of
+from mura.data.images import fit
+from mura.data.synthetic import write_dataset
+from mura.errors import MuraError
+from mura.extremities import EXTREMITIES
+
+SIZE = 16
+FIRST = "train/XR_WRIST/patient00000/study1_negative/image1.png"
+DATA_SETS = [*([name] for name in EXTREMITIES), list(EXTREMITIES)]
+
+BUILD = """
+import hashlib, logging, sys
+from mura.config import one_clear_line
+from mura.data.cache import open_cache
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+with one_clear_line():
+    root, size, cache_dir = sys.argv[1:]
+    cache = open_cache(root, int(size), cache_dir)
+    print(hashlib.sha256(cache.images.tobytes() + cache.table.to_csv().encode()).hexdigest())
+"""
+
+
+@pytest.fixture(autouse=True)
+def hear_everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "small", pictures_a_patient=3, side=12)
+
+
+@pytest.fixture
+def roomy(tmp_path: Path) -> Path:
+    """A MURA folder of 28 patients and 420 pictures: of so many, four may be damaged."""
+    return write_folder(tmp_path / "roomy", pictures_a_patient=15, side=12)
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,240 pictures that take a second or two to decode."""
+    return write_folder(tmp_path_factory.mktemp("big"), pictures_a_patient=80, side=256)
+
+
+def write_folder(root: Path, pictures_a_patient: int, side: int) -> Path:
+    for patient in range(28):
+        split, label = ("train", "valid")[patient >= 20], ("negative", "positive")[patient % 2]
+        study = root / split / ("XR_WRIST", "XR_HAND")[patient // 2 % 2] / f"patient{patient:05d}" / f"study1_{label}"
+        study.mkdir(parents=True)
+        pixels = np.random.default_rng(patient).integers(0, 256, (side, side), dtype=np.uint8)
+        Image.fromarray(pixels).save(study / "image1.png")
+        for number in range(2, pictures_a_patient + 1):
+            shutil.copyfile(study / "image1.png", study / f"image{number}.png")
+    return root
+
+
+def caches(home: Path) -> list[str]:
+    """What a user finds below the cache folder, but for locks and remembered fingerprints."""
+    return sorted(path.name for path in home.iterdir() if path.suffix != ".lock" and path.name != "fingerprints")
+
+
+def picture(cache: Cache, path: str) -> np.ndarray:
+    [row] = cache.table.index[cache.table["path"] == path]
+    return np.asarray(cache.images[row])
+
+
+def start_build(root: Path, size: int, home: Path, **settings: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", BUILD, str(root), str(size), str(home)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+
+
+# --- shared by content ------------------------------------------------------------------------------------
+
+
+def test_the_second_open_finds_what_the_first_has_built(
+    small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = open_cache(small, SIZE, tmp_path / "cache")
+    [folder] = caches(tmp_path / "cache")
+    assert "built in" in caplog.text
+    caplog.clear()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / folder).iterdir()}
+    second = open_cache(small, SIZE, tmp_path / "cache")
+    assert "built in" not in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / folder).iterdir()} == before
+    np.testing.assert_array_equal(first.images, second.images)
+    pd.testing.assert_frame_equal(first.table, second.table)
+    assert (first.fingerprint, first.split_hash) == (second.fingerprint, second.split_hash)
+
+
+def test_the_second_open_reads_no_picture(small: Path, tmp_path: Path) -> None:
+    first = open_cache(small, SIZE, tmp_path / "cache")
+    for file in small.rglob("*.png"):  # other bytes behind the same size and time
+        stat = file.stat()
+        file.write_bytes(b"\0" * stat.st_size)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    second = open_cache(small, SIZE, tmp_path / "cache")
+    assert second.fingerprint == first.fingerprint
+    np.testing.assert_array_equal(first.images, second.images)
+
+
+def test_the_same_pictures_in_another_folder_share_the_cache(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small, tmp_path / "elsewhere")
+    here = open_cache(small, SIZE, tmp_path / "cache")
+    there = open_cache(tmp_path / "elsewhere", SIZE, tmp_path / "cache")
+    assert here.fingerprint == there.fingerprint
+    assert len(caches(tmp_path / "cache")) == 1
+
+
+def test_other_pixels_other_labels_and_another_size_have_caches_of_their_own(small: Path, tmp_path: Path) -> None:
+    home = tmp_path / "cache"
+    seen = [open_cache(small, SIZE, home)]
+    assert open_cache(small, 2 * SIZE, home).images.shape[1:] == (2 * SIZE, 2 * SIZE)
+    assert len(caches(home)) == 2
+
+    Image.new("L", (8, 10), 77).save(small / FIRST)
+    seen.append(open_cache(small, SIZE, home))
+    assert picture(seen[-1], FIRST).max() == 77
+
+    study = (small / FIRST).parent
+    study.rename(study.with_name("study1_positive"))
+    seen.append(open_cache(small, SIZE, home))
+    assert len(caches(home)) == 4
+    assert len({cache.fingerprint for cache in seen}) == 3
+
+
+# --- right to the pixel -----------------------------------------------------------------------------------
+
+
+def test_grey_colour_and_16_bit_files_of_one_picture_have_the_same_pixels(small: Path, tmp_path: Path) -> None:
+    grey = np.random.default_rng(1).integers(0, 256, (10, 8), dtype=np.uint8)
+    grey[0, 0] = 255
+    folder = small / FIRST
+    Image.fromarray(grey).save(folder.with_name("image1.png"))
+    Image.fromarray(grey).convert("RGB").save(folder.with_name("image2.png"))
+    Image.fromarray(grey.astype(np.uint16) * 257).save(folder.with_name("image3.png"))
+    cache = open_cache(small, SIZE, tmp_path / "cache")
+    of_grey, of_colour, of_16_bits = (picture(cache, FIRST.replace("image1", f"image{n}")) for n in (1, 2, 3))
+    np.testing.assert_array_equal(of_grey, fit(grey, SIZE))
+    np.testing.assert_allclose(of_colour.astype(int), of_grey, atol=1)
+    np.testing.assert_allclose(of_16_bits.astype(int), of_grey, atol=1)
+
+
+def test_the_aspect_is_kept_and_the_rest_is_black(small: Path, tmp_path: Path) -> None:
+    Image.new("L", (20, 40), 200).save(small / FIRST)
+    cached = picture(open_cache(small, SIZE, tmp_path / "cache"), FIRST)
+    assert (cached[:, 4:12] == 200).all()
+    assert (cached[:, :4] == 0).all()
+    assert (cached[:, 12:] == 0).all()
+
+
+def test_every_row_of_the_table_has_its_own_picture(small: Path, tmp_path: Path) -> None:
+    cache = open_cache(small, SIZE, tmp_path / "cache")
+    assert len(cache.images) == len(cache.table) == 84
+    for row, path in enumerate(cache.table["path"]):
+        np.testing.assert_array_equal(cache.images[row], fit(np.asarray(Image.open(small / path)), SIZE))
+    with pytest.raises(ValueError, match="read-only"):
+        cache.images[0] = 0
+
+
+# --- the split --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared_patients(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """Of a data set in which patients have several extremities."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    root = write_dataset(folder, patients=120, size=32, valid_fraction=0.2, balanced=True, workers=1)
+    cache = open_cache(root, SIZE, folder / "cache")
+    training = cache.table[cache.table["split"] == "train"]
+    assert (training.groupby("patient")["extremity"].nunique() > 1).any()
+    return cache
+
+
+@pytest.mark.parametrize("extremities", DATA_SETS, ids=[*EXTREMITIES, "unified"])
+def test_no_patient_is_on_two_sides_of_any_fold(extremities: list[str], shared_patients: Cache) -> None:
+    table = shared_patients.table
+    for fold in range(5):
+        unified = {part: set(table.loc[rows, "patient"]) for part, rows in rows_of(table, EXTREMITIES, fold).items()}
+        own = {part: set(table.loc[rows, "patient"]) for part, rows in rows_of(table, extremities, fold).items()}
+        for part, other in (("train", "val"), ("train", "test"), ("val", "test")):
+            assert not own[part] & own[other]
+            # nor trained on by one of the eight models and validated on by another
+            assert not own[part] & unified[other]
+
+
+def test_each_training_view_validates_once_and_test_views_never(shared_patients: Cache) -> None:
+    table = shared_patients.table
+    assert (table.loc[table["split"] == "test", "fold"] == -1).all()
+    validating = np.concatenate([rows_of(table, EXTREMITIES, fold)["val"] for fold in range(5)])
+    assert sorted(validating) == list(table.index[table["split"] == "train"])
+
+
+# --- damaged pictures -------------------------------------------------------------------------------------
+
+
+def png_bomb() -> bytes:
+    """A PNG file that declares 60,000 x 60,000 pixels in 45 bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+FAULTS = {
+    "empty": (lambda data: b"", "is empty (0 bytes)"),
+    "truncated": (lambda data: data[: len(data) // 2], "is truncated"),
+    "bomb": (lambda data: png_bomb(), "declares 60000 x 60000 pixels, more than any radiograph"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_picture_is_named_left_out_and_counted(
+    fault: str, roomy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage, sentence = FAULTS[fault]
+    trained, tested = sorted((roomy / "train").rglob("image1.png"))[0], sorted((roomy / "valid").rglob("image1.png"))[0]
+    for file in (trained, tested):
+        file.write_bytes(damage(file.read_bytes()))
+    data = MuraDataModule(str(roomy), ["wrist", "hand"], cache_size=SIZE, cache_dir=str(tmp_path / "cache"))
+    assert data.left_out() == 2
+    for file in (trained, tested):
+        [line] = [line for line in caplog.messages if str(file) in line]
+        assert line.startswith("left out: ")
+        assert sentence in line
+    assert "2 of 420 pictures are damaged and left out" in caplog.text
+
+    table = data.opened.table
+    damaged = table.index[~table["readable"]]
+    assert set(table.loc[damaged, "path"]) == {file.relative_to(roomy).as_posix() for file in (trained, tested)}
+    assert (data.opened.images[damaged] == 0).all()
+    for fold in range(5):
+        rows = rows_of(table, ["wrist", "hand"], fold)
+        used = np.concatenate(list(rows.values()))
+        assert len(used) == 418
+        assert not set(damaged) & set(used)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_more_than_one_in_a_hundred_damaged_stops_with_one_sentence(fault: str, roomy: Path, tmp_path: Path) -> None:
+    files = sorted((roomy / "train" / "XR_HAND").rglob("*.png"))[:5]
+    for file in files:
+        file.write_bytes(FAULTS[fault][0](file.read_bytes()))
+    with pytest.raises(
+        MuraError, match=r"5 of 420 pictures can't be read, first .*more than 1 %.*`mura check`"
+    ) as found:
+        open_cache(roomy, SIZE, tmp_path / "cache")
+    first = min(files, key=lambda file: int(file.stem.removeprefix("image"))).relative_to(roomy)
+    assert f"first {first.as_posix()}:" in str(found.value)
+    assert caches(tmp_path / "cache") == []
+
+
+def test_a_picture_mended_after_it_was_left_out_is_used(roomy: Path, tmp_path: Path) -> None:
+    file = next((roomy / "train").rglob("image3.png"))
+    whole = file.read_bytes()
+    file.write_bytes(b"")
+    assert not open_cache(roomy, SIZE, tmp_path / "cache").table["readable"].all()
+    file.write_bytes(whole)
+    assert open_cache(roomy, SIZE, tmp_path / "cache").table["readable"].all()
+
+
+# --- interrupted, together, without room ------------------------------------------------------------------
+
+
+def test_a_killed_build_goes_on_and_ends_as_an_undisturbed_one(big: Path, tmp_path: Path) -> None:
+    home = tmp_path / "cache"
+    build = start_build(big, 128, home)
+    deadline = time.monotonic() + 120
+    while not (states := list(home.glob("*.part/state.bin"))):
+        assert build.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    build.send_signal(signal.SIGKILL)
+    build.communicate()
+    done = int((np.fromfile(states[0], np.uint8) == 1).sum())
+    assert 512 <= done < 2240
+    assert [name.endswith(".part") for name in caches(home)] == [True]
+
+    # a mark in a picture that was done shows that it isn't decoded again
+    row = int(np.flatnonzero(np.fromfile(states[0], np.uint8))[0])
+    with states[0].with_name("images.bin").open("r+b") as file:
+        file.seek(row * 128 * 128)
+        file.write(b"\x07" * 128 * 128)
+    again = start_build(big, 128, home)
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert f"going on with a build that was stopped, {2240 - done} of 2240 left" in said
+
+    resumed = open_cache(big, 128, home)
+    undisturbed = open_cache(big, 128, tmp_path / "other")
+    assert (resumed.images[row] == 7).all()
+    different = np.flatnonzero((resumed.images != undisturbed.images).any(axis=(1, 2)))
+    assert list(different) == [row]
+    pd.testing.assert_frame_equal(resumed.table, undisturbed.table)
+    assert [name.endswith(".part") for name in caches(home)] == [False]
+
+
+def test_two_processes_that_build_at_once_end_with_the_same_right_cache(big: Path, tmp_path: Path) -> None:
+    home = tmp_path / "cache"
+    builds = [start_build(big, 48, home) for _ in range(2)]
+    ended = [build.communicate(timeout=120) for build in builds]
+    assert [build.returncode for build in builds] == [0, 0], ended
+    assert ended[0][0] == ended[1][0]
+    assert sum("built in" in said for _, said in ended) == 1
+    cache = open_cache(big, 48, tmp_path / "alone")
+    alone = hashlib.sha256(cache.images.tobytes() + cache.table.to_csv().encode()).hexdigest()
+    assert ended[0][0].strip() == alone
+    assert len(caches(home)) == 1
+
+
+def test_a_full_disk_gives_one_sentence_and_leaves_no_half_cache(big: Path, tmp_path: Path) -> None:
+    home, other = tmp_path / "cache", tmp_path / "cache" / "of-another-build.part"
+    other.mkdir(parents=True)
+
+    def leave_little_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    build = start_build(big, 64, home, preexec_fn=leave_little_room)
+    _, said = build.communicate(timeout=120)
+    assert build.returncode == 1
+    last = said.strip().splitlines()[-1]
+    assert f"{home}: no room for the cache of 9 MB" in last
+    assert "data.cache_dir=DIR" in last
+    assert "Traceback" not in said
+    assert caches(home) == [other.name]
+    assert open_cache(big, 64, home).table["readable"].all()
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_in_the_way_of_the_cache_is_one_sentence(place: str, small: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(MuraError, match=r"the cache can't be written there .*; choose data\.cache_dir=DIR"):
+        open_cache(small, SIZE, tmp_path / place)
+    assert (tmp_path / "file").read_text() == "mine"

@@ -1,0 +1,211 @@
+"""The classifier: every model of the config learns a step; the weighted loss; a checkpoint predicts as its model."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from lightning import Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mura.config import CONF_DIR, register_resolvers
+from mura.data.datamodule import MuraDataModule
+from mura.errors import MuraError
+from mura.extremities import EXTREMITIES, FOLDER_OF
+from mura.models.classifier import AbnormalityClassifier
+from mura.training import LIGHTNINGS_REMARKS
+
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}") for remark in LIGHTNINGS_REMARKS]
+
+MODELS = sorted(file.stem for file in (CONF_DIR / "model").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Beside other tests, two threads wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def configured(
+    *overrides: str, root: Path, cache_dir: Path, **arguments: Any
+) -> tuple[MuraDataModule, AbnormalityClassifier]:
+    """Data and model as `train.py` makes them, for pictures of 64 pixels."""
+    register_resolvers()
+    small = ["model.weights=null", "data.image_size=64", "data.batch_size=2"]
+    where = [f"data.root={root}", f"data.cache_dir={cache_dir}"]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", [*overrides, *small, *where])
+    data = instantiate(cfg.data)
+    data.setup()
+    model = instantiate(
+        cfg.model,
+        optimizer=instantiate(cfg.optimizer),
+        scheduler=instantiate(cfg.scheduler),
+        monitor=cfg.monitor,
+        augmentation=dict(cfg.augmentation),
+        class_weights=data.class_weights(),
+        **arguments,
+    )
+    return data, model
+
+
+def quiet_trainer(**arguments: Any) -> Trainer:
+    plain = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False}
+    return Trainer(**plain, enable_model_summary=False, use_distributed_sampler=False, **arguments)
+
+
+def tiny(**arguments: Any) -> AbnormalityClassifier:
+    torch.manual_seed(0)
+    return AbnormalityClassifier(**({"name": "cnn2", "head": "cnn2", "image_size": 32} | arguments))
+
+
+def pictures(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def batch_of(labels: list[float], extremities: list[int]) -> dict[str, Any]:
+    n = len(labels)
+    return {
+        "image": pictures(n, 1, 32, 32),
+        "label": torch.tensor(labels),
+        "row": torch.arange(n),
+        "extremity": torch.tensor(extremities),
+        "share": 1.0,
+    }
+
+
+def binary_cross_entropy(logits: Tensor, batch: dict[str, Any]) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, batch["label"], reduction="none")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_of_the_config_takes_a_step(name: str, mura_root: Path, cache_dir: Path) -> None:
+    torch.manual_seed(0)
+    named = ["model.name=convnext_tiny"] if name == "torchvision" else []
+    data, model = configured(f"model={name}", "data=wrist", *named, root=mura_root, cache_dir=cache_dir)
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    trainer = quiet_trainer(fast_dev_run=True, num_sanity_val_steps=0)
+    trainer.fit(model, data)
+    assert trainer.global_step == 1
+    assert torch.isfinite(trainer.callback_metrics["train_loss"])
+    assert torch.isfinite(trainer.callback_metrics["val_loss"])
+    moved = {key for key, value in model.named_parameters() if not torch.equal(value, before[key])}
+    assert any(key.startswith("network.backbone") for key in moved)
+    assert any(key.startswith("network.head") for key in moved)
+
+    model.eval()
+    with torch.no_grad():
+        logits = model(pictures(3, 1, 64, 64))
+    assert logits.shape == (3,)
+    assert logits.dtype == torch.float32
+    assert torch.isfinite(logits).all()
+
+
+def test_pictures_of_another_size_than_the_networks_are_resized_by_the_model() -> None:
+    model = tiny().eval()
+    flat = torch.full((2, 1, 80, 80), 90, dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(model(flat), model(flat[..., :32, :32]))
+
+
+# --- the weighted loss ------------------------------------------------------------------------------------
+
+
+def test_the_papers_weights_are_each_extremitys_own_counts_of_training_views(mura_root: Path, cache_dir: Path) -> None:
+    data, model = configured(
+        "model=cnn2", "data=unified", "model.loss.balance=true", root=mura_root, cache_dir=cache_dir
+    )
+    trained = data.opened.table.iloc[data.rows["train"]]
+    uneven = False
+    for position, extremity in enumerate(EXTREMITIES):
+        signs = Counter(
+            "positive" in path for path in trained["path"] if path.startswith(f"train/{FOLDER_OF[extremity]}/")
+        )
+        normal, abnormal = signs[False], signs[True]
+        uneven |= normal != abnormal
+        assert data.class_weights()[position] == pytest.approx(
+            [abnormal / (abnormal + normal), normal / (abnormal + normal)]
+        )
+        batch = batch_of([0.0, 1.0], [position, position])
+        logits = torch.tensor([0.3, -1.2])
+        expected = binary_cross_entropy(logits, batch) * torch.tensor(data.class_weights()[position])
+        torch.testing.assert_close(model.losses(logits, batch), expected)
+    assert uneven
+
+
+def test_each_view_is_weighted_by_its_own_extremity_and_label() -> None:
+    weights = [[0.1 * position, 1 - 0.1 * position] for position in range(7)]
+    model = tiny(loss={"balance": True}, class_weights=weights)
+    batch = batch_of([0.0, 1.0, 1.0], [2, 2, 6])
+    logits = torch.tensor([0.5, 0.5, -2.0])
+    expected = binary_cross_entropy(logits, batch) * torch.tensor([0.2, 0.8, 0.4])
+    torch.testing.assert_close(model.losses(logits, batch), expected)
+
+
+@pytest.mark.parametrize("loss", [None, {"balance": False}])
+def test_without_balance_the_weights_do_not_count(loss: dict[str, bool] | None) -> None:
+    model = tiny(loss=loss, class_weights=[[0.25, 0.75]] * 7)
+    batch = batch_of([0.0, 1.0], [0, 6])
+    logits = torch.tensor([0.5, -2.0])
+    torch.testing.assert_close(model.losses(logits, batch), binary_cross_entropy(logits, batch))
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cnn2", "resnet18"])
+def test_a_checkpoint_loads_again_and_predicts_the_same(
+    name: str, mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    provenance = {"data_fingerprint": "abc", "threshold": 0.5, "extremities": ["wrist"]}
+    data, model = configured(f"model={name}", "data=wrist", root=mura_root, cache_dir=cache_dir, provenance=provenance)
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=1, num_sanity_val_steps=0,
+                            enable_checkpointing=False)  # fmt: skip
+    trainer.fit(model, data)
+    trainer.save_checkpoint(tmp_path / "some.ckpt")
+    loaded = AbnormalityClassifier.load_from_checkpoint(tmp_path / "some.ckpt", map_location="cpu")
+    assert loaded.hparams["provenance"] == provenance
+    assert (loaded.hparams["name"], loaded.image_size) == (name, 64)
+    images = pictures(4, 1, 80, 80)
+    model.eval(), loaded.eval()
+    with torch.no_grad():
+        assert torch.equal(model(images), loaded(images))
+
+
+def test_a_model_that_was_loaded_to_predict_says_that_it_has_no_optimiser() -> None:
+    with pytest.raises(MuraError, match="has no optimiser"):
+        tiny().configure_optimizers()
+
+
+# --- validation -------------------------------------------------------------------------------------------
+
+
+def validate(*batches: dict[str, Any]) -> dict[str, Tensor]:
+    trainer = quiet_trainer()
+    trainer.validate(tiny(), DataLoader(list(batches), batch_size=None), verbose=False)
+    return dict(trainer.callback_metrics)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_a_validation_part_of_one_class_has_no_auroc_and_does_not_crash(label: float) -> None:
+    found = validate(batch_of([label] * 3, [6] * 3), batch_of([label] * 2, [6] * 2))
+    assert torch.isfinite(found["val_loss"])
+    assert 0 <= found["val_accuracy"] <= 1
+    assert torch.isnan(found["val_auroc"])
+
+
+def test_the_validation_loss_is_the_mean_over_views_and_not_over_batches() -> None:
+    batches = batch_of([0.0, 1.0, 1.0], [6] * 3), batch_of([1.0], [6])
+    model = tiny().eval()
+    with torch.no_grad():
+        losses = [binary_cross_entropy(model(batch["image"]), batch) for batch in batches]
+    torch.testing.assert_close(validate(*batches)["val_loss"], torch.cat(losses).mean())

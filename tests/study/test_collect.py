@@ -1,0 +1,219 @@
+"""Run folders are found, read, refused when they can't stand together, and paired without silence."""
+
+import json
+import shutil
+
+import pytest
+
+from mura.errors import MuraError
+from mura.extremities import EXTREMITIES
+from mura.metrics import VIEW_KEY
+from mura.runs import RunFolder
+from mura.study.collect import ROUTED, arm_tables, collect, find_runs, is_synthetic, pairs, read_run, recipe_notes
+
+
+def gathered(*directories):
+    runs, _ = collect(list(directories))
+    tables = arm_tables(runs)
+    return runs, tables, *pairs(tables)
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """What `collect` says when it refuses the runs below the test's folder."""
+
+    def words() -> str:
+        with pytest.raises(MuraError) as error:
+            collect([tmp_path / "runs"])
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    return words
+
+
+def test_every_run_is_found_once_whichever_folders_are_named(study_folder):
+    finished, unfinished = find_runs([study_folder, study_folder / "cnn4", study_folder / "cnn4" / "wrist" / "seed0"])
+    assert len(finished) == 16
+    assert not unfinished
+
+
+def test_a_run_without_metrics_is_listed_as_unfinished_with_its_last_words(run, tmp_path):
+    run("wrist")
+    half = tmp_path / "runs" / "half"
+    (half / "wandb" / "run-1" / "files").mkdir(parents=True)
+    (half / ".hydra").mkdir()
+    for place in (half, half / ".hydra", half / "wandb" / "run-1" / "files"):
+        (place / "config.yaml").write_text("seed: 0\n")
+    (half / "train.log").write_text("epoch 3\nout of memory\n\n")
+    runs, unfinished = collect([tmp_path / "runs"])
+    assert len(runs) == 1
+    assert [(u.folder.path, u.said) for u in unfinished] == [(half, "out of memory")]
+
+
+def test_no_run_is_an_error_that_names_the_folder(tmp_path):
+    with pytest.raises(MuraError, match=f"no finished run .* below {tmp_path}"):
+        collect([tmp_path])
+    with pytest.raises(MuraError, match="is not a folder"):
+        collect([tmp_path / "nowhere"])
+
+
+def test_specialised_predictions_are_routed_from_each_extremity_s_own_run(study_folder):
+    runs, tables, _, _ = gathered(study_folder)
+    routed = next(t for t in tables if t.arm == "specialised" and t.seed == 1)
+    assert routed.extremities == EXTREMITIES
+    assert routed.data_of(EXTREMITIES) == ROUTED
+    for extremity in EXTREMITIES:
+        [own] = [r for r in runs if (r.data, r.seed) == (extremity, 1)]
+        ours, theirs = (t.set_index(VIEW_KEY)["probability"] for t in (routed.of([extremity]), own.test))
+        assert (ours.sort_index() == theirs.sort_index()).all()
+        assert routed.data_of([extremity]) == extremity
+
+
+def test_a_whole_study_is_one_pair_over_all_seven(study_folder):
+    _, _, [pair], notes = gathered(study_folder)
+    assert (pair.a, pair.b, pair.scope, pair.notes, notes) == ("unified", "specialised", "all", [], [])
+    assert {arm: [t.seed for t in tables] for arm, tables in pair.arms.items()} == {
+        "unified": [0, 1],
+        "specialised": [0, 1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("different", "words"),
+    [
+        ({"split_hash": "other"}, "split"),
+        ({"data_fingerprint": "other"}, "data"),
+        ({"fold": 3}, "fold"),
+    ],
+)
+def test_runs_of_different_data_split_or_fold_are_refused_with_the_reason(run, refused, different, words):
+    first, second = run("elbow"), run("wrist", **different)
+    said = refused()
+    assert words in said
+    assert str(first) in said
+    assert str(second) in said
+    assert str(*different.values()) in said
+
+
+def test_two_runs_of_one_cell_are_refused_with_both_paths(run, refused):
+    first, second = run("wrist"), run("wrist")
+    said = refused()
+    assert str(first) in said
+    assert str(second) in said
+
+
+def test_the_same_cell_of_another_arm_or_seed_is_no_double(run, tmp_path):
+    for settings in ({}, {"seed": 1}, {"arm": "finetuned"}, {"model": "cnn2"}):
+        run("wrist", **settings)
+    assert len(collect([tmp_path / "runs"])[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.drop(index=3), "counted"),
+        (lambda t: t.replace({"probability": {t["probability"][3]: None}}), "probability of view .* is nan"),
+        (lambda t: t.assign(view=1), "is doubled"),
+        (lambda t: t.assign(label=2), "label of view .* is 2"),
+        (lambda t: t.assign(extremity="knee"), "extremity of view .* is knee"),
+        (lambda t: t.drop(columns="probability"), "lacks the column probability"),
+        (lambda t: t[:0], "has 0 test views"),
+    ],
+)
+def test_a_faulty_predictions_file_is_refused_with_its_path(run, change, words):
+    folder = run("wrist", change=change)
+    with pytest.raises(MuraError, match=words) as error:
+        read_run(RunFolder(folder))
+    assert str(folder / "predictions.csv") in str(error.value)
+
+
+def test_a_foreign_view_is_refused_with_its_name_and_both_files(run, refused):
+    def foreign(table):
+        table.loc[5, ["patient", "path"]] = "patient99999", "valid/XR_WRIST/patient99999/image1.png"
+        return table
+
+    first, second = run("wrist"), run("wrist", seed=1, change=foreign)
+    said = refused()
+    assert "lacks 1 of the test views" in said
+    assert str(first / "predictions.csv") in said
+    assert str(second / "predictions.csv") in said
+
+
+def test_a_relabelled_view_is_refused(run, refused):
+    run("wrist")
+    run("wrist", seed=1, change=lambda t: t.assign(label=1 - t["label"]))
+    assert "differs between" in refused()
+
+
+def test_metrics_that_are_no_json_or_of_another_schema_are_refused(run):
+    folder = RunFolder(run("wrist"))
+    about = json.loads(folder.metrics.read_text())
+    for content, words in (
+        ("{", "can't be read"),
+        (json.dumps(about | {"schema": 99}), "schema"),
+        (json.dumps({k: v for k, v in about.items() if k != "split_hash"}), "lacks split_hash"),
+    ):
+        folder.metrics.write_text(content)
+        with pytest.raises(MuraError, match=words):
+            read_run(folder)
+
+
+def test_only_what_both_arms_have_is_compared_and_the_rest_is_named(run, tmp_path):
+    run(EXTREMITIES)
+    run("finger")
+    run("wrist")
+    _, _, [pair], _ = gathered(tmp_path / "runs")
+    assert pair.scope == "finger+wrist"
+    assert len(pair.notes) == 5
+    assert "elbow is left out of the comparison of unified and specialised, since specialised has no" in pair.notes[0]
+
+
+def test_a_seed_that_lacks_an_extremity_is_left_out_by_name(study_folder, tmp_path):
+    copy = shutil.copytree(study_folder, tmp_path / "copy")
+    (copy / "cnn4" / "hand" / "seed1" / "metrics.json").unlink()
+    _, _, [pair], _ = gathered(copy)
+    assert pair.scope == "all"
+    assert [len(tables) for tables in pair.arms.values()] == [2, 1]
+    assert pair.notes == [
+        "cnn4: seed 1 of specialised is left out of the comparison of unified and specialised: it lacks hand."
+    ]
+
+
+def test_a_unified_arm_on_a_subset_is_compared_over_that_subset(run, tmp_path):
+    run(["elbow", "hand"], arm="unified")
+    run("elbow")
+    run("hand")
+    _, _, [pair], notes = gathered(tmp_path / "runs")
+    assert (pair.scope, pair.notes, notes) == ("elbow+hand", [], [])
+
+
+def test_arms_that_can_t_be_compared_are_said_to_be_so(run, tmp_path):
+    run("elbow")
+    assert "only the arm specialised" in gathered(tmp_path / "runs")[3][0]
+    run("hand", arm="finetuned")
+    assert "share no extremity" in gathered(tmp_path / "runs")[3][0]
+
+
+def test_all_arms_are_paired_in_a_fixed_order(run, tmp_path):
+    for arm in ("union", "finetuned", "specialised", "shared", "unified"):
+        run(["elbow", "hand"], arm=arm)
+    _, _, found, _ = gathered(tmp_path / "runs")
+    assert [pair.a for pair in found][:4] == ["unified"] * 4
+    assert [pair.b for pair in found][:4] == ["specialised", "shared", "finetuned", "union(elbow+hand)"]
+
+
+def test_a_recipe_that_differs_between_runs_is_noted(run, tmp_path):
+    run("elbow")
+    other = RunFolder(run("hand"))
+    other.config.write_text(other.config.read_text() + "optimizer:\n  lr: 0.5\n")
+    runs, _ = collect([tmp_path / "runs"])
+    assert list(recipe_notes(runs)) == ["cnn4: optimizer.lr is not the same in all runs (0.5, null)."]
+
+
+def test_synthetic_data_are_known_by_their_boxes_while_they_lie_there(run, tmp_path):
+    root = tmp_path / "data"
+    (root / "MURA-v1.1").mkdir(parents=True)
+    drawn = read_run(RunFolder(run("wrist", root=root)))
+    assert not is_synthetic(drawn)
+    (root / "MURA-v1.1" / "boxes.csv").touch()
+    assert is_synthetic(drawn)

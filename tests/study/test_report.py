@@ -1,0 +1,386 @@
+"""The report's files agree with each other and with the metrics; the page works in a real browser, offline."""
+
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from mura.errors import MuraError
+from mura.extremities import EXTREMITIES
+from mura.metrics import summarise
+from mura.study import figures
+from mura.study.compare import Comparison, Estimate, compare
+from mura.study.references import KUMAR, PAPER, ROWS
+from mura.study.report import console_table, kumar_table, write_report
+from mura.study.summary import RESULT_COLUMNS, difference_words, in_words, signed
+
+FILES = ["comparison.json", "index.html", "results.csv", "results.md"]
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+def report(folder, out, resamples=200):
+    return write_report([folder], out, resamples)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def study(study_folder, out):
+    return report(study_folder, out)
+
+
+def printed(study, width=120):
+    console = Console(width=width, file=io.StringIO())
+    console.print(console_table(study))
+    return console.file.getvalue()
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.sources = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for name, value in attrs if name in ("src", "href", "data", "srcset")]
+        if tag not in ("meta", "br", "input", "line", "rect", "circle", "polyline"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_all_files_are_written_and_no_other(study, out):
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert (out / "index.html").stat().st_size < 2_000_000
+
+
+def test_results_are_the_metrics_of_the_run_folders(study, out):
+    results = pd.read_csv(out / "results.csv")
+    assert list(results.columns) == RESULT_COLUMNS
+    assert len(results) == 2 * 2 * 8 * 2 * 8  # arms, seeds, extremities and all, levels, metrics
+    for run in study.runs:
+        about = summarise(run.test)
+        for row in results[(results["data"] == run.data) & (results["seed"] == run.seed)].itertuples():
+            assert row.value == about[row.level][row.extremity][row.metric]
+            assert row.n == about[row.level][row.extremity]["n"]
+    routed = results[(results["data"] == "routed") & (results["seed"] == 0)]
+    assert set(routed["extremity"]) == {"all"}
+    whole = summarise(pd.concat([r.test for r in study.runs if r.arm == "specialised" and r.seed == 0]))
+    for row in routed.itertuples():
+        assert row.value == pytest.approx(whole[row.level]["all"][row.metric], abs=1e-12)
+
+
+def test_comparisons_agree_with_the_results_and_with_compare(study, out):
+    records = json.loads((out / "comparison.json").read_text())
+    [pair] = study.pairs
+    assert records == [record.to_dict() for record in compare(pair.tables(), "cnn4", 200)]
+    assert len(records) == 8 * 2 * 3
+    results = pd.read_csv(out / "results.csv")
+    means = results.groupby(["arm", "extremity", "level", "metric"])["value"].mean()
+    for r in records:
+        key = (r["extremity"], r["level"], r["metric"])
+        assert r["a"] == pytest.approx(means["unified", *key])
+        assert r["b"] == pytest.approx(means["specialised", *key])
+
+
+def test_page_markdown_and_console_show_the_same_difference_and_verdict(study, out):
+    [pair] = study.pairs
+    page, markdown = (out / "index.html").read_text(), (out / "results.md").read_text()
+    console = printed(study)
+    for group in (*EXTREMITIES, "all"):
+        record = study.record(pair, group, "study", "accuracy")
+        for text in (page, markdown, console):
+            assert difference_words(record) in text
+            assert record.verdict in text
+    for sentence in in_words(study, pair):
+        assert sentence in page
+        assert " ".join(sentence.split()) in " ".join(markdown.split())
+        assert " ".join(sentence.split()) in " ".join(console.split())
+    assert str(out / "index.html") in console.replace("\n", "")
+    assert "curves.png" in console
+
+
+def test_the_console_table_fits_120_columns(study):
+    assert max(map(len, printed(study).splitlines())) <= 120
+
+
+def test_the_page_is_well_formed_and_points_nowhere_outside(out, study):
+    tags = Tags()
+    tags.feed((out / "index.html").read_text())
+    assert tags.open == []
+    assert tags.sources
+    assert all(source.startswith("#") for source in tags.sources)
+
+
+def test_every_figure_has_words_for_those_who_cannot_see_it(out, study):
+    drawn = re.findall(r"<svg [^>]*>", (out / "index.html").read_text())
+    assert len(drawn) > 6 + 8 + 1 + 16
+    assert all("aria-label=" in one or 'aria-hidden="true"' in one for one in drawn)
+
+
+def test_published_figures_stand_under_their_true_name_and_level(study):
+    header, rows = kumar_table(study)
+    assert [row[0] for row in rows] == list(ROWS)
+    wrist = dict(zip(header, rows[6], strict=True))
+    assert wrist["Kumar et al. 2024, ResNet: image accuracy, %"] == "83.0"
+    assert wrist["MURA paper, DenseNet-169, five models averaged: study kappa, hidden test set"] == "0.931"
+    ours = study.mean("cnn4", "specialised", "wrist", "image", "accuracy")
+    assert wrist["ours, cnn4: image accuracy, %"] == f"{100 * ours:.1f}"
+    unified = dict(zip(header, rows[7], strict=True))
+    ours = study.mean("cnn4", "unified", "all", "study", "kappa")
+    assert unified["ours, cnn4: study kappa"] == f"{ours:.3f}"
+    assert all(0 < value < 1 for column in (*KUMAR, PAPER) for value in column.values.values())
+
+
+def test_few_seeds_speak_of_models_and_three_of_the_approaches(study_folder, run, tmp_path):
+    two = report(study_folder, tmp_path / "two")
+    assert "these trained models, not of the two approaches" in in_words(two, two.pairs[0])[-1]
+    for seed in range(3):
+        run(["elbow", "hand"], seed=seed, arm="unified")
+        run("elbow", seed=seed)
+        run("hand", seed=seed)
+    three = report(tmp_path / "runs", tmp_path / "three")
+    assert in_words(three, three.pairs[0])[-1] == "With 3 seeds an arm, this speaks of the two approaches."
+    shutil.rmtree(tmp_path / "runs")
+    run("elbow", seed=5)
+    run(["elbow", "hand"], arm="unified")
+    one = report(tmp_path / "runs", tmp_path / "one")
+    words = in_words(one, one.pairs[0])
+    assert words[0].startswith("Elbow: ")
+    assert "these two trained models, not of the two approaches" in words[-1]
+    assert {record.extremity for record in one.comparisons} == {"elbow"}
+
+
+def test_a_subset_is_named_and_never_called_all(run, tmp_path):
+    run(EXTREMITIES)
+    run("finger")
+    run("wrist")
+    study = report(tmp_path / "runs", tmp_path / "out")
+    assert {record.extremity for record in study.comparisons} == {"finger", "wrist", "finger+wrist"}
+    assert "Over finger and wrist together" in (tmp_path / "out" / "index.html").read_text()
+    assert "elbow is left out" in printed(study)
+    results = study.results
+    assert set(results.loc[results["arm"] == "unified", "extremity"]) == {*EXTREMITIES, "all", "finger+wrist"}
+    [record] = [r for r in study.comparisons if (r.extremity, r.level, r.metric) == ("finger+wrist", "study", "kappa")]
+    assert record.a == study.mean("cnn4", "unified", "finger+wrist", "study", "kappa")
+    assert record.b == study.mean("cnn4", "specialised", "finger+wrist", "study", "kappa")
+
+
+def test_one_arm_alone_is_reported_without_a_verdict(run, tmp_path):
+    run("wrist")
+    study = report(tmp_path / "runs", tmp_path / "out")
+    assert study.comparisons == []
+    assert (tmp_path / "out" / "comparison.json").read_text() == "[]\n"
+    assert "No verdict" in (tmp_path / "out" / "index.html").read_text()
+    assert "nothing can be compared" in printed(study)
+
+
+def test_more_arms_and_models_are_all_compared(run, tmp_path):
+    for model in ("cnn4", "resnet18"):
+        for arm in ("unified", "shared", "union"):
+            run(["elbow", "hand"], arm=arm, model=model)
+    study = report(tmp_path / "runs", tmp_path / "out")
+    assert len(study.pairs) == 6
+    assert {r.comparison for r in study.comparisons} == {
+        "unified-shared", "unified-union(elbow+hand)", "shared-union(elbow+hand)",
+    }  # fmt: skip
+    assert len(json.loads((tmp_path / "out" / "comparison.json").read_text())) == 6 * 3 * 2 * 3
+
+
+def one_class(table):
+    return table.assign(label=np.where(table["extremity"] == "hand", 1, table["label"]))
+
+
+def test_an_extremity_with_one_class_has_no_kappa_and_says_so(run, tmp_path):
+    run(["elbow", "hand"], arm="unified", change=one_class)
+    run("elbow")
+    run("hand", change=one_class)
+    study = report(tmp_path / "runs", tmp_path / "out")
+    record = study.record(study.pairs[0], "hand", "study", "kappa")
+    assert (record.a, record.verdict) == (None, "not assessable")
+    assert study.record(study.pairs[0], "hand", "study", "accuracy").low is not None
+    assert "All test views of hand are abnormal: it has no kappa and no AUROC." in study.notes
+    results = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert results.loc[(results["extremity"] == "hand") & (results["metric"] == "auroc"), "value"].isna().all()
+    assert "NaN" not in (tmp_path / "out" / "comparison.json").read_text()
+
+
+def test_a_single_patient_gets_values_but_no_verdict(run, tmp_path):
+    run("elbow", patients=1)
+    run("elbow", patients=1, arm="finetuned")
+    study = report(tmp_path / "runs", tmp_path / "out")
+    assert {record.verdict for record in study.comparisons} == {"not assessable"}
+    assert "not assessable" in printed(study)
+
+
+def test_synthetic_data_are_called_so_everywhere(run, tmp_path):
+    (tmp_path / "boxes.csv").touch()
+    run("wrist", root=tmp_path)
+    study = report(tmp_path / "runs", tmp_path / "out")
+    for text in (printed(study), *((tmp_path / "out" / name).read_text() for name in ("index.html", "results.md"))):
+        assert "Synthetic data" in text
+
+
+def test_names_are_escaped(run, tmp_path):
+    evil = "<script>alert(1)</script>|[bold]"
+    half = tmp_path / "runs" / "half"
+    run("wrist", model=evil)
+    run("wrist", model=evil, arm='shared" onclick="x')
+    half.mkdir()
+    (half / "config.yaml").touch()
+    (half / "train.log").write_text("<img src=x onerror=alert(2)>")
+    study = report(tmp_path / "runs", tmp_path / "out")
+    page, markdown = ((tmp_path / "out" / name).read_text() for name in ("index.html", "results.md"))
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert 'shared" onclick' not in page
+    assert "\\<script\\>" in markdown
+    assert "[bold]" in printed(study)
+
+
+def test_a_run_without_curves_is_shown_all_the_same(run, tmp_path):
+    (run("wrist") / "history.csv").unlink()
+    (run("hand") / "history.csv").write_text("epoch,train_loss,train_accuracy,val_loss,val_accuracy\n0,,,0.7,0.5\n")
+    report(tmp_path / "runs", tmp_path / "out")
+    assert (tmp_path / "out" / "index.html").is_file()
+
+
+def test_unfinished_runs_are_named_in_page_and_console(run, tmp_path):
+    run("wrist")
+    half = tmp_path / "runs" / "half"
+    half.mkdir()
+    (half / "config.yaml").touch()
+    study = report(tmp_path / "runs", tmp_path / "out")
+    assert str(half) in (tmp_path / "out" / "index.html").read_text()
+    assert str(half) in printed(study).replace("\n", "")
+
+
+def test_a_place_that_can_t_be_written_is_one_clear_sentence(run, tmp_path):
+    run("wrist")
+    (tmp_path / "file").touch()
+    with pytest.raises(MuraError, match="can't be written there"):
+        report(tmp_path / "runs", tmp_path / "file" / "out")
+
+
+def test_the_same_runs_give_the_same_results(study, study_folder, tmp_path):
+    report(study_folder, tmp_path)
+    for name in ("results.csv", "comparison.json", "results.md"):
+        assert (tmp_path / name).read_text() == (study.out / name).read_text()
+
+
+def test_the_area_under_the_drawn_roc_curve_is_the_auroc(study):
+    for run in study.runs[:3]:
+        x, y = figures.roc_points(run.test[run.test["extremity"] == run.extremities[0]])
+        expected = summarise(run.test)["image"][run.extremities[0]]["auroc"]
+        assert np.trapezoid(y, x) == pytest.approx(expected, abs=0.003)
+
+
+def test_calibration_bins_give_the_calibration_error(study):
+    run = study.runs[0]
+    bins = figures.calibration_bins(run.test)
+    error = (bins["size"] * (bins["probability"] - bins["label"]).abs()).sum() / bins["size"].sum()
+    assert error == pytest.approx(summarise(run.test)["image"]["all"]["ece"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.25, 0.5, 0.75, 1]), (-11, 11, [-10, -5, 0, 5, 10]), (0.5, 1.5, [0.5, 0.75, 1.0, 1.25, 1.5])],
+)
+def test_ticks_are_round(low, high, expected):
+    assert figures.ticks(low, high) == expected
+
+
+def test_differences_are_written_with_a_true_minus():
+    assert (signed(-1.25), signed(0.04), signed(-0.04), signed(2)) == ("−1.2", "0.0", "0.0", "+2.0")
+
+
+def test_a_forest_of_what_can_t_be_assessed_is_still_a_figure():
+    nothing = Estimate(None, None, None)
+    record = Comparison(
+        "m", "a-b", "elbow", "study", "kappa", nothing.a, nothing.b, None, None, None, None, None, "not assessable",
+        None, 4, 1, 1, "these trained models",
+    )  # fmt: skip
+    assert "not assessable" in figures.forest([record], "a", "b")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real Chromium without a window."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.is_file():
+        pytest.skip(f"{CHROMIUM} is not installed")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, out, study):
+    """The report, open on a phone's width; afterwards nothing may have been said or asked for."""
+    opened = browser.new_page(viewport={"width": 390, "height": 800})
+    said, asked = [], []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    address = (out / "index.html").as_uri()
+    opened.goto(address)
+    yield opened
+    opened.close()
+    assert said == []
+    assert asked == [address]
+
+
+def column(page, table, number):
+    return page.locator(f"#{table} tbody tr:visible td:nth-child({number})").all_inner_texts()
+
+
+def test_in_a_browser_the_page_does_not_overflow_a_phone(page):
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.set_viewport_size({"width": 1280, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_in_a_browser_a_table_sorts_by_its_headers_from_the_keyboard(page):
+    head = page.locator("#results th", has_text="accuracy")
+    head.get_by_role("button").focus()
+    for direction in ("ascending", "descending"):
+        page.keyboard.press("Enter")
+        assert head.get_attribute("aria-sort") == direction
+        values = [float(value) for value in column(page, "results", 8)]
+        assert values == sorted(values, reverse=direction == "descending")
+    page.locator("#results th", has_text="extremity").get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "none"
+    assert column(page, "results", 5) == sorted(column(page, "results", 5))
+
+
+def test_in_a_browser_the_filter_shows_the_rows_with_all_its_words(page):
+    page.get_by_label("Show rows with").fill("wrist STUDY unified")
+    assert set(column(page, "results", 5)) == {"wrist"}
+    assert set(column(page, "results", 6)) == {"study"}
+    assert page.locator("#count").inner_text() == "2 of 64 rows"
+    page.get_by_label("Show rows with").fill("")
+    assert page.locator("#count").inner_text() == "64 of 64 rows"
+
+
+def test_in_a_browser_the_page_follows_light_and_dark(page):
+    colours = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert colours == ["rgb(252, 252, 250)", "rgb(20, 23, 26)"]
