@@ -102,6 +102,7 @@ def _run(script: Path, arguments: list[str], threads: int, surroundings: dict[st
     import torch
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.clear()
     os.environ.update(surroundings)
     torch.set_num_threads(threads)
     if output is not None:

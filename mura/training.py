@@ -21,13 +21,14 @@ from mura.device import Choice
 from mura.errors import InterruptedRunError, MuraError
 from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import AbnormalityClassifier, gather
-from mura.runs import PREDICTION_COLUMNS, RunFolder
+from mura.runs import PREDICTION_COLUMNS, RunFolder, is_rank_zero
 
 HISTORY = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_kappa", "val_auroc"]
 LIGHTNINGS_REMARKS = (
     ".*does not have many workers.*",  # batches are gathered in the process
     ".*smaller than the logging interval.*",  # metrics are logged once an epoch
     ".*treespec, LeafSpec.*",  # Lightning on a newer torch
+    ".*recommended to use .*sync_dist=True.*",  # what is logged was gathered and is the same on every process
     ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
 )
 
@@ -40,6 +41,8 @@ def announce(folder: Path, device: Choice, precision: Choice) -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for harmless in LIGHTNINGS_REMARKS:
         warnings.filterwarnings("ignore", harmless)
+    if not is_rank_zero():  # the first process speaks for all
+        logging.getLogger().setLevel(logging.WARNING)
     log.info("run: %s", folder)
     log.info("device: %s (%s); precision: %s (%s)", *device, *precision)
 

@@ -231,7 +231,7 @@ def _entries(
         elif MAC_FILE.fullmatch(entry.name):
             problems.append(Problem("mac-file", path, "left by macOS, no picture; ignored"))
         else:
-            problems.append(Problem("unknown-file", path, f"expected {name.pattern} there; ignored"))
+            problems.append(Problem("unknown-file", path, "not a name that MURA has there; ignored"))
 
 
 def _nested(root: Path) -> list[Problem]:
