@@ -9,7 +9,8 @@ again, it does only what is still missing. The study's own settings:
     models=[...]        the models to train (conf/model)
     seeds=[0]           three or more let the verdict speak of the approaches, not of single trained models
     extremities=[...]   all seven by default
-    arms=[...]          specialised and unified by default
+    arms=[...]          specialised and unified by default; also shared (one backbone, a head for each extremity)
+                        and finetuned (the unified model, trained on with each extremity)
     name=NAME           the study's folder below studies_dir
     studies_dir=studies
     launcher.workers=N  runs at a time; by default one a GPU, or one
@@ -33,6 +34,7 @@ from mura.launch import Job, visible_gpus
 from mura.runs import RunFolder
 from mura.study.grid import ARMS, FINISHED, HALF_DONE, Cell, cells, seconds_left, state_of
 
+SCRIPT = Path(__file__).resolve().parent / "train.py"
 OWN = ("models", "seeds", "extremities", "arms", "name", "studies_dir", "launcher", "study")
 
 
@@ -40,7 +42,7 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
     """Runs what is missing, then compares; the exit code is 1 when a run failed."""
     folder = Path(study.studies_dir).resolve() / study.name
     grid = {cell: RunFolder(folder / cell.name) for cell in planned(study)}
-    configs = {cell: run_config(cell, settings) for cell in grid}
+    configs = {cell: run_config(cell, settings, folder) for cell in grid}
     fingerprint = data_fingerprint(next(iter(configs.values())))
     states = {cell: state_of(run, configs[cell], fingerprint) for cell, run in grid.items()}
     missing = [cell for cell in grid if states[cell] != FINISHED]
@@ -54,12 +56,17 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
         return 0
     from mura.study.progress import Watch, run_study
 
+    watch = Watch(len(grid), len(missing))
     with RunFolder(made(folder)).locked():
-        jobs = [job(cell, grid[cell], states[cell], settings, study.name) for cell in missing]
-        failed = run_study(Path(__file__).parent / "train.py", jobs, Watch(len(grid), len(missing)), workers, gpus)
+        jobs = [
+            job(cell, grid[cell], states[cell], [*settings, *cell.overrides(folder)], study.name) for cell in missing
+        ]
+        first = [job for job, cell in zip(jobs, missing, strict=True) if cell.parent is None]
+        failed = run_study(SCRIPT, [first, [job for job in jobs if job not in first]], watch, workers, gpus)
         if len(failed) < len(grid):
-            from mura.study.report import console_table, write_report
             from rich.console import Console
+
+            from mura.study.report import console_table, write_report
 
             Console(width=None if sys.stdout.isatty() else 120).print(console_table(write_report([folder], folder)))
     return 1 if failed else 0
@@ -81,9 +88,9 @@ def planned(study: DictConfig) -> list[Cell]:
     return cells(plain["models"], plain["extremities"], plain["arms"], plain["seeds"])
 
 
-def run_config(cell: Cell, settings: list[str]) -> dict[str, Any]:
+def run_config(cell: Cell, settings: list[str], folder: Path) -> dict[str, Any]:
     """The resolved config that the run would have, checked as `train.py` checks it."""
-    cfg = compose("train", [*settings, *cell.overrides()])
+    cfg = compose("train", [*settings, *cell.overrides(folder)])
     check(cfg)
     cfg.logger = None  # where it logs hangs on its folder, and makes no other experiment
     plain = OmegaConf.to_container(cfg, resolve=True)
@@ -102,7 +109,7 @@ def job(cell: Cell, run: RunFolder, state: str, settings: list[str], study: str)
     if state == HALF_DONE:
         return Job(cell.name, [f"resume='{run.path}'"], run.path)
     named = [f"name={cell.model}-{cell.data}-seed{cell.seed}", f"group={study}", f"hydra.run.dir='{run.path}'"]
-    return Job(cell.name, [*settings, *cell.overrides(), *named], run.path)
+    return Job(cell.name, [*settings, *named], run.path)
 
 
 def made(folder: Path) -> Path:

@@ -92,7 +92,7 @@ def share_or_count() -> Rule:
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", 32)
 RULES: dict[str, Rule] = {
     "seed": whole(0, 2**32 - 1),
-    "arm": one_of("specialised", "unified", "union"),
+    "arm": one_of("specialised", "unified", "union", "shared", "finetuned"),
     "mode": one_of("min", "max"),
     "monitor": one_of("val_loss", "val_accuracy", "val_kappa", "val_auroc", "train_loss", "train_accuracy"),
     "data.image_size": whole(32, 2048),
@@ -101,6 +101,7 @@ RULES: dict[str, Rule] = {
     "data.fold": whole(0, 4),
     "model.dropout": number(0, 0.99),
     "model.loss.balance": one_of(True, False),
+    "model.separate_heads": one_of(True, False),
     "early_stopping.patience": whole(1, or_null=True),
     "optimizer.lr": number(0, above=True),
     "optimizer.momentum": number(0, 0.9999),

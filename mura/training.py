@@ -207,7 +207,7 @@ def checkpoint_to_resume(run: RunFolder, model: AbnormalityClassifier, data: Mur
     if path is None:
         return None
     saved = load_checkpoint(path)["hyper_parameters"]
-    for key in ("name", "head", "image_size"):
+    for key in ("name", "head", "separate_heads", "image_size"):
         if saved[key] != model.hparams[key]:
             raise MuraError(
                 f"{path} is of a model with {key}={saved[key]}, but this run has {key}={model.hparams[key]}: "

@@ -151,7 +151,7 @@ def _decode_all(
         return row
 
     try:
-        if len(index):
+        if len(index) and hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(handle, 0, len(index) * size * size)  # a full disk is met now, not after an hour
         with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("cache") as show:
             try:

@@ -15,6 +15,7 @@ from torchmetrics.classification import BinaryAccuracy
 
 from mura.data.augment import Augmentation, augment, resize
 from mura.errors import MuraError
+from mura.extremities import EXTREMITIES
 from mura.metrics import binary_metrics
 from mura.models.backbones import build_network
 from mura.randomness import seed_epoch
@@ -30,8 +31,9 @@ def no_scheduler(optimizer: Optimizer) -> None:
 class AbnormalityClassifier(LightningModule):
     """Backbone -> features, head -> one logit; binary cross-entropy.
 
-    `forward(images)` takes uint8 [B, 1, S, S] and gives logits [B]: resizing, widening to the backbone's channels
-    and normalising are part of the model, so a checkpoint holds all that a prediction needs. `optimizer` and
+    `forward(images)` takes uint8 [B, 1, S, S] and gives logits [B]; with `separate_heads`, a head for each of the seven
+    extremities on one backbone, `forward(images, extremity)` with int64 [B]. Resizing, widening to the backbone's
+    channels and normalising are part of the model, so a checkpoint holds all that a prediction needs. `optimizer` and
     `scheduler` are partials, finished with the parameters here; a model that only predicts has none. With
     `loss={"balance": True}` the views are weighted by `class_weights` [7][2] (extremity, label).
     `provenance` is stored in the checkpoint as it is: plain values only.
@@ -44,6 +46,7 @@ class AbnormalityClassifier(LightningModule):
         head: str,
         weights: str | None = None,
         dropout: float = 0.5,
+        separate_heads: bool = False,
         image_size: int = 224,
         loss: dict[str, bool] | None = None,
         class_weights: list[list[float]] | None = None,
@@ -56,9 +59,12 @@ class AbnormalityClassifier(LightningModule):
     ) -> None:
         super().__init__()
         plain = {"name": name, "head": head, "dropout": dropout, "image_size": image_size}
+        plain["separate_heads"] = separate_heads
         # the weights are not among them: a checkpoint brings its own and never downloads others
         self.save_hyperparameters(plain | {"provenance": provenance or {}}, logger=False)
-        self.network = build_network(name, head=head, weights=weights, dropout=dropout)
+        self.network = build_network(
+            name, head=head, weights=weights, dropout=dropout, heads=len(EXTREMITIES) if separate_heads else 1
+        )
         self.image_size, self.seed, self.monitor = image_size, seed, monitor
         self.augmentation = Augmentation(**(augmentation or {}))
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
@@ -71,15 +77,20 @@ class AbnormalityClassifier(LightningModule):
         self.train_loss, self.train_accuracy = MeanMetric(), BinaryAccuracy()
         self.validated: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.logits(resize(images, self.image_size))
+    def forward(self, images: Tensor, extremity: Tensor | None = None) -> Tensor:
+        return self.logits(resize(images, self.image_size), extremity)
 
-    def logits(self, images: Tensor) -> Tensor:
-        """float [B, 1, H, H] in 0..1 -> float32 [B]."""
+    def logits(self, images: Tensor, extremity: Tensor | None) -> Tensor:
+        """float [B, 1, H, H] in 0..1 -> float32 [B], of the one head, or of each view's own."""
         normalised = (images.expand(-1, self.network.channels, -1, -1) - self.mean) / self.std
         if normalised.device.type == "cuda":
             normalised = normalised.contiguous(memory_format=torch.channels_last)
-        return self.network(normalised).squeeze(1).float()
+        logits = self.network(normalised).float()
+        if logits.shape[1] == 1:
+            return logits.squeeze(1)
+        if extremity is None:
+            raise MuraError("this model has a head for each extremity: it must be told each view's extremity")
+        return logits.gather(1, extremity[:, None]).squeeze(1)
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Binary cross-entropy of each view, [B]."""
@@ -103,7 +114,7 @@ class AbnormalityClassifier(LightningModule):
         seed_epoch(self.seed, self.current_epoch, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self.logits(augment(batch["image"], self.image_size, self.augmentation))
+        logits = self.logits(augment(batch["image"], self.image_size, self.augmentation), batch["extremity"])
         loss = self.losses(logits, batch).mean()
         if self.device.type != "cuda" or self.global_step % CHECK_LOSS_EVERY == 0:
             self._refuse_nan(loss, "the loss")
@@ -137,7 +148,7 @@ class AbnormalityClassifier(LightningModule):
     # --- evaluation -------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self(batch["image"])
+        logits = self(batch["image"], batch["extremity"])
         self.validated.append((logits, batch["label"], self.losses(logits, batch)))
 
     def on_validation_epoch_end(self) -> None:
@@ -152,7 +163,7 @@ class AbnormalityClassifier(LightningModule):
             self.log(f"val_{metric}", float("nan") if value is None else float(value), logger=False)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
-        return batch["row"].cpu(), self(batch["image"]).cpu()
+        return batch["row"].cpu(), self(batch["image"], batch["extremity"]).cpu()
 
 
 def gather(mine: Any) -> list[Any]:

@@ -6,6 +6,8 @@ No config and no torch here: a run is known by its settings (plain dict) and its
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,14 +21,14 @@ SHOULD_MATCH = (
     "data.extremities", "data.image_size", "data.cache_size", "data.batch_size", "data.fold", "data.seed",
     "trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_predict_batches",
 )  # fmt: skip
-ARMS = ("specialised", "unified")
-LONGEST_FIRST = ("unified", "wrist", "shoulder", "hand", "finger", "elbow", "forearm", "humerus")
+ARMS = ("specialised", "unified", "shared", "finetuned")
+LONGEST_FIRST = ("unified", "shared", "wrist", "shoulder", "hand", "finger", "elbow", "forearm", "humerus")
 FINISHED, HALF_DONE, MISSING = "finished", "half-done", "missing"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the study."""
+    """One run of the study. `data` names its folder: unified, shared, wrist, finetuned-wrist."""
 
     model: str
     arm: str
@@ -38,23 +40,40 @@ class Cell:
     def name(self) -> str:
         return f"{self.model}/{self.data}/seed{self.seed}"
 
-    def overrides(self) -> list[str]:
-        return [
-            f"model={self.model}", f"data.extremities=[{','.join(self.extremities)}]", f"arm={self.arm}",
-            f"seed={self.seed}",
-        ]  # fmt: skip
+    @property
+    def parent(self) -> str | None:
+        """The run that this one starts from."""
+        return f"{self.model}/unified/seed{self.seed}" if self.arm == "finetuned" else None
+
+    def overrides(self, study: Path) -> list[str]:
+        """The settings that make this run, in the study whose folder is `study`."""
+        settings = [f"model={self.model}", f"arm={self.arm}", f"seed={self.seed}"]
+        settings.append(f"data.extremities=[{','.join(self.extremities)}]")
+        if self.arm == "shared":
+            settings.append("model.separate_heads=true")
+        if self.parent is not None:
+            settings.append(f"model.weights='{RunFolder(study / self.parent).best_checkpoint}'")
+        return settings
 
 
 def cells(models: list[str], extremities: list[str], arms: list[str], seeds: list[int]) -> list[Cell]:
-    """Every run of the study, the longest first, so that the last ones to end are short."""
-    found = []
-    for model in models:
-        for seed in seeds:
-            if "unified" in arms:
-                found.append(Cell(model, "unified", "unified", seed, tuple(extremities)))
-            if "specialised" in arms:
-                found += [Cell(model, "specialised", name, seed, (name,)) for name in extremities]
-    return sorted(found, key=lambda cell: LONGEST_FIRST.index(cell.data))
+    """Every run of the study: the longest first, so that the last ones to end are short, and after all others those
+    that start from a unified run (which is then among them, asked for or not)."""
+    found: list[Cell] = []
+    for model, seed in product(models, seeds):
+        if "unified" in arms or "finetuned" in arms:
+            found.append(Cell(model, "unified", "unified", seed, tuple(extremities)))
+        if "shared" in arms:
+            found.append(Cell(model, "shared", "shared", seed, tuple(extremities)))
+        if "specialised" in arms:
+            found += [Cell(model, "specialised", name, seed, (name,)) for name in extremities]
+        if "finetuned" in arms:
+            found += [Cell(model, "finetuned", f"finetuned-{name}", seed, (name,)) for name in extremities]
+    return sorted(found, key=lambda cell: (cell.arm == "finetuned", LONGEST_FIRST.index(_length_of(cell))))
+
+
+def _length_of(cell: Cell) -> str:
+    return cell.data.removeprefix("finetuned-")
 
 
 def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:

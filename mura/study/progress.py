@@ -54,10 +54,10 @@ def last_words(job: Job) -> str:
     return lines[-1].removeprefix("train.py: ") if lines else "it said nothing"
 
 
-def run_study(script: Path, jobs: list[Job], watch: Watch, workers: int, gpus: Sequence[str]) -> list[Outcome]:
-    """Runs the jobs and returns those that failed; they are listed once more at the end."""
-    if jobs:
-        with watch.live:
+def run_study(script: Path, waves: list[list[Job]], watch: Watch, workers: int, gpus: Sequence[str]) -> list[Outcome]:
+    """Runs one wave of jobs after the other; returns those that failed, which are listed once more at the end."""
+    with watch.live:
+        for jobs in waves:
             run_jobs(script, jobs, watch, workers=workers, gpus=gpus, captured=True)
     for outcome in watch.failed:
         watch.console.print(f"failed: {outcome.job.name}, {outcome.job.log}", style="red", highlight=False)

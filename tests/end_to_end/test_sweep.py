@@ -87,6 +87,15 @@ def test_a_faulty_study_is_refused_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_all_four_arms_are_trained_and_compared(mura_root: Path, cache_dir: Path, tmp_path: Path) -> None:
+    found = sweep(mura_root, cache_dir, tmp_path, "arms=[unified,specialised,shared,finetuned]")
+    assert found.returncode == 0, found.stderr
+    tuned = tmp_path / "study/cnn2/finetuned-hand/seed0"
+    assert "weights: backbone and head from" in (tuned / "train.log").read_text()
+    compared = {record["comparison"] for record in json.loads((tmp_path / "study/comparison.json").read_text())}
+    assert {"unified-specialised", "unified-shared", "unified-finetuned", "shared-finetuned"} <= compared
+
+
 @pytest.mark.slow
 def test_a_study_killed_at_random_moments_ends_in_the_same_results(
     mura_root: Path, cache_dir: Path, tmp_path: Path

@@ -209,3 +209,18 @@ def test_the_validation_loss_is_the_mean_over_views_and_not_over_batches() -> No
     with torch.no_grad():
         losses = [binary_cross_entropy(model(batch["image"]), batch) for batch in batches]
     torch.testing.assert_close(validate(*batches)["val_loss"], torch.cat(losses).mean())
+
+
+def test_a_head_for_each_extremity_answers_for_its_own_views_only() -> None:
+    torch.manual_seed(0)
+    model = AbnormalityClassifier(name="cnn2", head="cnn2", separate_heads=True, image_size=32, dropout=0.0).eval()
+    images = torch.randint(0, 256, (1, 1, 48, 48), dtype=torch.uint8).expand(7, -1, -1, -1)
+    logits = model(images, torch.arange(7))
+    assert len({round(logit, 6) for logit in logits.tolist()}) == 7  # seven heads, seven answers to one picture
+    logits[2].backward()
+    heads = model.network.head.heads
+    assert [any(weight.grad.abs().sum() > 0 for weight in head.parameters()) for head in heads] == [
+        position == 2 for position in range(7)
+    ]
+    with pytest.raises(MuraError, match="must be told each view's extremity"):
+        model(images)

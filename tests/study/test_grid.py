@@ -34,8 +34,26 @@ def test_a_study_is_seven_specialised_runs_and_a_unified_one_for_each_model_and_
 
 def test_the_unified_model_of_a_part_of_the_extremities_is_trained_on_that_part() -> None:
     [unified] = cells(["cnn4"], ["wrist", "hand"], ["unified"], [0])
-    assert "data.extremities=[wrist,hand]" in unified.overrides()
-    assert "arm=unified" in unified.overrides()
+    settings = unified.overrides(Path("study"))
+    assert "data.extremities=[wrist,hand]" in settings
+    assert "arm=unified" in settings
+
+
+def test_finetuned_runs_start_from_the_unified_run_of_the_same_model_and_seed_and_come_after_it() -> None:
+    grid = cells(["cnn4"], ["wrist", "hand"], ["specialised", "finetuned"], [0, 1])
+    tuned = [cell for cell in grid if cell.arm == "finetuned"]
+    assert len(tuned) == 4
+    for cell in tuned:
+        assert f"model.weights='study/cnn4/unified/seed{cell.seed}/checkpoints/best.ckpt'" in cell.overrides(
+            Path("study")
+        )
+        assert grid.index(cell) > max(grid.index(other) for other in grid if other.arm != "finetuned")
+    assert {cell.seed for cell in grid if cell.arm == "unified"} == {0, 1}
+
+
+def test_the_shared_arm_has_a_head_for_each_extremity() -> None:
+    [shared] = cells(["cnn4"], list(EXTREMITIES), ["shared"], [0])
+    assert "model.separate_heads=true" in shared.overrides(Path("study"))
 
 
 def test_a_run_is_missing_half_done_or_finished(tmp_path: Path) -> None:
