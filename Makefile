@@ -22,7 +22,7 @@ demo: setup ## the whole study on synthetic radiographs with a small network (ab
 	@$(PY) sweep.py experiment=demo studies_dir=demo/studies data.root=demo/data data.cache_dir=demo/cache
 
 test: setup ## all tests, the slow ones too
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto
 
 lint: setup ## style and types
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

@@ -83,6 +83,7 @@ def describe(
         "best_epoch": best["epoch"],
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
+        "pictures_seen": sum(int(pictures) for pictures, _ in speed.epochs),
         "stopped_by": stopped_by(trainer),
         "threshold": THRESHOLD,
         **parts,

@@ -235,11 +235,13 @@ def pair_context(study: Study, pair: Pair) -> dict[str, Any]:
 
 
 def budget(arm: str, tables: Sequence[ArmTable]) -> str:
-    """How much an arm was trained: its runs, their optimiser steps and their time."""
+    """How much an arm was trained: its runs, their optimiser steps, the pictures they saw and their time."""
     runs = [run for table in tables for run in table.runs]
     steps = sum(run.metrics.get("steps") or 0 for run in runs)
+    pictures = sum(run.metrics.get("pictures_seen") or 0 for run in runs)
     seconds = sum((run.metrics.get("speed") or {}).get("wall_seconds") or 0 for run in runs)
-    return f"{arm}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}, {steps:,} steps, {duration(seconds)}"
+    count = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}"
+    return f"{arm}: {count}, {steps:,} steps, {pictures:,} pictures seen, {duration(seconds)}"
 
 
 def model_context(study: Study, model: str) -> dict[str, Any]:
