@@ -9,7 +9,7 @@ PY     := $(VENV)/bin/python
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.installed ## make .venv with everything in it (about 2 minutes, 6 GB)
+setup: $(VENV)/.installed ## make .venv with everything in it (2 to 3 minutes, 6 GB)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("mura needs Python 3.11 or newer: make setup PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup ## the whole study on synthetic radiographs with a small network (about 5 minutes)
+demo: setup ## the whole study on synthetic radiographs with a small network (3 to 5 minutes)
 	@test -d demo/data/MURA-v1.1 || $(PY) -m mura.cli synth demo/data --patients 1000 --size 96 --balanced --valid-fraction 0.3
 	@$(PY) sweep.py experiment=demo studies_dir=demo/studies data.root=demo/data data.cache_dir=demo/cache
 
