@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from mura import __version__
 from mura.errors import MuraError
 from mura.runs import RunFolder
 
@@ -83,9 +84,12 @@ def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:
     saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     different = list(differences(saved, settings))
     if run.finished:
-        found = json.loads(run.metrics.read_text(encoding="utf-8"))["data_fingerprint"]
+        about = json.loads(run.metrics.read_text(encoding="utf-8"))
+        found, version = about["data_fingerprint"], about["versions"]["mura"]
         if found != fingerprint:
             different.append(f"the data (fingerprint {found[:8]}, now {fingerprint[:8]})")
+        if version != __version__:
+            different.append(f"mura {version}, now {__version__}")
     if different:
         raise MuraError(
             f"{run.path} holds a run with other settings: {'; '.join(different)}; give the study another name=, "

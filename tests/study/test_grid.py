@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mura import __version__
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.runs import RunFolder
@@ -13,13 +14,19 @@ from mura.study.grid import FINISHED, HALF_DONE, MISSING, cells, differences, se
 SETTINGS = {"arm": "unified", "seed": 0, "optimizer": {"lr": 0.1}, "data": {"fold": 0, "root": "/here"}}
 
 
-def write_run(folder: Path, finished: bool = True, seconds: float = 60.0) -> RunFolder:
+def write_run(folder: Path, finished: bool = True, seconds: float = 60.0, version: str = __version__) -> RunFolder:
     run = RunFolder(folder)
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text("[]\n")
     run.config.write_text(json.dumps(SETTINGS))  # JSON is YAML
     if finished:
-        about = {"data_fingerprint": "abc", "model": "cnn4", "data": "wrist", "speed": {"wall_seconds": seconds}}
+        about = {
+            "versions": {"mura": version},
+            "data_fingerprint": "abc",
+            "model": "cnn4",
+            "data": "wrist",
+            "speed": {"wall_seconds": seconds},
+        }
         run.metrics.write_text(json.dumps(about))
     return run
 
@@ -68,6 +75,8 @@ def test_a_run_with_other_settings_or_data_is_not_used_and_the_difference_is_nam
         state_of(run, SETTINGS | {"optimizer": {"lr": 0.2}}, "abc")
     with pytest.raises(MuraError, match="the data"):
         state_of(run, SETTINGS, "another")
+    with pytest.raises(MuraError, match=r"mura 0\.0\.9, now "):
+        state_of(write_run(tmp_path / "old", version="0.0.9"), SETTINGS, "abc")
 
 
 def test_where_the_data_lies_makes_no_other_experiment() -> None:
