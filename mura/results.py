@@ -66,7 +66,7 @@ def describe(
     data: MuraDataModule,
     predictions: pd.DataFrame,
 ) -> dict[str, Any]:
-    """The content of metrics.json, DESIGN's run folder contract."""
+    """The content of metrics.json, as it stands in the run folder."""
     speed = next(callback for callback in trainer.callbacks if isinstance(callback, Speed))  # type: ignore[attr-defined]
     module: Any = trainer.lightning_module
     best = load_checkpoint(run.best_checkpoint)

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from mura.errors import MuraError
 from mura.extremities import EXTREMITY_OF
+from mura.progress import progress_bar
 
 COLUMNS = ["split", "extremity", "patient", "study", "view", "label", "path"]
 TOP_FOLDER, OLD_FOLDER = "MURA-v1.1", "MURA-v1.0"
@@ -141,11 +140,12 @@ def content_hashes(root: str | Path, index: pd.DataFrame) -> list[str]:
 
 def in_threads(work: Callable[[str], Result], paths: list[str], title: str) -> Iterator[Result]:
     """`work(path)` of every path, in order; with a progress bar when stderr is a terminal."""
-    console = Console(stderr=True)
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        results = pool.map(work, paths)
-        yield from track(results, title, len(paths), console=console, transient=True, disable=not console.is_terminal)
+        with progress_bar(title) as show:
+            for done, result in enumerate(pool.map(work, paths), 1):
+                show(done, len(paths))
+                yield result
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C the rest is not waited for
 

@@ -1,4 +1,4 @@
-"""Finished run folders, made by hand in DESIGN's format: what a study leaves, without training anything."""
+"""Finished run folders, made by hand in the contracted format: what a study leaves, without training anything."""
 
 import json
 import zlib
