@@ -49,12 +49,12 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         precision=precision.value,
         logger=instantiate(cfg.logger),
         enable_progress_bar=training.on_a_terminal(),
-        callbacks=training.make_callbacks(run, cfg.monitor, cfg.mode, cfg.early_stopping.patience),
+        callbacks=training.make_callbacks(run, cfg.monitor, cfg.mode, cfg.early_stopping.patience, cfg.ensemble),
     )
     with training.clean_end(trainer, run):
         training.log_config(trainer, OmegaConf.to_container(cfg, resolve=True))
         trainer.fit(model, data, ckpt_path=start_from)
-        predictions = training.predict(trainer, data, run.best_checkpoint)
+        predictions = training.predict(trainer, data, training.chosen_checkpoints(trainer, run))
         identity = {"name": cfg.name, "arm": cfg.arm, "seed": cfg.seed}
         return results.write(run, identity, trainer, data, predictions)
 

@@ -92,13 +92,15 @@ def share_or_count() -> Rule:
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", 32)
 RULES: dict[str, Rule] = {
     "seed": whole(0, 2**32 - 1),
-    "arm": one_of("specialised", "unified", "union", "shared", "finetuned"),
+    "arm": one_of("specialised", "unified", "union", "shared", "finetuned", "leave_one_out"),
     "mode": one_of("min", "max"),
     "monitor": one_of("val_loss", "val_accuracy", "val_kappa", "val_auroc", "train_loss", "train_accuracy"),
     "data.image_size": whole(32, 2048),
     "data.cache_size": whole(32, 4096),
     "data.batch_size": whole(1),
     "data.fold": whole(0, 4),
+    "data.transfer": one_of(True, False),
+    "ensemble": whole(1),
     "model.dropout": number(0, 0.99),
     "model.loss.balance": one_of(True, False),
     "model.separate_heads": one_of(True, False),
@@ -134,7 +136,10 @@ def check_values(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key, default="absent")
         if value != "absent" and not rule.holds(value):
             raise ConfigError(f"{key}={value}: must be {rule.wanted}.")
-    check_extremities(list(cfg.data.extremities or []))
+    check_extremities("data.extremities", cfg.data.extremities)
+    for key in ("test_extremities", "steps_like"):
+        if cfg.data[key] is not None:
+            check_extremities(f"data.{key}", cfg.data[key])
     if cfg.data.cache_size < cfg.data.image_size:
         raise ConfigError(
             f"data.cache_size={cfg.data.cache_size} is smaller than data.image_size={cfg.data.image_size}: "
@@ -142,14 +147,17 @@ def check_values(cfg: DictConfig) -> None:
         )
 
 
-def check_extremities(names: list[str]) -> None:
+def check_extremities(key: str, wished: Any) -> None:
+    if isinstance(wished, str):
+        raise ConfigError(f"{key}={wished}: write it as a list, {key}=[{wished}].")
+    names = list(wished or [])
     if not names:
-        raise ConfigError(f"data.extremities is empty: name at least one of {', '.join(EXTREMITIES)}.")
+        raise ConfigError(f"{key} is empty: name at least one of {', '.join(EXTREMITIES)}.")
     for name in names:
         if name not in EXTREMITIES:
-            raise ConfigError(f"data.extremities: {unknown(str(name), list(EXTREMITIES), 'extremity')}")
+            raise ConfigError(f"{key}: {unknown(str(name), list(EXTREMITIES), 'extremity')}")
         if names.count(name) > 1:
-            raise ConfigError(f"data.extremities names {name} twice: name each extremity once.")
+            raise ConfigError(f"{key} names {name} twice: name each extremity once.")
 
 
 def check_root(root: str | None) -> None:

@@ -10,9 +10,12 @@ UNIFIED = "unified"
 
 
 def data_name(extremities: list[str]) -> str:
-    """Name of a set of extremities: `wrist`, `finger+wrist`, or `unified` for all seven."""
+    """Name of a set of extremities: `wrist`, `finger+wrist`, `without-wrist` for six, `unified` for all seven."""
     chosen = [name for name in EXTREMITIES if name in extremities]
-    return UNIFIED if len(chosen) == len(EXTREMITIES) else "+".join(chosen)
+    absent = [name for name in EXTREMITIES if name not in extremities]
+    if not absent:
+        return UNIFIED
+    return f"without-{absent[0]}" if len(absent) == 1 else "+".join(chosen)
 
 
 def arm_of(extremities: list[str]) -> str:

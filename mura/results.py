@@ -17,7 +17,7 @@ from mura.extremities import data_name
 from mura.metrics import THRESHOLD, summarise
 from mura.models.checkpoint import load_checkpoint
 from mura.runs import SCHEMA, RunFolder, git_state, versions, write_atomically, write_json
-from mura.training import Speed, stopped_by
+from mura.training import Speed, chosen_checkpoints, stopped_by
 
 SHOWN = ("n", "abnormal", "accuracy", "kappa", "auroc", "sensitivity", "specificity")
 
@@ -48,15 +48,24 @@ def write(
     """Writes the run's results on rank 0 and returns the content of metrics.json (on every rank)."""
     metrics = describe(run, identity, trainer, data, predictions)
     if trainer.is_global_zero:
-        write_atomically(run.predictions, predictions.to_csv(index=False))
+        own, foreign = parts_of(predictions)
+        write_atomically(run.predictions, own.to_csv(index=False))
+        if len(foreign):
+            write_atomically(run.transfer, foreign.to_csv(index=False))
         history = pd.read_csv(run.history)
         title = f"{metrics['model']}, {metrics['data']}, seed {metrics['seed']}"
         draw_curves(history, metrics["best_epoch"], title, run.curves)
-        tracking.log_results(trainer.loggers, metrics, predictions, run.curves)
+        tracking.log_results(trainer.loggers, metrics, own, run.curves)
         write_json(run.metrics, metrics)
         Console(stderr=True, width=None if sys.stderr.isatty() else 110).print(test_table(metrics))
         log.info("done: %s", run.path)
     return metrics
+
+
+def parts_of(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the run answers for, and the test views of other extremities."""
+    foreign = predictions["split"] == "transfer"
+    return predictions[~foreign], predictions[foreign].assign(split="test")
 
 
 def describe(
@@ -77,10 +86,12 @@ def describe(
         "model": module.hparams["name"],
         "data": data_name(data.extremities),
         "extremities": data.extremities,
+        "test_extremities": data.test_extremities,
         "arm": identity["arm"],
         "seed": identity["seed"],
         "fold": data.fold,
         "best_epoch": best["epoch"],
+        "averaged_epochs": averaged_epochs(trainer, run),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "pictures_seen": sum(int(pictures) for pictures, _ in speed.epochs),
@@ -97,6 +108,11 @@ def describe(
         "versions": versions(),
         "git": git_state(Path(__file__).parent),
     }
+
+
+def averaged_epochs(trainer: Trainer, run: RunFolder) -> list[int]:
+    """The epochs whose predictions were averaged: the best one, unless there is an ensemble."""
+    return [load_checkpoint(path)["epoch"] for path in chosen_checkpoints(trainer, run)]
 
 
 def test_table(metrics: dict[str, Any]) -> Table:

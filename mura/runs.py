@@ -49,6 +49,11 @@ class RunFolder:
         return self.path / "predictions.csv"
 
     @property
+    def transfer(self) -> Path:
+        """Predictions of the test views of extremities that the run was not trained for; only where asked for."""
+        return self.path / "transfer.csv"
+
+    @property
     def history(self) -> Path:
         return self.path / "history.csv"
 

@@ -158,8 +158,15 @@ def on_a_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def make_callbacks(run: RunFolder, monitor: str, mode: str, patience: int | None) -> list[Callback]:
-    """History and speed first, then what watches `monitor`: best and last checkpoint, early stopping."""
+class EnsembleCheckpoint(ModelCheckpoint):
+    """Keeps the checkpoints whose predictions are averaged; a class of its own, so that its state is too."""
+
+
+def make_callbacks(
+    run: RunFolder, monitor: str, mode: str, patience: int | None, ensemble: int = 1
+) -> list[Callback]:
+    """History and speed first, then what watches `monitor`: early stopping, the best checkpoint and the last one,
+    and, for an `ensemble`, so many of the best."""
     best = ModelCheckpoint(
         run.checkpoints, filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=True,
         enable_version_counter=False,
@@ -172,6 +179,13 @@ def make_callbacks(run: RunFolder, monitor: str, mode: str, patience: int | None
         callbacks += [stopper, StopWhereItStopped()]
     if on_a_terminal():
         callbacks.append(RichProgressBar(leave=False))
+    if ensemble > 1:
+        callbacks.append(
+            EnsembleCheckpoint(
+                run.checkpoints, filename="top-{epoch:03d}", auto_insert_metric_name=False, monitor=monitor, mode=mode,
+                save_top_k=ensemble, save_on_train_epoch_end=True, enable_version_counter=False,
+            )
+        )  # fmt: skip
     return [*callbacks, best, last]
 
 
@@ -221,27 +235,46 @@ def checkpoint_to_resume(run: RunFolder, model: AbnormalityClassifier, data: Mur
     return path
 
 
-def predict(trainer: Trainer, data: MuraDataModule, best: Path) -> pd.DataFrame:
-    """Predictions of the best checkpoint for every validation and test view, each exactly once, on every process.
+def chosen_checkpoints(trainer: Trainer, run: RunFolder) -> list[Path]:
+    """The best checkpoint, or those of the ensemble in the order of their epochs."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, EnsembleCheckpoint):
+            return sorted(map(Path, callback.best_k_models))
+    return [run.best_checkpoint]
 
-    Columns as in PREDICTION_COLUMNS, in the order of the index.
+
+def predict(trainer: Trainer, data: MuraDataModule, checkpoints: list[Path]) -> pd.DataFrame:
+    """Predictions for every validation and test view, each exactly once, on every process.
+
+    Of several checkpoints the probabilities are averaged (Rajpurkar et al. 2017, section 3). Columns as in
+    PREDICTION_COLUMNS, in the order of the index; `split` is val, test, or transfer for the test views of
+    extremities that the run does not answer for.
     """
+    rows, logits = _logits_of(trainer, data, checkpoints[0])
+    if len(checkpoints) > 1:
+        members = [logits, *(_logits_of(trainer, data, checkpoint)[1] for checkpoint in checkpoints[1:])]
+        logits = torch.logit(torch.stack(members).sigmoid().mean(0), eps=1e-15)
+    return predictions_table(data, rows, logits)
+
+
+def _logits_of(trainer: Trainer, data: MuraDataModule, checkpoint: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows of the index, int64 [N] in their order, and a checkpoint's logits for them, float64 [N]."""
     model = trainer.lightning_module
-    model.load_state_dict(load_checkpoint(best)["state_dict"])
+    model.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
     per_part = trainer.predict(model, datamodule=data)
     assert per_part is not None
     mine = [batch for part in per_part for batch in part]
     everyone = [batch for process in gather(mine) for batch in process]
-    rows = torch.cat([rows for rows, _ in everyone]).numpy()
-    logits = torch.cat([logits for _, logits in everyone]).double().numpy()
-    return predictions_table(data.opened.table, rows, logits)
+    rows, order = torch.cat([rows for rows, _ in everyone]).sort()
+    return rows, torch.cat([logits for _, logits in everyone]).double()[order]
 
 
-def predictions_table(index: pd.DataFrame, rows: Any, logits: Any) -> pd.DataFrame:
+def predictions_table(data: MuraDataModule, rows: torch.Tensor, logits: torch.Tensor) -> pd.DataFrame:
     """Joins `logits` [N] with the `rows` [N] of the index that they belong to."""
-    table = index.iloc[rows].assign(
+    table = data.opened.table.iloc[rows.numpy()].assign(
         split=lambda views: views["split"].map({"train": "val", "test": "test"}),
-        logit=logits,
-        probability=torch.sigmoid(torch.from_numpy(logits)).numpy(),
+        logit=logits.numpy(),
+        probability=logits.sigmoid().numpy(),
     )
-    return table.sort_index()[PREDICTION_COLUMNS].reset_index(drop=True)
+    table.loc[table.index.isin(data.rows.get("transfer", [])), "split"] = "transfer"
+    return table[PREDICTION_COLUMNS].reset_index(drop=True)

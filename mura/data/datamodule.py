@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -51,12 +52,15 @@ class Views(Dataset[Batch]):
 class TrainingBatches(Sampler[Part]):
     """Shuffled global batches, of which each process takes its part; the order hangs on (seed, epoch) alone.
 
-    The last, incomplete batch of an epoch is used too, unless it is a single view, from which batch normalisation
-    can't learn. A process for which it has no view takes one of the others', with a share of 0.
+    The last, incomplete batch of a pass over the views is used too, unless it is a single view, from which batch
+    normalisation can't learn. A process for which it has no view takes one of the others', with a share of 0.
+    An epoch is one pass, or as many passes, the last one cut short, as give `steps` batches.
     """
 
-    def __init__(self, rows: np.ndarray, batch_size: int, seed: int, rank: int, world_size: int) -> None:
-        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+    def __init__(
+        self, rows: np.ndarray, batch_size: int, seed: int, rank: int, world_size: int, steps: int | None = None
+    ) -> None:
+        self.rows, self.batch_size, self.seed, self.steps = rows, batch_size, seed, steps
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
 
@@ -64,15 +68,26 @@ class TrainingBatches(Sampler[Part]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.rows), self.batch_size)
-        return whole + (rest >= 2)
+        return steps_of_a_pass(len(self.rows), self.batch_size) if self.steps is None else self.steps
 
     def __iter__(self) -> Iterator[Part]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            batch = order[start : start + self.batch_size]
+        for batch in islice(self._global_batches(), len(self)):
             mine = batch[self.rank :: self.world_size]
             yield (mine, len(mine) * self.world_size / len(batch)) if len(mine) else (batch[:1], 0.0)
+
+    def _global_batches(self) -> Iterator[np.ndarray]:
+        """One pass after the other, each shuffled anew."""
+        for number in count():
+            entropy = [self.seed, self.epoch, number] if number else [self.seed, self.epoch]
+            order = np.random.default_rng(entropy).permutation(self.rows)
+            for step in range(steps_of_a_pass(len(order), self.batch_size)):
+                yield order[step * self.batch_size : (step + 1) * self.batch_size]
+
+
+def steps_of_a_pass(views: int, batch_size: int) -> int:
+    """Training batches of one pass over the views."""
+    whole, rest = divmod(views, batch_size)
+    return whole + (rest >= 2)
 
 
 class EvaluationBatches(Sampler[Part]):
@@ -97,6 +112,10 @@ class MuraDataModule(LightningDataModule):
     """The views of `extremities`: fold `fold` of the official training set validates, the others train, and the
     official validation set is the test set.
 
+    `test_extremities` tests on others than it is trained and validated on; `transfer` has the test views of all other
+    extremities predicted besides. With `steps_like`, an epoch has as many steps as one over these extremities has,
+    whatever the number of views.
+
     Raises MuraError when there is no MURA folder at `root`, or an extremity or a part of the split is empty.
     """
 
@@ -110,9 +129,14 @@ class MuraDataModule(LightningDataModule):
         batch_size: int = 32,
         fold: int = 0,
         seed: int = 0,
+        test_extremities: list[str] | None = None,
+        transfer: bool = False,
+        steps_like: list[str] | None = None,
     ) -> None:
         super().__init__()
         self.root, self.extremities = root, list(extremities)
+        self.test_extremities = self.extremities if test_extremities is None else list(test_extremities)
+        self.transfer, self.steps_like = transfer, steps_like
         self.cache_size = cache_size_for(image_size) if cache_size is None else cache_size
         self.cache_dir = cache_dir
         self.batch_size, self.fold, self.seed = batch_size, fold, seed
@@ -123,9 +147,15 @@ class MuraDataModule(LightningDataModule):
         """Opens the cache, once; every process may call it, and one of them builds what is missing."""
         if self.cache is None:
             self.cache = open_cache(self.root, self.cache_size, self.cache_dir)
-            self.rows = rows_of(self.cache.table, self.extremities, self.fold)
+            self.rows = rows_of(self.cache.table, self.extremities, self.fold, self.test_extremities)
             counts = ", ".join(f"{len(rows)} {part}" for part, rows in self.rows.items())
-            log.info("data: %s: %s views (fold %d validates)", "+".join(self.extremities), counts, self.fold)
+            log.info("data: %s: %s views (fold %d validates)", self._names(), counts, self.fold)
+            if self.transfer:
+                self.rows["transfer"] = other_test_rows(self.cache.table, self.test_extremities)
+
+    def _names(self) -> str:
+        trained, tested = "+".join(self.extremities), "+".join(self.test_extremities)
+        return trained if trained == tested else f"{trained}, tested on {tested}"
 
     @property
     def opened(self) -> Cache:
@@ -146,7 +176,8 @@ class MuraDataModule(LightningDataModule):
     def left_out(self) -> int:
         """Damaged pictures among the extremities of this data module."""
         table = self.opened.table
-        return int((table["extremity"].isin(self.extremities) & ~table["readable"]).sum())
+        mine = {*self.extremities, *self.test_extremities}
+        return int((table["extremity"].isin(mine) & ~table["readable"]).sum())
 
     def train_dataloader(self) -> DataLoader[Batch]:
         rank, world_size = self._place()
@@ -155,8 +186,8 @@ class MuraDataModule(LightningDataModule):
                 f"data.batch_size={self.batch_size} is the global one and can't be shared out to {world_size} "
                 f"processes: give at least data.batch_size={world_size}."
             )
-        sampler = TrainingBatches(self.rows["train"], self.batch_size, self.seed, rank, world_size)
-        if len(sampler) == 0:
+        sampler = TrainingBatches(self.rows["train"], self.batch_size, self.seed, rank, world_size, self._steps())
+        if len(self.rows["train"]) < 2:
             raise MuraError(
                 f"data.extremities={'+'.join(self.extremities)}: a single training view is too little to learn from."
             )
@@ -166,7 +197,14 @@ class MuraDataModule(LightningDataModule):
         return self._evaluation_loader("val")
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
-        return [self._evaluation_loader("val"), self._evaluation_loader("test")]
+        """Validation and test views; then, where asked for and there are any, the test views of other extremities."""
+        return [self._evaluation_loader(part) for part in ("val", "test", "transfer") if len(self.rows.get(part, ()))]
+
+    def _steps(self) -> int | None:
+        if self.steps_like is None:
+            return None
+        views = len(rows_of(self.opened.table, self.steps_like, self.fold)["train"])
+        return steps_of_a_pass(views, self.batch_size)
 
     def _evaluation_loader(self, part: str) -> DataLoader[Batch]:
         rank, world_size = self._place()
@@ -183,24 +221,34 @@ class MuraDataModule(LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
-def rows_of(table: pd.DataFrame, extremities: list[str], fold: int) -> dict[str, np.ndarray]:
+def other_test_rows(table: pd.DataFrame, extremities: list[str]) -> np.ndarray:
+    """Rows of the index, int64 [n], with the test views of all extremities but these."""
+    other = table["readable"] & (table["split"] == "test") & ~table["extremity"].isin(extremities)
+    return np.array(table.index[other], dtype=np.int64)
+
+
+def rows_of(
+    table: pd.DataFrame, extremities: list[str], fold: int, test_extremities: list[str] | None = None
+) -> dict[str, np.ndarray]:
     """Rows of the index that train, validate and test: `{"train": int64 [n], "val": ..., "test": ...}`."""
+    tested = extremities if test_extremities is None else test_extremities
     readable = table[table["readable"]]
-    chosen = readable[readable["extremity"].isin(extremities)]
-    for name in extremities:
-        if not (chosen["extremity"] == name).any():
+    for name in {**dict.fromkeys(extremities), **dict.fromkeys(tested)}:
+        if not (readable["extremity"] == name).any():
             raise MuraError(
                 f"data.extremities names {name}, but no picture of {name} is in the data set: "
                 f"it has {', '.join(sorted(readable['extremity'].unique()))}."
             )
+    trains = (readable["split"] == "train") & readable["extremity"].isin(extremities)
     parts = {
-        "train": (chosen["split"] == "train") & (chosen["fold"] != fold),
-        "val": (chosen["split"] == "train") & (chosen["fold"] == fold),
-        "test": chosen["split"] == "test",
+        "train": trains & (readable["fold"] != fold),
+        "val": trains & (readable["fold"] == fold),
+        "test": (readable["split"] == "test") & readable["extremity"].isin(tested),
     }
-    rows = {part: np.array(chosen.index[mask], dtype=np.int64) for part, mask in parts.items()}
+    rows = {part: np.array(readable.index[mask], dtype=np.int64) for part, mask in parts.items()}
     for part, found in rows.items():
         if len(found) == 0:
             where = "valid/" if part == "test" else f"train/ (data.fold={fold})"
-            raise MuraError(f"no {part} views of {'+'.join(extremities)}: {where} holds none of them.")
+            names = "+".join(tested if part == "test" else extremities)
+            raise MuraError(f"no {part} views of {names}: {where} holds none of them.")
     return rows
