@@ -9,12 +9,15 @@ again, it does only what is still missing. The study's own settings:
     models=[...]        the models to train (conf/model)
     seeds=[0]           three or more let the verdict speak of the approaches, not of single trained models
     extremities=[...]   all seven by default
-    arms=[...]          specialised and unified by default; also shared (one backbone, a head for each extremity)
-                        and finetuned (the unified model, trained on with each extremity)
+    arms=[...]          specialised and unified by default; also shared (one backbone, a head for each extremity),
+                        finetuned (the unified model, trained on with each extremity) and leave_one_out (trained on
+                        all but one, tested on that one)
+    budget=epochs       or steps: a specialised model is trained for as many steps as the unified one
+    wandb.workspace=true  saves a view of the W&B dashboard for this study (needs a login and mura[workspace])
     name=NAME           the study's folder below studies_dir
     studies_dir=studies
     launcher.workers=N  runs at a time; by default one a GPU, or one
-    experiment=NAME     kumar2024 or demo (conf/study)
+    experiment=NAME     kumar2024, rajpurkar2018 or demo (conf/study)
     --dry-run           list the runs, start nothing
 
 Every other setting goes through to each run: see python train.py --help.
@@ -32,10 +35,10 @@ from mura.config import CONF_DIR, check, one_clear_line, register_resolvers
 from mura.errors import ConfigError, MuraError
 from mura.launch import Job, visible_gpus
 from mura.runs import RunFolder
-from mura.study.grid import ARMS, FINISHED, HALF_DONE, Cell, cells, seconds_left, state_of
+from mura.study.grid import ARMS, BUDGETS, FINISHED, HALF_DONE, Cell, cells, seconds_left, state_of
 
 SCRIPT = Path(__file__).resolve().parent / "train.py"
-OWN = ("models", "seeds", "extremities", "arms", "name", "studies_dir", "launcher", "study")
+OWN = ("models", "seeds", "extremities", "arms", "budget", "wandb", "name", "studies_dir", "launcher", "study")
 
 
 def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
@@ -56,6 +59,9 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
         return 0
     from mura.study.progress import Watch, run_study
 
+    project = wandb_project(next(iter(grid)), settings)
+    if study.wandb.workspace:
+        require_workspace(project)
     watch = Watch(len(grid), len(missing))
     with RunFolder(made(folder)).locked():
         jobs = [
@@ -68,8 +74,35 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
 
             from mura.study.report import console_table, write_report
 
-            Console(width=None if sys.stdout.isatty() else 120).print(console_table(write_report([folder], folder)))
+            report = write_report([folder], folder)
+            Console(width=None if sys.stdout.isatty() else 120).print(console_table(report))
+            if project is not None:
+                log_comparison(report, project, study)
     return 1 if failed else 0
+
+
+def require_workspace(project: str | None) -> None:
+    """Before hours of training: a workspace asked for must be possible."""
+    from mura.study.publish import require_workspaces
+
+    if project is None:
+        raise ConfigError("wandb.workspace=true: the runs don't log to W&B; take logger=wandb.")
+    require_workspaces()
+
+
+def wandb_project(cell: Cell, settings: list[str]) -> str | None:
+    """The W&B project that the runs are logged to; None when they are not."""
+    logger = compose("train", [*settings, f"model={cell.model}"]).logger
+    return str(logger.project) if logger._target_.endswith("wandb_logger") else None
+
+
+def log_comparison(report: Any, project: str, study: DictConfig) -> None:
+    """The comparison into the runs' W&B group, and the dashboard's view where it is asked for."""
+    from mura.study.publish import publish, save_workspace
+
+    publish(report, project, study.name)
+    if study.wandb.workspace:
+        logging.info("W&B workspace: %s", save_workspace(project, study.name))
 
 
 def planned(study: DictConfig) -> list[Cell]:
@@ -85,7 +118,11 @@ def planned(study: DictConfig) -> list[Cell]:
     workers = study.launcher.workers
     if workers is not None and (type(workers) is not int or workers < 1):
         raise ConfigError(f"launcher.workers={workers}: must be a whole number of at least 1, or null.")
-    return cells(plain["models"], plain["extremities"], plain["arms"], plain["seeds"])
+    if study.budget not in BUDGETS:
+        raise ConfigError(f"budget={study.budget}: must be one of {', '.join(BUDGETS)}.")
+    if "leave_one_out" in plain["arms"] and len(plain["extremities"]) < 2:
+        raise ConfigError(f"arms={plain['arms']}: leave_one_out needs two extremities at least.")
+    return cells(plain["models"], plain["extremities"], plain["arms"], plain["seeds"], study.budget)
 
 
 def run_config(cell: Cell, settings: list[str], folder: Path) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class CautiousWandbLogger(WandbLogger):
     def _try(self, what: str, log_it: Callable[..., None], *arguments: Any) -> None:
         if not self.lost:
             self.lost = True
-            with _never_fatal(what):
+            with never_fatal(what):
                 log_it(*arguments)
                 self.lost = False
 
@@ -96,21 +96,26 @@ def wandb_logger(project: str, name: str, group: str | None, tags: list[str], fo
     """
     if not is_rank_zero():
         return False
+    run = open_run(Path(folder), project=project, name=name, group=group, tags=list(tags), job_type="train")
+    return False if run is None else CautiousWandbLogger(experiment=run, save_dir=folder)
+
+
+def open_run(folder: Path, *, name: str, **settings: Any) -> Any:
+    """The W&B run `name` of a folder, begun or gone on with; None when even offline fails."""
     mode = choose_mode()
-    identity = hashlib.blake2b(f"{Path(folder).resolve()} {name}".encode(), digest_size=5).hexdigest()
-    settings = {"project": project, "name": name, "group": group, "tags": list(tags), "job_type": "train"}
+    identity = hashlib.blake2b(f"{folder.resolve()} {name}".encode(), digest_size=5).hexdigest()
     for attempt in dict.fromkeys([mode, Choice("offline", "instead")]):
         try:
-            run = _start(attempt.value, dir=folder, id=identity, resume="allow", **settings)
+            run = _start(attempt.value, dir=str(folder), id=identity, resume="allow", name=name, **settings)
         except Exception as error:  # whatever W&B's failure is, the run goes on
             log.warning("W&B %s failed: %s", attempt.value, str(error).split("\n")[0])
             _forget_failure()
             continue
         how = f"; later: wandb sync {folder}/wandb/offline-run-*" if attempt.value == "offline" else ""
         log.info("W&B: %s (%s)%s", attempt.value, attempt.reason, how)
-        return CautiousWandbLogger(experiment=run, save_dir=folder)
-    log.warning("W&B: not used for this run; everything else is in the run folder")
-    return False
+        return run
+    log.warning("W&B: not used; everything is in %s", folder)
+    return None
 
 
 def _start(mode: str, **arguments: Any) -> Any:
@@ -135,7 +140,7 @@ def log_results(loggers: list[Logger], metrics: dict[str, Any], predictions: pd.
     """The test metrics into the summary, the predictions as a table, the curves and the ROC as pictures."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            with _never_fatal("logging the results"):
+            with never_fatal("logging the results"):
                 _log_to_wandb(logger.experiment, metrics, predictions, curves)
 
 
@@ -162,14 +167,15 @@ def finish(loggers: list[Logger], exit_code: int) -> None:
     """Ends the W&B run of this process, so that the next one of a multirun is a run of its own."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            with _never_fatal("finishing"):
+            with never_fatal("finishing"):
                 logger.experiment.finish(exit_code=exit_code)
                 continue
             _forget_failure()
 
 
 @contextlib.contextmanager
-def _never_fatal(what: str) -> Iterator[None]:
+def never_fatal(what: str) -> Iterator[None]:
+    """Whatever W&B's failure is, it is said in one line and nothing is lost by it."""
     try:
         yield
     except Exception as error:

@@ -162,9 +162,7 @@ class EnsembleCheckpoint(ModelCheckpoint):
     """Keeps the checkpoints whose predictions are averaged; a class of its own, so that its state is too."""
 
 
-def make_callbacks(
-    run: RunFolder, monitor: str, mode: str, patience: int | None, ensemble: int = 1
-) -> list[Callback]:
+def make_callbacks(run: RunFolder, monitor: str, mode: str, patience: int | None, ensemble: int = 1) -> list[Callback]:
     """History and speed first, then what watches `monitor`: early stopping, the best checkpoint and the last one,
     and, for an `ensemble`, so many of the best."""
     best = ModelCheckpoint(

@@ -214,6 +214,6 @@ def test_when_even_offline_fails_there_is_no_logger_and_one_line_says_so(script:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "wandb").write_text("in the way")
     said = script(START + "print(start('a'))", "WANDB_MODE=offline")
-    assert "W&B: not used for this run; everything else is in the run folder" in said
+    assert f"W&B: not used; everything is in {tmp_path / 'a'}" in said
     assert said.endswith("False\n")
     assert "Traceback" not in said

@@ -18,24 +18,34 @@ from mura.runs import RunFolder
 
 # Two runs with these alike are the same experiment; where it ran and how it was logged may differ.
 SHOULD_MATCH = (
-    "arm", "seed", "monitor", "mode", "model", "early_stopping", "optimizer", "scheduler", "augmentation",
-    "data.extremities", "data.image_size", "data.cache_size", "data.batch_size", "data.fold", "data.seed",
+    "arm", "seed", "monitor", "mode", "model", "early_stopping", "ensemble", "optimizer", "scheduler", "augmentation",
+    "data.extremities", "data.test_extremities", "data.transfer", "data.steps_like",
+    "data.image_size", "data.cache_size", "data.batch_size", "data.fold", "data.seed",
     "trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_predict_batches",
 )  # fmt: skip
-ARMS = ("specialised", "unified", "shared", "finetuned")
-LONGEST_FIRST = ("unified", "shared", "wrist", "shoulder", "hand", "finger", "elbow", "forearm", "humerus")
+ARMS = ("specialised", "unified", "shared", "finetuned", "leave_one_out")
+BUDGETS = ("epochs", "steps")
+LONGEST_FIRST = (
+    "unified", "shared", "leave_one_out", "wrist", "shoulder", "hand", "finger", "elbow", "forearm", "humerus",
+)  # fmt: skip
 FINISHED, HALF_DONE, MISSING = "finished", "half-done", "missing"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the study. `data` names its folder: unified, shared, wrist, finetuned-wrist."""
+    """One run of the study. `data` names its folder: unified, shared, wrist, finetuned-wrist, without-wrist.
+
+    It trains on `extremities` and is tested on `tested` (None: the same); an epoch has as many steps as one over
+    `steps_like` has (None: as its own views give).
+    """
 
     model: str
     arm: str
     data: str
     seed: int
     extremities: tuple[str, ...]
+    tested: tuple[str, ...] | None = None
+    steps_like: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -50,6 +60,12 @@ class Cell:
         """The settings that make this run, in the study whose folder is `study`."""
         settings = [f"model={self.model}", f"arm={self.arm}", f"seed={self.seed}"]
         settings.append(f"data.extremities=[{','.join(self.extremities)}]")
+        if self.tested is not None:
+            settings.append(f"data.test_extremities=[{','.join(self.tested)}]")
+        if self.steps_like is not None:
+            settings.append(f"data.steps_like=[{','.join(self.steps_like)}]")
+        if self.arm == "specialised":
+            settings.append("data.transfer=true")
         if self.arm == "shared":
             settings.append("model.separate_heads=true")
         if self.parent is not None:
@@ -57,24 +73,36 @@ class Cell:
         return settings
 
 
-def cells(models: list[str], extremities: list[str], arms: list[str], seeds: list[int]) -> list[Cell]:
+def cells(
+    models: list[str], extremities: list[str], arms: list[str], seeds: list[int], budget: str = "epochs"
+) -> list[Cell]:
     """Every run of the study: the longest first, so that the last ones to end are short, and after all others those
-    that start from a unified run (which is then among them, asked for or not)."""
+    that start from a unified run (which is then among them, asked for or not).
+
+    With `budget` "steps", an epoch of every run has as many steps as one of the unified run: so many passes over its
+    own views. Schedules, early stopping and the most that a run is trained are then the same in all arms.
+    """
+    pooled = tuple(extremities)
+    equal = pooled if budget == "steps" else None
     found: list[Cell] = []
     for model, seed in product(models, seeds):
         if "unified" in arms or "finetuned" in arms:
-            found.append(Cell(model, "unified", "unified", seed, tuple(extremities)))
+            found.append(Cell(model, "unified", "unified", seed, pooled))
         if "shared" in arms:
-            found.append(Cell(model, "shared", "shared", seed, tuple(extremities)))
-        if "specialised" in arms:
-            found += [Cell(model, "specialised", name, seed, (name,)) for name in extremities]
-        if "finetuned" in arms:
-            found += [Cell(model, "finetuned", f"finetuned-{name}", seed, (name,)) for name in extremities]
+            found.append(Cell(model, "shared", "shared", seed, pooled))
+        for name in extremities:
+            others = tuple(other for other in extremities if other != name)
+            if "leave_one_out" in arms:
+                found.append(Cell(model, "leave_one_out", f"without-{name}", seed, others, (name,), equal))
+            if "specialised" in arms:
+                found.append(Cell(model, "specialised", name, seed, (name,), None, equal))
+            if "finetuned" in arms:
+                found.append(Cell(model, "finetuned", f"finetuned-{name}", seed, (name,), None, equal))
     return sorted(found, key=lambda cell: (cell.arm == "finetuned", LONGEST_FIRST.index(_length_of(cell))))
 
 
 def _length_of(cell: Cell) -> str:
-    return cell.data.removeprefix("finetuned-")
+    return cell.arm if cell.arm == "leave_one_out" else cell.data.removeprefix("finetuned-")
 
 
 def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:

@@ -1,10 +1,12 @@
 """Who sees which view when: every view once, whole global batches, the same order for the same (seed, epoch)."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from mura.data.datamodule import EvaluationBatches, TrainingBatches, rows_of
+from mura.data.datamodule import EvaluationBatches, MuraDataModule, TrainingBatches, other_test_rows, rows_of
 from mura.errors import MuraError
 
 ROWS = np.arange(100, 207)
@@ -47,6 +49,17 @@ def test_an_epoch_has_an_order_of_its_own_and_a_seed_too() -> None:
     assert sorted(order(0, 1)) == sorted(ROWS)
 
 
+def test_an_epoch_of_a_given_number_of_steps_goes_through_the_views_again_and_again() -> None:
+    batches = TrainingBatches(ROWS[:70], 32, seed=0, rank=0, world_size=1, steps=8)
+    sizes = [len(rows) for rows, _ in batches]
+    assert len(batches) == 8
+    assert sizes == [32, 32, 6, 32, 32, 6, 32, 32]
+    order = [int(row) for rows, _ in batches for row in rows]
+    assert sorted(order[:70]) == sorted(order[70:140]) == sorted(ROWS[:70])
+    assert order[:70] != order[70:140]
+    assert order[:70] == [int(row) for rows, _ in TrainingBatches(ROWS[:70], 32, 0, 0, 1) for row in rows]
+
+
 def test_a_last_batch_of_a_single_view_is_skipped_for_batch_normalisation() -> None:
     batches = TrainingBatches(ROWS[:33], 32, seed=0, rank=0, world_size=1)
     assert [len(batch) for batch, _ in batches] == [32]
@@ -76,3 +89,22 @@ def test_a_fold_without_views_is_refused() -> None:
         rows_of(table(*WHOLE), ["wrist"], fold=3)
     with pytest.raises(MuraError, match="no test views of wrist: valid/ holds none"):
         rows_of(table(*WHOLE[:2]), ["wrist"], fold=0)
+
+
+def test_a_model_can_be_tested_on_an_extremity_that_it_never_saw() -> None:
+    views = table(*WHOLE, ("train", "hand", 0, True), ("train", "hand", 1, True), ("test", "hand", -1, True))
+    rows = rows_of(views, ["wrist"], fold=0, test_extremities=["hand"])
+    assert set(views.loc[[*rows["train"], *rows["val"]], "extremity"]) == {"wrist"}
+    assert set(views.loc[rows["test"], "extremity"]) == {"hand"}
+    assert list(other_test_rows(views, ["hand"])) == list(rows_of(views, ["wrist"], fold=0)["test"])
+
+
+def test_an_epoch_can_have_as_many_steps_as_one_over_more_extremities(mura_root: Path, cache_dir: Path) -> None:
+    def steps(extremities: list[str], like: list[str] | None) -> int:
+        data = MuraDataModule(str(mura_root), extremities, 32, cache_dir=str(cache_dir), batch_size=8, steps_like=like)
+        data.setup()
+        return len(data.train_dataloader())
+
+    both = steps(["wrist", "hand"], None)
+    assert steps(["wrist"], ["wrist", "hand"]) == both
+    assert steps(["wrist"], None) < both

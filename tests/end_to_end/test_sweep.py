@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from command import REPOSITORY
+from offline import overview, records
 
 
 def command(mura_root: Path, cache_dir: Path, folder: Path, *more: str) -> list[str]:
@@ -73,6 +75,9 @@ def test_a_failing_run_is_named_with_its_error_and_the_others_go_on(
         (["data.batch_size=0"], "data.batch_size=0: must be"),
         (["trainer.epochs=3"], "there is no such setting; did you mean trainer.max_epochs"),
         (["seeds=[0,0]"], "each only once"),
+        (["budget=hours"], "budget=hours: must be one of epochs, steps"),
+        (["arms=[leave_one_out]", "extremities=[wrist]"], "needs two extremities"),
+        (["wandb.workspace=true"], "take logger=wandb"),
         (["launcher.workers=0"], "launcher.workers=0: must be"),
         (["experiment=kumar"], "did you mean kumar2024?"),
     ],
@@ -87,13 +92,28 @@ def test_a_faulty_study_is_refused_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_all_four_arms_are_trained_and_compared(mura_root: Path, cache_dir: Path, tmp_path: Path) -> None:
-    found = sweep(mura_root, cache_dir, tmp_path, "arms=[unified,specialised,shared,finetuned]")
+def test_all_arms_are_trained_and_compared_and_the_comparison_is_a_run_in_wandb(
+    mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    arms = "arms=[unified,specialised,shared,finetuned,leave_one_out]"
+    found = sweep(mura_root, cache_dir, tmp_path, arms, "logger=wandb", "budget=steps")
     assert found.returncode == 0, found.stderr
     tuned = tmp_path / "study/cnn2/finetuned-hand/seed0"
     assert "weights: backbone and head from" in (tuned / "train.log").read_text()
     compared = {record["comparison"] for record in json.loads((tmp_path / "study/comparison.json").read_text())}
-    assert {"unified-specialised", "unified-shared", "unified-finetuned", "shared-finetuned"} <= compared
+    assert {"unified-specialised", "unified-shared", "shared-finetuned", "specialised-leave_one_out"} <= compared
+    without = pd.read_csv(tmp_path / "study/cnn2/without-hand/seed0/predictions.csv")
+    by_split = without.groupby("split")["extremity"].unique()
+    assert (list(by_split["val"]), list(by_split["test"])) == (["wrist"], ["hand"])
+    transfer = pd.read_csv(tmp_path / "study/cnn2/hand/seed0/transfer.csv")
+    assert "hand" not in set(transfer["extremity"])
+
+    [about] = records(tmp_path / "study", "run")
+    assert (about["display_name"], about["run_group"], about["job_type"]) == ("study-comparison", "study", "comparison")
+    summary = overview(tmp_path / "study")["summary"]
+    assert {"cnn2/unified-specialised/hand/verdict", "cnn2/shared-finetuned/hand+wrist/difference"} <= set(summary)
+    assert summary["comparison"]["nrows"] == len(json.loads((tmp_path / "study/comparison.json").read_text()))
+    assert summary["report"]["_type"] == "html-file"
 
 
 @pytest.mark.slow

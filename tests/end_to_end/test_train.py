@@ -16,8 +16,11 @@ import torchvision
 import yaml
 from command import REPOSITORY, Command
 
+from mura.data.cache import open_cache
+from mura.data.sizes import cache_size_for
 from mura.extremities import EXTREMITIES
 from mura.metrics import summarise
+from mura.models.classifier import AbnormalityClassifier
 from mura.runs import PREDICTION_COLUMNS
 
 CONTRACT = ["config.yaml", "metrics.json", "predictions.csv", "history.csv", "curves.png", "train.log", ".hydra"]
@@ -70,6 +73,39 @@ def test_a_checkpoint_says_what_made_it_and_loads_without_running_code(train: Co
     assert hyper["provenance"]["threshold"] == 0.5
     assert (metrics["data"], metrics["arm"]) == ("finger+wrist", "union")
     assert set(metrics["test"]["image"]) == {"all", "finger", "wrist"}
+
+
+def test_a_run_can_predict_the_other_extremities_too_without_answering_for_them(train: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train("data=wrist", "data.transfer=true", f"hydra.run.dir={run}", "trainer.max_epochs=1")
+    own, transfer = pd.read_csv(run / "predictions.csv"), pd.read_csv(run / "transfer.csv")
+    assert set(own["extremity"]) == {"wrist"}
+    assert list(transfer.columns) == PREDICTION_COLUMNS
+    assert set(transfer["split"]) == {"test"}
+    assert set(transfer["extremity"]) == set(EXTREMITIES) - {"wrist"}
+    assert set(json.loads((run / "metrics.json").read_text())["test"]["image"]) == {"all", "wrist"}
+
+
+def test_an_ensemble_averages_the_probabilities_of_the_best_checkpoints(
+    train: Command, tmp_path: Path, mura_root: Path, cache_dir: Path
+) -> None:
+    run = tmp_path / "run"
+    train("data=wrist", f"hydra.run.dir={run}", "trainer.max_epochs=4", "ensemble=2", "early_stopping.patience=null")
+    losses = pd.read_csv(run / "history.csv")["val_loss"]
+    best = sorted(int(epoch) for epoch in losses.nsmallest(2).index)
+    assert json.loads((run / "metrics.json").read_text())["averaged_epochs"] == best
+    found = pd.read_csv(run / "predictions.csv")
+    cache = open_cache(mura_root, cache_size_for(32), cache_dir)
+    rows = cache.table.reset_index().set_index("path").loc[found["path"], "index"].to_numpy()
+    images = torch.from_numpy(np.asarray(cache.images[rows]))[:, None]
+    members = []
+    for epoch in best:
+        file = run / "checkpoints" / f"top-{epoch:03d}.ckpt"
+        model = AbnormalityClassifier.load_from_checkpoint(file, weights_only=True, map_location="cpu").eval()
+        with torch.no_grad():
+            members.append(model(images).sigmoid().numpy())
+    assert not np.allclose(members[0], members[1], atol=1e-4)
+    assert found["probability"].to_numpy() == pytest.approx(np.mean(members, axis=0), abs=1e-5)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Command, tmp_path: Path) -> None:

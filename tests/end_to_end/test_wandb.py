@@ -8,25 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, Command
+from command import REPOSITORY, Command
+from offline import overview, records
 
 from mura.extremities import FOLDER_OF
-
-
-def inspect(run: Path, *options: str) -> str:
-    [file] = run.glob("wandb/offline-run-*/run-*.wandb")
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", *options, "--json", str(file)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def overview(run: Path) -> dict[str, Any]:
-    """Config, summary and so on, as W&B shows a run."""
-    return json.loads(inspect(run, "--summary"))
-
-
-def records(run: Path, kind: str) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in inspect(run).splitlines()]
-    return [line[kind] for line in lines if line["type"] == kind]
 
 
 def epochs(run: Path) -> list[dict[str, Any]]:

@@ -63,6 +63,23 @@ def test_the_shared_arm_has_a_head_for_each_extremity() -> None:
     assert "model.separate_heads=true" in shared.overrides(Path("study"))
 
 
+def test_leave_one_out_trains_on_all_but_the_extremity_that_it_is_tested_on() -> None:
+    grid = cells(["cnn4"], ["wrist", "hand", "elbow"], ["leave_one_out"], [0])
+    [without] = [cell for cell in grid if cell.data == "without-wrist"]
+    settings = without.overrides(Path("study"))
+    assert "data.extremities=[hand,elbow]" in settings
+    assert "data.test_extremities=[wrist]" in settings
+
+
+def test_with_a_budget_in_steps_every_epoch_is_as_long_as_the_unified_ones() -> None:
+    grid = cells(["cnn4"], ["wrist", "hand"], ["unified", "specialised", "finetuned", "leave_one_out"], [0], "steps")
+    for cell in grid:
+        equal = "data.steps_like=[wrist,hand]" in cell.overrides(Path("study"))
+        assert equal == (cell.arm != "unified"), cell
+    plain = cells(["cnn4"], ["wrist", "hand"], ["specialised"], [0])
+    assert not any("steps_like" in setting for cell in plain for setting in cell.overrides(Path("study")))
+
+
 def test_a_run_is_missing_half_done_or_finished(tmp_path: Path) -> None:
     assert state_of(RunFolder(tmp_path / "none"), SETTINGS, "abc") == MISSING
     assert state_of(write_run(tmp_path / "half", finished=False), SETTINGS, "abc") == HALF_DONE

@@ -1,0 +1,132 @@
+"""The study in W&B: its comparison as a run of its own, and, asked for, a saved view of the project's dashboard."""
+
+import logging
+from typing import Any
+
+import pandas as pd
+
+from mura.errors import MuraError
+from mura.study import figures
+from mura.study.compare import Comparison
+from mura.study.references import ROWS
+from mura.study.report import TEMPLATES
+from mura.study.summary import PRIMARY, Study
+from mura.tracking import choose_mode, never_fatal, open_run
+
+JOB_TYPE = "comparison"
+SHOWN = ("test/image/{row}/accuracy", "test/study/{row}/accuracy", "test/study/{row}/kappa", "test/study/{row}/auroc")
+CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_kappa", "val_auroc")
+
+log = logging.getLogger(__name__)
+
+
+def publish(study: Study, project: str, group: str) -> None:
+    """Logs results, comparisons, forest plots and the whole report as the run `<group>-comparison` of the group.
+
+    W&B's failure costs nothing: everything stands in the study's folder.
+    """
+    run = open_run(
+        study.out, name=f"{group}-{JOB_TYPE}", project=project, group=group, job_type=JOB_TYPE,
+        tags=[JOB_TYPE, *study.models],
+    )  # fmt: skip
+    if run is None:
+        return
+    with never_fatal("logging the comparison"):
+        for key, value in summary_of(study).items():
+            run.summary[key] = value
+        run.log(content_of(study))
+    with never_fatal("finishing"):
+        run.finish()
+
+
+def summary_of(study: Study) -> dict[str, Any]:
+    """`<model>/<comparison>/<extremity>/<what>` for the verdict's level and metric."""
+    found: dict[str, Any] = {}
+    for record in study.comparisons:
+        if (record.level, record.metric) == PRIMARY:
+            key = f"{record.model}/{record.comparison}/{record.extremity}"
+            found |= {
+                f"{key}/{what}": getattr(record, what) for what in ("verdict", "difference", "low", "high", "p_holm")
+            }
+    return found
+
+
+def content_of(study: Study) -> dict[str, Any]:
+    """Tables, forest plots and the report itself, as W&B's media."""
+    import wandb
+
+    content: dict[str, Any] = {
+        "results": wandb.Table(dataframe=study.results.astype({"value": float})),
+        "comparison": wandb.Table(dataframe=pd.DataFrame([record.to_dict() for record in study.comparisons])),
+        "report": wandb.Html((study.out / "index.html").read_text(encoding="utf-8"), inject=False),
+    }
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    for pair in study.pairs:
+        records: list[Comparison] = [study.record(pair, group, *PRIMARY) for group in study.groups(pair)]
+        plot = figures.forest(records, pair.a, pair.b)
+        content[f"forest/{pair.model}/{pair.name}"] = wandb.Html(f"<style>{style}</style>{plot}")
+    return content
+
+
+def save_workspace(project: str, group: str) -> str:
+    """Saves a view of the project for this group: Kumar et al.'s table as columns, the curves, test metrics as bars.
+
+    Returns its address. Raises MuraError without the extra `workspace`, or without a login.
+    """
+    require_workspaces()
+    mode = choose_mode()
+    if mode.value != "online":
+        raise MuraError(f"wandb.workspace=true: a workspace is kept by the W&B server, and W&B is {mode.value} "
+                        f"({mode.reason}); log in with `wandb login`, or leave wandb.workspace out.")  # fmt: skip
+    import wandb
+
+    entity = str(wandb.Api().default_entity)
+    try:
+        return str(workspace(entity, project, group).save().url)
+    except Exception as error:  # the library hands on whatever the server says
+        raise MuraError(f"wandb.workspace=true: W&B did not take the view: {str(error).splitlines()[0]}.") from None
+
+
+def require_workspaces() -> None:
+    """Raises MuraError unless the optional library is there."""
+    try:
+        import wandb_workspaces  # noqa: F401
+    except ImportError:
+        raise MuraError(
+            "wandb.workspace=true needs the optional library wandb-workspaces: pip install 'mura[workspace]'."
+        ) from None
+
+
+def workspace(entity: str, project: str, group: str) -> Any:
+    """The saved view, not yet saved: runs of `group` by arm, the test results as pinned columns."""
+    import wandb_workspaces.reports.v2 as panels
+    import wandb_workspaces.workspaces as ws
+
+    def bars(level: str, metric: str) -> Any:
+        keys: list[Any] = [f"test/{level}/{row if row != ROWS[-1] else 'all'}/{metric}" for row in ROWS]
+        return panels.BarPlot(title=f"test, {level} {metric}", metrics=keys, orientation="v")
+
+    columns = [f"summary:{key.format(row=row)}" for key in SHOWN for row in ("all", *ROWS[:-1])]
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=f"{group}: one model or seven",
+        sections=[
+            ws.Section(
+                name="Test, by extremity",
+                panels=[bars("image", "accuracy"), bars("study", "accuracy"), bars("study", "kappa")],
+                is_open=True,
+            ),
+            ws.Section(
+                name="Curves",
+                panels=[panels.LinePlot(title=key, x="epoch", y=[key]) for key in CURVES],
+                is_open=True,
+            ),
+        ],
+        runset_settings=ws.RunsetSettings(
+            filters=[ws.Metric("Group") == group],
+            groupby=[ws.Config("arm"), ws.Config("model.name")],
+            pinned_columns=["run:displayName", *columns],
+        ),
+        auto_generate_panels=False,
+    )
