@@ -43,8 +43,9 @@ OWN = ("models", "seeds", "extremities", "arms", "budget", "wandb", "name", "stu
 
 def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
     """Runs what is missing, then compares; the exit code is 1 when a run failed."""
-    folder = Path(study.studies_dir).resolve() / study.name
-    grid = {cell: RunFolder(folder / cell.name) for cell in planned(study)}
+    planned_cells = planned(study)
+    folder = Path(str(study.studies_dir)).resolve() / str(study.name)
+    grid = {cell: RunFolder(folder / cell.name) for cell in planned_cells}
     configs = {cell: run_config(cell, settings, folder) for cell in grid}
     fingerprint = data_fingerprint(next(iter(configs.values())))
     states = {cell: state_of(run, configs[cell], fingerprint) for cell, run in grid.items()}
@@ -107,6 +108,9 @@ def log_comparison(report: Any, project: str, study: DictConfig) -> None:
 
 def planned(study: DictConfig) -> list[Cell]:
     """The study's runs. Raises ConfigError for a key that can't be used."""
+    for key in ("name", "studies_dir"):
+        if study[key] in (None, ""):
+            raise ConfigError(f"{key}={study[key]}: must be the name of a folder, such as {key}=mine.")
     lists = {key: study[key] for key in ("models", "extremities", "arms", "seeds")}
     plain = {key: list(value) if OmegaConf.is_list(value) else [value] for key, value in lists.items()}
     for key, values in plain.items():

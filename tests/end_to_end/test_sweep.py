@@ -75,6 +75,7 @@ def test_a_failing_run_is_named_with_its_error_and_the_others_go_on(
         (["data.batch_size=0"], "data.batch_size=0: must be"),
         (["trainer.epochs=3"], "there is no such setting; did you mean trainer.max_epochs"),
         (["seeds=[0,0]"], "each only once"),
+        (["name=null"], "name=None: must be the name of a folder"),
         (["budget=hours"], "budget=hours: must be one of epochs, steps"),
         (["arms=[leave_one_out]", "extremities=[wrist]"], "needs two extremities"),
         (["wandb.workspace=true"], "take logger=wandb"),
