@@ -74,10 +74,6 @@ def save_workspace(project: str, group: str) -> str:
     Returns its address. Raises MuraError without the extra `workspace`, or without a login.
     """
     require_workspaces()
-    mode = choose_mode()
-    if mode.value != "online":
-        raise MuraError(f"wandb.workspace=true: a workspace is kept by the W&B server, and W&B is {mode.value} "
-                        f"({mode.reason}); log in with `wandb login`, or leave wandb.workspace out.")  # fmt: skip
     import wandb
 
     entity = str(wandb.Api().default_entity)
@@ -88,13 +84,19 @@ def save_workspace(project: str, group: str) -> str:
 
 
 def require_workspaces() -> None:
-    """Raises MuraError unless the optional library is there."""
+    """Raises MuraError unless the optional library and a login are there; to be asked before hours of training."""
     try:
         import wandb_workspaces  # noqa: F401
     except ImportError:
         raise MuraError(
             "wandb.workspace=true needs the optional library wandb-workspaces: pip install 'mura[workspace]'."
         ) from None
+    mode = choose_mode()
+    if mode.value != "online":
+        raise MuraError(
+            f"wandb.workspace=true: a view is kept by the W&B server, and W&B is {mode.value} ({mode.reason}); "
+            "log in with `wandb login`, or leave wandb.workspace out."
+        )
 
 
 def workspace(entity: str, project: str, group: str) -> Any:
@@ -124,7 +126,7 @@ def workspace(entity: str, project: str, group: str) -> Any:
             ),
         ],
         runset_settings=ws.RunsetSettings(
-            filters=[ws.Metric("Group") == group],
+            filters=[ws.Metric("Group") == group, ws.Metric("JobType") == "train"],
             groupby=[ws.Config("arm"), ws.Config("model.name")],
             pinned_columns=["run:displayName", *columns],
         ),

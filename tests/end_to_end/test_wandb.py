@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from command import REPOSITORY, Command
 from offline import overview, records
 
 from mura.extremities import FOLDER_OF
+
+DOCUMENT = (REPOSITORY / "docs" / "wandb.md").read_text()
 
 
 def epochs(run: Path) -> list[dict[str, Any]]:
@@ -55,6 +58,17 @@ def test_an_offline_run_holds_config_history_summary_and_pictures(train: Command
     assert summary["predictions"]["nrows"] == len((run / "predictions.csv").read_text().splitlines()) - 1
     assert summary["curves"]["_type"] == "image-file"
     assert summary["roc_table"]["_type"] == "table-file"
+
+    def logged(name: str, where: dict[str, Any]) -> bool:
+        return name in where or ("." in name and logged(name.partition(".")[2], where.get(name.partition(".")[0], {})))
+
+    promised = {line.split("|")[1].strip(): line for line in DOCUMENT.splitlines() if line.startswith("| ")}
+    history = epochs(run)[0] | {"epoch": 0}
+    for where, names in (("config", found["config"]), ("history, by `epoch`", history), ("media", summary)):
+        for name in re.findall(r"`([^`<]+)`", promised[where]):
+            assert logged(name, names), (where, name)
+    for name in re.findall(r"`((?:test|speed)/[^`<]+)`", DOCUMENT):
+        assert name in summary, name
 
 
 @pytest.mark.parametrize(
