@@ -5,7 +5,7 @@ Every folder with metrics.json is a finished run; one with only config.yaml is u
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations, product
@@ -22,7 +22,7 @@ from mura.metrics import VIEW_KEY, check_predictions, view_name
 from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
 from mura.study.compare import ALL
 
-ARM_ORDER = ("unified", "specialised", "shared", "finetuned")
+ARM_ORDER = ("unified", "specialised", "shared", "finetuned", "leave_one_out")
 ROUTED = "routed"
 """The data of a row that several runs of one arm answer together, each for its own extremity."""
 
@@ -36,10 +36,11 @@ RECIPE = (
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its metrics.json, and its predictions of the test views."""
+    """A finished run: its metrics.json, and its predictions of the validation views and of the test views."""
 
     folder: RunFolder
     metrics: dict[str, Any]
+    validation: pd.DataFrame
     test: pd.DataFrame
 
     @property
@@ -73,6 +74,11 @@ class Run:
         return read_config(self.folder)
 
     @cached_property
+    def transfer(self) -> pd.DataFrame | None:
+        """Predictions of the other extremities' test views; None when the run was not asked for them."""
+        return read_predictions(self.folder.transfer, "test") if self.folder.transfer.is_file() else None
+
+    @cached_property
     def history(self) -> pd.DataFrame | None:
         """None when the run left no curves."""
         try:
@@ -92,13 +98,17 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class ArmTable:
-    """The test predictions of one arm with one seed, each extremity from the run that was trained for it."""
+    """The test predictions of one arm with one seed, each extremity from the run that was trained for it.
+
+    `validation` are the runs' validation predictions, put together likewise.
+    """
 
     model: str
     arm: str
     seed: int
     runs: tuple[Run, ...]
     table: pd.DataFrame
+    validation: pd.DataFrame
 
     @cached_property
     def extremities(self) -> tuple[str, ...]:
@@ -134,6 +144,11 @@ class Pair:
 
     def tables(self) -> dict[str, list[pd.DataFrame]]:
         return {arm: [table.of(self.extremities) for table in tables] for arm, tables in self.arms.items()}
+
+
+def arm_number(arm: str) -> int:
+    """The number of an arm's colour and dash, the same in every figure."""
+    return arm_rank(arm)[0]
 
 
 def present(table: pd.DataFrame) -> tuple[str, ...]:
@@ -199,28 +214,32 @@ def read_run(folder: RunFolder) -> Run:
     lacking = [key for key in NEEDED if key not in metrics]
     if lacking:
         raise MuraError(f"{folder.metrics} lacks {', '.join(lacking)}; run it again.")
-    return Run(folder, metrics, _test_views(folder, metrics["test"]["image"][ALL]["n"]))
+    validation, test = (read_predictions(folder.predictions, split) for split in ("val", "test"))
+    expected = metrics["test"]["image"][ALL]["n"]
+    if len(test) != expected:
+        raise MuraError(
+            f"{folder.predictions} has {len(test)} test views, but the run's metrics.json counted {expected}."
+        )
+    return Run(folder, metrics, validation, test)
 
 
-def _test_views(folder: RunFolder, expected: int) -> pd.DataFrame:
-    """The test rows of predictions.csv; as many as metrics.json counted, each once, each with a probability."""
-    source = str(folder.predictions)
+def read_predictions(file: Path, split: str) -> pd.DataFrame:
+    """The rows of one split in a predictions file; MuraError unless each view is there once, with a probability."""
+    source = str(file)
     try:
-        table = pd.read_csv(folder.predictions, dtype={"patient": str, "study": str})
+        table = pd.read_csv(file, dtype={"patient": str, "study": str})
     except (OSError, ValueError) as error:
         raise MuraError(f"{source} can't be read: {error}.") from None
     lacking = [name for name in PREDICTION_COLUMNS if name not in table.columns]
     if lacking:
         raise MuraError(f"{source} lacks the column {', '.join(lacking)}.")
-    test = table[table["split"] == "test"].reset_index(drop=True)
-    test["probability"] = pd.to_numeric(test["probability"], errors="coerce")
-    check_predictions(test, source)
-    doubled = test[test.duplicated(VIEW_KEY)]
+    views = table[table["split"] == split].reset_index(drop=True)
+    views["probability"] = pd.to_numeric(views["probability"], errors="coerce")
+    check_predictions(views, source)
+    doubled = views[views.duplicated(VIEW_KEY)]
     if len(doubled):
         raise MuraError(f"View {view_name(doubled.iloc[0])} is doubled in {source} ({len(doubled)} such views).")
-    if len(test) != expected:
-        raise MuraError(f"{source} has {len(test)} test views, but the run's metrics.json counted {expected}.")
-    return test
+    return views
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
@@ -269,9 +288,15 @@ def arm_tables(runs: Sequence[Run]) -> list[ArmTable]:
     for run in runs:
         groups.setdefault((run.model, run.arm, run.seed), []).append(run)
     return [
-        ArmTable(*key, tuple(group), pd.concat([run.test for run in group], ignore_index=True))
+        ArmTable(*key, tuple(group), _together(run.test for run in group), _together(run.validation for run in group))
         for key, group in groups.items()
     ]
+
+
+def _together(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """One below the other; an empty one would turn the others' columns into objects."""
+    found = [table for table in tables if len(table)]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=PREDICTION_COLUMNS)
 
 
 def pairs(tables: Sequence[ArmTable]) -> tuple[list[Pair], list[str]]:

@@ -28,6 +28,7 @@ DEFINED = 0.95
 """The share of resamples in which a metric must be defined for its interval to mean anything."""
 
 ALL = "all"
+LEVELS = ("image", "study")
 THESE_MODELS = "these trained models"
 THE_APPROACHES = "the two approaches"
 NO_DIFFERENCE = "no difference shown"
@@ -146,13 +147,15 @@ class Paired:
         return Cases(patient, self.rows["label"].to_numpy(dtype=bool)[chosen], self.probability[:, chosen])
 
 
-def compare(arms: Arms, model: str, resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
+def compare(
+    arms: Arms, model: str, resamples: int = RESAMPLES, seed: int = 0, levels: Sequence[str] = LEVELS
+) -> list[Comparison]:
     """Every pair of arms, in the order given, at both levels, in all METRICS, for `all` and each extremity.
 
     The same arms and `seed` give the same records. MuraError when the tables can't be paired (`pair_arms`).
     """
     records = []
-    for paired in pair_arms(arms):
+    for paired in (paired for paired in pair_arms(arms) if paired.level in levels):
         cases = {group: paired.cases(group) for group in paired.groups}
         draws = {group: bootstrap(cases[group], resamples, _generator(seed, group, 0)) for group in cases}
         for a, b in combinations(paired.runs, 2):

@@ -14,8 +14,10 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from mura.metrics import CALIBRATION_BINS
+from mura.study.collect import arm_number
 from mura.study.compare import Comparison
 from mura.study.summary import difference_words
+from mura.study.transfer import Matrix
 
 Floats = NDArray[np.float64]
 
@@ -108,7 +110,8 @@ def forest(records: Sequence[Comparison], a: str, b: str) -> Markup:
         parts.append(text(304, y + 4, difference_words(record), "value"))
         if record.difference is None:
             continue
-        side = "arm0" if record.verdict == f"{a} better" else "arm1" if record.verdict == f"{b} better" else "neither"
+        better = next((arm for arm in (a, b) if record.verdict == f"{arm} better"), None)
+        side = "neither" if better is None else f"arm{arm_number(better)}"
         x = panel.at(factor * record.difference, 0)[0]
         if record.low is not None and record.high is not None:
             low, high = (panel.at(factor * end, 0)[0] for end in (record.low, record.high))
@@ -126,11 +129,12 @@ def roc(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, areas: Mapping
     panel = Panel(30, 26, 140, 140, (0, 1), (0, 1))
     parts = [text(30, 12, title, "heading"), panel.axes((0, 0.5, 1), (0, 0.5, 1))]
     parts.append(panel.line((0, 1), (0, 1), "diagonal"))
-    for number, (arm, group) in enumerate(tables.items()):
+    for place, (arm, group) in enumerate(tables.items(), start=1 - len(tables)):
+        number = arm_number(arm)
         for table in group:
             if table["label"].nunique() == 2:
                 parts.append(panel.line(*roc_points(table), f"curve arm{number}"))
-        parts.append(text(166, 146 + 14 * number, areas[arm], f"value end ink{number}"))
+        parts.append(text(166, 160 + 14 * place, areas[arm], f"value end ink{number}"))
     said = "; ".join(f"{arm} AUROC {areas[arm]}" for arm in tables)
     label = f"ROC curve of {title}, by image: sensitivity over false alarm rate. {said}."
     return svg(180, 190, label, parts)
@@ -154,7 +158,8 @@ def calibration(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, errors
         panel.axes(marks, marks, "probability of abnormal"),
         panel.line((0, 1), (0, 1), "diagonal"),
     ]
-    for number, (arm, group) in enumerate(tables.items()):
+    for place, (arm, group) in enumerate(tables.items(), start=1 - len(tables)):
+        number = arm_number(arm)
         for table in group:
             bins = calibration_bins(table)
             parts.append(panel.line(bins["probability"], bins["label"], f"curve thin arm{number}"))
@@ -163,10 +168,55 @@ def calibration(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, errors
                 x, y = panel.at(p, share)
                 radius = 1.5 + 4 * math.sqrt(size / largest)
                 parts.append(f'<circle class="dot faint arm{number}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>')
-        parts.append(text(254, 230 + 15 * number, f"{arm} {errors[arm]}", f"value end ink{number}"))
+        parts.append(text(254, 245 + 15 * place, f"{arm} {errors[arm]}", f"value end ink{number}"))
     said = "; ".join(f"{arm} calibration error {errors[arm]}" for arm in tables)
     label = f"Calibration, {title}: share of abnormal images over their predicted probability. {said}."
     return svg(270, 290, label, parts)
+
+
+HEAT = ((247, 240, 222), (126, 178, 193), (22, 62, 106))
+"""The colours of a heat map at 0.5 and below, in the middle, and at 1."""
+
+
+def heat_map(matrix: Matrix) -> Markup:
+    """A row a model, a column an extremity that it was tested on; a model's own extremity is framed."""
+    side, height, left, top = 62, 30, 92, 42
+    width = left + side * len(matrix.columns) + 4
+    parts = [text(left + side * len(matrix.columns) / 2, 12, "tested on", "tick middle")]
+    parts += [text(left - 8, top - 10, "trained on", "tick end")]
+    parts += [text(left + side * (x + 0.5), top - 10, name, "middle") for x, name in enumerate(matrix.columns)]
+    for y, row in enumerate(matrix.rows):
+        above = top + height * y
+        parts.append(text(left - 8, above + 19, row, "end"))
+        for x, column in enumerate(matrix.columns):
+            value = matrix.values[row][column]
+            if value is None:
+                parts.append(text(left + side * (x + 0.5), above + 19, "–", "middle"))
+                continue
+            ground, ink = heat_colours(value)
+            own = "own" if row == column else "cell"
+            place = f'x="{left + side * x + 1.5}" y="{above + 1.5}" width="{side - 3}" height="{height - 3}"'
+            parts.append(f'<rect class="{own}" {place} fill="{ground}"/>')
+            words = f"{100 * value:.1f}" if matrix.metric == "accuracy" else f"{value:.3f}"
+            spot = f'x="{left + side * (x + 0.5)}" y="{above + 19}"'
+            parts.append(f'<text class="middle" {spot} style="fill:{ink}">{words}</text>')
+    said = "; ".join(
+        f"{row}: {', '.join(f'{c} {v:.3f}' for c, v in matrix.values[row].items() if v is not None)}"
+        for row in matrix.rows
+    )
+    name = "accuracy in percent" if matrix.metric == "accuracy" else "AUROC"
+    label = f"Transfer of {matrix.model}, {matrix.level} {name}, trained on and tested on. {said}."
+    return svg(width, top + height * len(matrix.rows) + 4, label, parts)
+
+
+def heat_colours(value: float) -> tuple[str, str]:
+    """The ground for a value between chance (0.5) and 1, and the ink that reads well on it."""
+    share = min(1.0, max(0.0, 2 * value - 1)) * 2
+    low, high = HEAT[:2] if share <= 1 else HEAT[1:]
+    colour = [round(a + (b - a) * (share if share <= 1 else share - 1)) for a, b in zip(low, high, strict=True)]
+    red, green, blue = colour
+    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 130
+    return f"rgb({red},{green},{blue})", "#ffffff" if dark else "#101418"
 
 
 def calibration_bins(table: pd.DataFrame) -> pd.DataFrame:

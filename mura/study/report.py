@@ -22,23 +22,27 @@ from mura.extremities import EXTREMITIES
 from mura.metrics import THRESHOLD, binary_metrics, study_table
 from mura.runs import versions, write_atomically
 from mura.study import figures
-from mura.study.collect import ArmTable, Pair, Run, scope_name
+from mura.study.collect import ArmTable, Pair, Run, arm_number, scope_name
 from mura.study.compare import RESAMPLES, Comparison
 from mura.study.references import KUMAR, KUMAR_SOURCE, NOTES, PAPER, PAPER_SOURCE, ROWS
 from mura.study.summary import (
     LEVELS,
     METRICS,
     PRIMARY,
+    RESAMPLES_AT_A_POINT,
     SYNTHETIC,
     Study,
     confidently_wrong,
     difference_words,
     in_words,
     number,
+    operating_table,
     p_value,
     percent,
     summarise_study,
+    transfer_words,
 )
+from mura.study.transfer import ALL_BUT_IT, matrix
 
 TEMPLATES = Path(__file__).parent / "templates"
 QUESTION = "One model for all seven extremities, or one for each?"
@@ -61,6 +65,10 @@ def write_report(directories: Sequence[Path], out: Path, resamples: int = RESAMP
         "results.md": results_md(study),
         "index.html": index_html(study),
     }
+    if study.fitted:
+        files["operating_points.csv"] = operating_table(study.fitted).to_csv(index=False)
+    if len(study.transfer):
+        files["transfer.csv"] = study.transfer.to_csv(index=False)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
@@ -126,6 +134,9 @@ def results_md(study: Study) -> str:
         lines += [f"## {_md(pair.model)}: {_md(pair.a)} and {_md(pair.b)}", ""]
         lines += [f"Test set, by extremity; difference = {_md(pair.a)} minus {_md(pair.b)}, study accuracy.", ""]
         lines += [*_md_table(*_md_pair(study, pair)), ""]
+        lines += _md_points(study, pair)
+    for model in study.transfer["model"].unique():
+        lines += _md_transfer(study, str(model))
     return "\n".join(lines)
 
 
@@ -163,6 +174,31 @@ def _md_pair(study: Study, pair: Pair) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def _md_points(study: Study, pair: Pair) -> list[str]:
+    """The pair at every operating point; nothing where none could be fitted."""
+    points = study.at_points[pair.model, pair.name]
+    header = ["operating point", pair.a, pair.b, "difference (95 % interval)", "verdict", "other verdicts than at 0.5"]
+    rows = [
+        [
+            at.point.words, percent(at.main.a), percent(at.main.b), difference_words(at.main), at.main.verdict,
+            "; ".join(at.differing(points[0])) or "–",
+        ]
+        for at in points
+    ]  # fmt: skip
+    said = "Study accuracy at operating points fitted on the validation part:"
+    return [said, "", *_md_table(header, rows), ""] if rows else []
+
+
+def _md_transfer(study: Study, model: str) -> list[str]:
+    """What specialised models make of the other extremities, AUROC by image."""
+    found = matrix(study.transfer, model, "image", "auroc")
+    rows = [[row, *(number(found.values[row][column]) for column in found.columns)] for row in found.rows]
+    words = transfer_words(study, model)
+    said = [_md(words), ""] if words else []
+    heading = f"## {_md(model)}: transfer, AUROC by image (rows: trained on, columns: tested on)"
+    return [heading, "", *said, *_md_table(["trained on", *found.columns], rows), ""]
+
+
 def _md(words: str) -> str:
     """Characters that Markdown or the HTML in it would read as more than text."""
     for character in "\\`*_[]<>|#":
@@ -182,7 +218,7 @@ def index_html(study: Study) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"percent": percent, "number": number, "p": p_value, "yaml": _yaml, "duration": duration}
-    environment.globals |= {"show": show, "difference_words": difference_words}
+    environment.globals |= {"show": show, "difference_words": difference_words, "arm_number": arm_number}
     return environment.get_template("index.html.j2").render(
         study=study,
         question=QUESTION,
@@ -200,6 +236,8 @@ def index_html(study: Study) -> str:
         numbers=wide_numbers(study.results),
         metrics=METRICS,
         threshold=THRESHOLD,
+        point_resamples=RESAMPLES_AT_A_POINT,
+        all_but_it=ALL_BUT_IT,
         version=versions()["mura"],
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
@@ -224,6 +262,7 @@ def pair_context(study: Study, pair: Pair) -> dict[str, Any]:
             for group in groups
         ],
         "main": study.record(pair, groups[-1], *PRIMARY),
+        "points": study.at_points[pair.model, pair.name],
         "forest": figures.forest(by_level[PRIMARY], pair.a, pair.b),
         "forests": [
             (f"{level} {NAMES[metric].removesuffix(', %')}", figures.forest(records, pair.a, pair.b))
@@ -263,6 +302,12 @@ def model_context(study: Study, model: str) -> dict[str, Any]:
         "calibration": figures.calibration(parts[whole], whole, _means(parts[whole], "ece")),
         "confusion": {name: {arm: confusion(group) for arm, group in part.items()} for name, part in parts.items()},
         "seeds": max(len(group) for group in arms.values()),
+        "transfer": [
+            (f"{level} {NAMES[metric]}", figures.heat_map(matrix(study.transfer, model, level, metric)))
+            for level, metric in (("image", "accuracy"), ("study", "accuracy"), ("image", "auroc"), ("study", "auroc"))
+            if (study.transfer["model"] == model).any()
+        ],
+        "transfer_words": transfer_words(study, model),
         "curves": [
             figures.curves(run.history, run.metrics["best_epoch"], _run_name(run))
             for run in runs

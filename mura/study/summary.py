@@ -1,6 +1,6 @@
 """What the runs of a study say together: the results table, the comparisons, and the verdict in words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -8,11 +8,12 @@ from typing import TypeVar
 import pandas as pd
 
 from mura.extremities import UNIFIED
-from mura.metrics import THRESHOLD, summarise
-from mura.study import collect
+from mura.metrics import THRESHOLD, binary_metrics, summarise
+from mura.study import collect, operating, transfer
 from mura.study.collect import ArmTable, Pair, Run, Unfinished, scope_name
 from mura.study.compare import (
     ALL,
+    LEVELS,
     NO_DIFFERENCE,
     NOT_ASSESSABLE,
     SEEDS_FOR_AN_APPROACH,
@@ -23,9 +24,14 @@ from mura.study.compare import (
     compare,
     mcnemar,
 )
+from mura.study.operating import POINTS, Fitted, Point
 
-LEVELS = ("image", "study")
 METRICS = ("accuracy", "kappa", "auroc", "sensitivity", "specificity", "f1", "brier", "ece")
+OPERATING_COLUMNS = [
+    "model", "arm", "seed", "point", "scope", "extremity", "fitted", "level", "metric", "value", "n",
+]  # fmt: skip
+RESAMPLES_AT_A_POINT = 2_000
+LEAVE_ONE_OUT = "leave_one_out"
 RESULT_COLUMNS = ["model", "arm", "data", "seed", "extremity", "level", "metric", "value", "n"]
 PRIMARY = ("study", "accuracy")
 """The level and metric of the verdict; the others stand beside it."""
@@ -34,6 +40,26 @@ SYNTHETIC = "Synthetic data: these pictures are drawn by the program. The figure
 
 
 R = TypeVar("R", Comparison, Agreement, McNemar)
+
+
+@dataclass(frozen=True)
+class AtPoint:
+    """Two arms at one operating point: the verdict's level and metric, extremity by extremity and last together, and
+    the calibration of their views (mean over the seeds)."""
+
+    point: Point
+    records: list[Comparison]
+    brier: tuple[float, float]
+    ece: tuple[float, float]
+
+    @property
+    def main(self) -> Comparison:
+        return self.records[-1]
+
+    def differing(self, fixed: "AtPoint") -> list[str]:
+        """The extremities whose verdict is another one than at the fixed point, with it."""
+        pairs = zip(self.records, fixed.records, strict=True)
+        return [f"{mine.extremity}: {mine.verdict}" for mine, other in pairs if mine.verdict != other.verdict]
 
 
 @dataclass(frozen=True)
@@ -49,6 +75,9 @@ class Study:
     comparisons: list[Comparison]
     agreements: list[Agreement]
     mcnemars: list[McNemar]
+    fitted: list[Fitted]
+    at_points: dict[tuple[str, str], list["AtPoint"]]
+    transfer: pd.DataFrame
     notes: list[str]
     synthetic: bool
 
@@ -91,11 +120,70 @@ def summarise_study(directories: Sequence[Path], out: Path, resamples: int) -> S
         agreements += [_named(r, pair) for r in agreement(arms, pair.model) if _counts(r.extremity, pair)]
         mcnemars += [_named(r, pair) for r in mcnemar(arms, pair.model) if _counts(r.extremity, pair)]
         notes += pair.notes
-    notes += [*collect.recipe_notes(runs), *_one_class(runs)]
-    return Study(
-        out, runs, unfinished, tables, pairs, results_table(tables, pairs), comparisons, agreements, mcnemars, notes,
-        synthetic=any(map(collect.is_synthetic, runs)),
+    fitted = at_operating_points(tables)
+    notes += [*collect.recipe_notes(runs), *_one_class(runs), *transfer.notes(runs), *operating.lacking(fitted)]
+    study = Study(
+        out, runs, unfinished, tables, pairs, results_table(tables, pairs), comparisons, agreements, mcnemars, fitted,
+        {}, transfer.transfer_table(runs), notes, synthetic=any(map(collect.is_synthetic, runs)),
     )  # fmt: skip
+    for pair in pairs:
+        study.at_points[pair.model, pair.name] = compare_at_points(study, pair, min(resamples, RESAMPLES_AT_A_POINT))
+    return study
+
+
+def at_operating_points(tables: Sequence[ArmTable]) -> list[Fitted]:
+    """Every arm and seed at every operating point. Leave-one-out has no validation views of its extremity: left out."""
+    return [
+        Fitted(table.model, table.arm, table.seed, point, *operating.fit(table.validation, table.table, point))
+        for table in tables
+        if table.arm != LEAVE_ONE_OUT and len(table.validation)
+        for point in POINTS
+    ]
+
+
+def compare_at_points(study: Study, pair: Pair, resamples: int) -> list[AtPoint]:
+    """The pair at every operating point, the fixed one first; empty when an arm has none."""
+    at = {(f.model, f.arm, f.seed, f.point): f.test for f in study.fitted}
+    found = []
+    for point in POINTS:
+        keys = {arm: [(pair.model, arm, table.seed, point) for table in tables] for arm, tables in pair.arms.items()}
+        if not all(key in at for group in keys.values() for key in group):
+            return []
+        arms = {arm: [_part(at[key], pair.extremities) for key in group] for arm, group in keys.items()}
+        if point.kind == operating.FIXED:
+            records = [study.record(pair, group, *PRIMARY) for group in study.groups(pair)]
+        else:
+            compared = compare(arms, pair.model, resamples, levels=PRIMARY[:1])
+            named = {r.extremity: r for r in (_named(r, pair) for r in compared) if r.metric == PRIMARY[1]}
+            records = [named[group] for group in study.groups(pair)]
+        found.append(AtPoint(point, records, *(_mean_of(arms, metric) for metric in ("brier", "ece"))))
+    return found
+
+
+def _part(views: pd.DataFrame, extremities: Sequence[str]) -> pd.DataFrame:
+    return views[views["extremity"].isin(extremities)]
+
+
+def _mean_of(arms: Mapping[str, Sequence[pd.DataFrame]], metric: str) -> tuple[float, float]:
+    """Of the views, for both arms, mean over the seeds."""
+    a, b = (
+        [binary_metrics(views["label"], views["probability"])[metric] or 0.0 for views in group]
+        for group in arms.values()
+    )
+    return sum(a) / len(a), sum(b) / len(b)
+
+
+def operating_table(fitted: Sequence[Fitted]) -> pd.DataFrame:
+    """OPERATING_COLUMNS: every arm and seed at every operating point, by extremity and together."""
+    rows = []
+    for one in fitted:
+        together = set(one.values.values())
+        for level, groups in summarise(one.test).items():
+            for name, values in groups.items():
+                value = one.values.get(name, together.copy().pop() if len(together) == 1 else None)
+                who = (one.model, one.arm, one.seed, one.point.kind, one.point.scope, name, value, level)
+                rows += [(*who, metric, values[metric], values["n"]) for metric in METRICS]
+    return pd.DataFrame(rows, columns=OPERATING_COLUMNS)
 
 
 def _counts(extremity: str, pair: Pair) -> bool:
@@ -159,7 +247,29 @@ def in_words(study: Study, pair: Pair) -> list[str]:
         sentences.append(f"{pair.extremities[0].capitalize()}: {_sentence(records[pair.extremities[0]], pair)}")
     else:
         sentences.append(f"Extremity by extremity: {'; '.join(parts)}.")
-    return [*sentences, scope_words(pair)]
+    return [*sentences, *_threshold_words(study, pair), scope_words(pair)]
+
+
+def _threshold_words(study: Study, pair: Pair) -> Iterator[str]:
+    """Whether the verdict hangs on the threshold of 0.5."""
+    points = study.at_points[pair.model, pair.name]
+    others = [at for at in points if at.main.verdict != points[0].main.verdict]
+    if points and not others:
+        yield "At thresholds and temperatures fitted on the validation part the verdict is the same."
+    for at in others:
+        yield f"With another operating point ({at.point.words}) the verdict is: {_sentence(at.main, pair)}"
+
+
+def transfer_words(study: Study, model: str) -> str | None:
+    """What is lost on the way from a model's own extremity to the others."""
+    found = transfer.drop(transfer.matrix(study.transfer, model, "image", "auroc"))
+    if found is None:
+        return None
+    own, others = found
+    return (
+        f"Specialised models, AUROC by image: {own:.3f} on their own extremity, {others:.3f} on the others on average "
+        "(0.5 is chance)."
+    )
 
 
 def _sentence(record: Comparison, pair: Pair) -> str:

@@ -47,6 +47,7 @@ def write_run(
     patients: int = 24,
     change: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
     root: Path | None = None,
+    transfer: bool = False,
     **metrics: object,
 ) -> Path:
     """A finished run folder; `change` spoils predictions.csv after the metrics were taken."""
@@ -56,6 +57,7 @@ def write_run(
     views = pd.concat([views_of(name, patients) for name in names], ignore_index=True)
     rng = np.random.default_rng([seed, zlib.crc32(f"{model}{arm}{names}".encode())])
     table = predict(views, SKILL.get(arm, 0.8), rng)
+    validation = predict(views.assign(split="val"), SKILL.get(arm, 0.8), rng)
     about = {
         "schema": 1, "name": f"{model}-{data_name(names)}-seed{seed}", "model": model, "data": data_name(names),
         "extremities": names, "arm": arm, "seed": seed, "fold": 0, "best_epoch": 2, "epochs": 5, "steps": 50,
@@ -72,7 +74,11 @@ def write_run(
     history["val_kappa"], history["val_auroc"] = 0.5, 0.8
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     history.to_csv(folder / "history.csv", index=False)
-    (change(table) if change else table).to_csv(folder / "predictions.csv", index=False)
+    spoilt = change(table) if change else table
+    pd.concat([validation[spoilt.columns], spoilt]).to_csv(folder / "predictions.csv", index=False)
+    if transfer:
+        others = pd.concat([views_of(name, patients) for name in EXTREMITIES if name not in names], ignore_index=True)
+        predict(others, 0.2, rng).to_csv(folder / "transfer.csv", index=False)
     (folder / "metrics.json").write_text(json.dumps(about | metrics))
     return folder
 

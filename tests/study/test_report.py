@@ -21,7 +21,7 @@ from mura.study.references import KUMAR, PAPER, ROWS
 from mura.study.report import console_table, kumar_table, write_report
 from mura.study.summary import RESULT_COLUMNS, difference_words, in_words, signed
 
-FILES = ["comparison.json", "index.html", "results.csv", "results.md"]
+FILES = ["comparison.json", "index.html", "operating_points.csv", "results.csv", "results.md"]
 CHROMIUM = Path("/usr/bin/chromium")
 
 

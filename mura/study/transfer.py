@@ -1,0 +1,92 @@
+"""Transfer: what does a model of one extremity make of the others? Runs in, a table and matrices out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mura.extremities import EXTREMITIES, UNIFIED
+from mura.metrics import summarise
+from mura.study.collect import Run
+
+COLUMNS = ["model", "trained_on", "tested_on", "seed", "level", "metric", "value", "n"]
+METRICS = ("accuracy", "kappa", "auroc")
+ALL_BUT_IT = "all but it"
+"""The row of leave-one-out: each extremity as a model sees it that was trained on the others."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Means over the seeds: `values[trained on][tested on]`, None where there are none."""
+
+    model: str
+    level: str
+    metric: str
+    rows: list[str]
+    columns: list[str]
+    values: dict[str, dict[str, float | None]]
+
+
+def transfer_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """COLUMNS: each specialised run that predicted the other extremities too, and beside them the unified and the
+    leave-one-out runs of their models. Empty when there is no such run."""
+    models = {run.model for run in runs if run.transfer is not None}
+    rows: list[tuple[object, ...]] = []
+    for run in runs:
+        if run.model not in models:
+            continue
+        if run.arm == "specialised" and run.transfer is not None:
+            views = pd.concat([run.test, run.transfer], ignore_index=True)
+            rows += _rows(run, run.extremities[0], views)
+        elif run.arm == UNIFIED:
+            rows += _rows(run, UNIFIED, run.test)
+        elif run.arm == "leave_one_out":
+            rows += _rows(run, ALL_BUT_IT, run.test)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _rows(run: Run, trained_on: str, views: pd.DataFrame) -> list[tuple[object, ...]]:
+    return [
+        (run.model, trained_on, tested_on, run.seed, level, metric, values[metric], values["n"])
+        for level, groups in summarise(views).items()
+        for tested_on, values in groups.items()
+        if tested_on != "all"
+        for metric in METRICS
+    ]
+
+
+def notes(runs: Sequence[Run]) -> list[str]:
+    """A sentence for each model of which some specialised runs lack transfer.csv, and others don't."""
+    found = []
+    for model in dict.fromkeys(run.model for run in runs):
+        specialised = [run for run in runs if (run.model, run.arm) == (model, "specialised")]
+        absent = [run for run in specialised if run.transfer is None]
+        if absent and len(absent) < len(specialised):
+            names = ", ".join(f"{run.data} seed {run.seed}" for run in absent)
+            found.append(
+                f"{model}: {names} left no transfer.csv (data.transfer=true), so the transfer matrix lacks it."
+            )
+    return found
+
+
+def matrix(table: pd.DataFrame, model: str, level: str, metric: str) -> Matrix:
+    """The means over the seeds of one model, at one level in one metric; specialised rows first."""
+    part = table[(table["model"] == model) & (table["level"] == level) & (table["metric"] == metric)]
+    known = [*EXTREMITIES, ALL_BUT_IT, UNIFIED]
+    rows = [name for name in known if (part["trained_on"] == name).any()]
+    columns = [name for name in EXTREMITIES if (part["tested_on"] == name).any()]
+
+    def mean(trained_on: str, tested_on: str) -> float | None:
+        values = part[(part["trained_on"] == trained_on) & (part["tested_on"] == tested_on)]["value"].astype(float)
+        return float(values.mean()) if len(values) and values.notna().all() else None
+
+    return Matrix(model, level, metric, rows, columns, {row: {c: mean(row, c) for c in columns} for row in rows})
+
+
+def drop(found: Matrix) -> tuple[float, float] | None:
+    """Mean of the specialised models on their own extremity, and on the others; None without both."""
+    cells = [(row, column, value) for row in found.rows for column, value in found.values[row].items()]
+    known = [(row == column, value) for row, column, value in cells if row in EXTREMITIES and value is not None]
+    own = [value for same, value in known if same]
+    others = [value for same, value in known if not same]
+    return (sum(own) / len(own), sum(others) / len(others)) if own and others else None

@@ -1,0 +1,130 @@
+"""Operating points: what was shifted or scaled is found back, and the test labels have no say in it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+
+from mura.extremities import EXTREMITIES
+from mura.study.collect import arm_tables, collect
+from mura.study.operating import EACH, POINTS, SHARED, Fitted, Point, changed, fit, fit_temperature, fit_threshold
+from mura.study.operating import lacking as notes_on
+from mura.study.report import write_report
+
+Views = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture
+def views() -> Views:
+    """Views of one-view studies whose labels are drawn with the probability that the logits say."""
+
+    def make(n: int, extremity: str = "wrist", shift: float = 0.0, scale: float = 1.0, seed: int = 0) -> pd.DataFrame:
+        rng = np.random.default_rng(seed)
+        true = rng.normal(0, 2, n)
+        label = (rng.random(n) < expit(true)).astype(int)
+        told = scale * true + shift
+        names = [f"patient{number}" for number in range(n)]
+        table = pd.DataFrame({"split": "val", "extremity": extremity, "patient": names, "study": "study1"})
+        return table.assign(view=1, label=label, logit=told, probability=expit(told))
+
+    return make
+
+
+def test_a_shift_of_the_logits_is_found_back_as_the_threshold(views: Views) -> None:
+    plain, shifted = fit_threshold(views(2000)), fit_threshold(views(2000, shift=2.0))
+    assert plain is not None
+    assert shifted is not None
+    assert logit(shifted) - logit(plain) == pytest.approx(2.0, abs=0.1)
+
+
+def test_the_threshold_is_the_best_one_for_studies_and_nearest_to_a_half(views: Views) -> None:
+    table = views(6).assign(label=[0, 0, 0, 1, 1, 1], logit=[-3.0, -2.0, 1.0, 2.0, 3.0, 4.0])
+    assert fit_threshold(table) == pytest.approx(expit(1.5))
+    easy = table.assign(logit=[-3.0, -2.0, -1.0, 2.0, 3.0, 4.0])
+    assert fit_threshold(easy) == 0.5
+    one_study = table.assign(study="study1", patient=["a", "a", "a", "b", "b", "b"])
+    assert fit_threshold(one_study) == 0.5  # the means over the views, 0.2 and 0.9, lie on either side already
+
+
+def test_logits_three_times_too_large_have_a_temperature_of_three_times_as_much(views: Views) -> None:
+    plain, hot = fit_temperature(views(4000)), fit_temperature(views(4000, scale=3.0))
+    assert plain == pytest.approx(1.0, abs=0.1)
+    assert hot == pytest.approx(3 * plain, rel=1e-3)
+
+
+def test_the_temperature_is_that_of_a_logistic_regression_without_intercept(views: Views) -> None:
+    table = views(500, scale=2.5)
+    slope = LogisticRegression(fit_intercept=False, C=1e9).fit(table[["logit"]], table["label"]).coef_[0, 0]
+    assert fit_temperature(table) == pytest.approx(1 / slope, rel=1e-3)
+
+
+def test_separable_views_give_a_bounded_temperature_and_one_class_gives_none(views: Views) -> None:
+    table = views(6).assign(label=[0, 0, 0, 1, 1, 1], logit=[-3.0, -2.0, -1.0, 2.0, 3.0, 4.0])
+    assert fit_temperature(table) == pytest.approx(0.05, rel=0.05)
+    assert fit_temperature(table.assign(label=1)) is None
+    assert fit_threshold(table.assign(label=0)) is None
+    assert fit_threshold(table[:0]) is None
+
+
+def test_one_value_for_each_extremity_or_one_for_all(views: Views) -> None:
+    both = pd.concat([views(800, "wrist", 2.0), views(800, "hand", -2.0)], ignore_index=True)
+    each, moved = fit(both, both.assign(split="test"), Point("threshold", EACH))
+    assert logit(each["wrist"]) == pytest.approx(2.0, abs=0.3)
+    assert logit(each["hand"]) == pytest.approx(-2.0, abs=0.3)
+    shared, _ = fit(both, both.assign(split="test"), Point("threshold", SHARED))
+    assert shared["wrist"] == shared["hand"]
+    better = ((moved["probability"] > 0.5) == both["label"]).mean()
+    assert better > ((both["probability"] > 0.5) == both["label"]).mean() + 0.05
+
+
+def test_what_cannot_be_fitted_stays_as_it_is_and_is_said(views: Views) -> None:
+    validation = pd.concat([views(50, "wrist"), views(50, "hand").assign(label=1)], ignore_index=True)
+    point = Point("threshold", EACH)
+    values, moved = fit(validation, validation, point)
+    assert values["hand"] is None
+    hand = moved["extremity"] == "hand"
+    assert (moved.loc[hand, "logit"] == validation.loc[hand, "logit"]).all()
+    [note] = notes_on([Fitted("cnn4", "unified", 0, point, values, moved)])
+    assert "cnn4, unified" in note
+    assert "hand" in note
+    assert "wrist" not in note
+
+
+def test_a_view_above_the_threshold_is_called_abnormal_after_the_change(views: Views) -> None:
+    table = views(300)
+    moved = changed(table, "threshold", {"wrist": 0.3})
+    assert ((moved["probability"] > 0.5) == (table["probability"] > 0.3)).all()
+    assert (changed(table, "temperature", {"wrist": 2.0})["logit"] == table["logit"] / 2).all()
+
+
+def test_the_test_labels_change_no_fitted_value(study_folder: Path) -> None:
+    runs, _ = collect([study_folder])
+    for table in arm_tables(runs)[:3]:
+        flipped = table.table.assign(label=1 - table.table["label"])
+        for point in POINTS:
+            assert fit(table.validation, table.table, point)[0] == fit(table.validation, flipped, point)[0]
+
+
+def test_the_report_has_every_arm_at_every_point(study_folder: Path, tmp_path: Path) -> None:
+    study = write_report([study_folder], tmp_path, 200)
+    table = pd.read_csv(tmp_path / "operating_points.csv")
+    assert set(zip(table["point"], table["scope"], strict=True)) == {(p.kind, p.scope) for p in POINTS}
+    fixed = table[(table["point"] == "fixed") & (table["extremity"] == "all")]
+    results = pd.read_csv(tmp_path / "results.csv")
+    key = ["arm", "seed", "level", "metric"]
+    both = fixed.merge(results[results["extremity"] == "all"], on=key, suffixes=("", "_result"))
+    assert len(both) == 2 * 2 * 2 * 8
+    assert (both["value"] == both["value_result"]).all()
+    [pair] = study.pairs
+    points = study.at_points[pair.model, pair.name]
+    assert [at.point for at in points] == list(POINTS)
+    page = (tmp_path / "index.html").read_text()
+    for at in points:
+        assert at.point.words in page
+        assert [r.extremity for r in at.records] == [*EXTREMITIES, "all"]
+    tempered = table[(table["point"] == "temperature") & (table["scope"] == "shared")]
+    assert tempered.groupby(["arm", "seed"])["fitted"].nunique().eq(1).all()

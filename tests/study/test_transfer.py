@@ -1,0 +1,81 @@
+"""Transfer: each model's own extremity and the others, from the run folders to the page."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mura.errors import MuraError
+from mura.extremities import EXTREMITIES
+from mura.metrics import binary_metrics
+from mura.study.collect import collect
+from mura.study.report import write_report
+from mura.study.transfer import ALL_BUT_IT, drop, matrix, notes, transfer_table
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture
+def runs_folder(run: MakeRun, tmp_path: Path) -> Path:
+    """A unified run and, with two seeds, specialised ones of wrist and hand; leave-one-out for the wrist."""
+    run(EXTREMITIES)
+    for seed in (0, 1):
+        run("wrist", seed=seed, transfer=True)
+        run("hand", seed=seed, transfer=True)
+    run("wrist", arm="leave_one_out")
+    return tmp_path / "runs"
+
+
+def test_every_cell_is_the_metric_of_that_run_on_that_extremity(runs_folder: Path) -> None:
+    runs, _ = collect([runs_folder])
+    table = transfer_table(runs)
+    [wrist] = [r for r in runs if (r.data, r.arm, r.seed) == ("wrist", "specialised", 1)]
+    transfer = pd.read_csv(wrist.folder.transfer)
+    for tested_on, views in (("elbow", transfer[transfer["extremity"] == "elbow"]), ("wrist", wrist.test)):
+        cell = table[(table["trained_on"] == "wrist") & (table["tested_on"] == tested_on) & (table["seed"] == 1)]
+        values = cell[cell["level"] == "image"].set_index("metric")["value"]
+        expected = binary_metrics(views["label"], views["probability"])
+        for metric in ("accuracy", "kappa", "auroc"):
+            assert values[metric] == pytest.approx(expected[metric], abs=1e-12)
+
+
+def test_the_matrix_has_the_specialised_models_then_leave_one_out_then_the_unified_one(runs_folder: Path) -> None:
+    table = transfer_table(collect([runs_folder])[0])
+    found = matrix(table, "cnn4", "image", "auroc")
+    assert found.rows == ["hand", "wrist", ALL_BUT_IT, "unified"]
+    assert found.columns == list(EXTREMITIES)
+    assert found.values[ALL_BUT_IT]["hand"] is None
+    assert found.values[ALL_BUT_IT]["wrist"] is not None
+    own, others = drop(found)
+    assert own > others + 0.1  # as the runs were made
+
+
+def test_a_run_without_transfer_is_said_and_a_spoilt_file_refused(run: MakeRun, tmp_path: Path) -> None:
+    folder = run("wrist", transfer=True)
+    run("hand")
+    runs, _ = collect([tmp_path / "runs"])
+    [note] = notes(runs)
+    assert "hand seed 0 left no transfer.csv" in note
+    (folder / "transfer.csv").write_text("extremity,view\nwrist,1\n")
+    runs, _ = collect([tmp_path / "runs"])
+    with pytest.raises(MuraError, match=r"transfer\.csv lacks the column"):
+        transfer_table(runs)
+
+
+def test_the_page_shows_the_matrix_with_words_and_the_file_has_it_in_full(runs_folder: Path, tmp_path: Path) -> None:
+    study = write_report([runs_folder], tmp_path / "out", 100)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("Transfer of cnn4, ") == 8  # four figures, each with a region around it
+    assert "AUROC by image" in (tmp_path / "out" / "results.md").read_text()
+    written = pd.read_csv(tmp_path / "out" / "transfer.csv")
+    assert len(written) == len(study.transfer)
+    shown = matrix(study.transfer, "cnn4", "image", "auroc").values["wrist"]["elbow"]
+    assert f"{shown:.3f}" in page
+
+
+def test_without_any_transfer_there_is_no_such_section(study_folder: Path, tmp_path: Path) -> None:
+    study = write_report([study_folder], tmp_path, 100)
+    assert len(study.transfer) == 0
+    assert not (tmp_path / "transfer.csv").exists()
+    assert 'id="transfer"' not in (tmp_path / "index.html").read_text()
