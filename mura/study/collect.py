@@ -357,7 +357,7 @@ def recipe_notes(runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         by_model.setdefault(run.model, []).append(run)
     for model, group in by_model.items():
-        recipes = [_recipe(run.config) for run in group]
+        recipes = [_recipe(run) for run in group]
         for key in sorted(set().union(*recipes)):
             values = {json.dumps(recipe.get(key)) for recipe in recipes}
             if len(values) > 1:
@@ -367,13 +367,23 @@ def recipe_notes(runs: Sequence[Run]) -> Iterator[str]:
         yield f"The runs were made with different versions of the code: {', '.join(sorted(c[:10] for c in commits))}."
 
 
-def _recipe(config: dict[str, Any]) -> dict[str, Any]:
-    flat = dict(_flat(config, ""))
+def _recipe(run: Run) -> dict[str, Any]:
+    """Without what makes an arm what it is: its heads, and the weights that fine-tuning starts from."""
+    flat = dict(_flat(run.config, ""))
+    flat.pop("model.separate_heads", None)
+    if run.arm == "finetuned":  # as the unified run began
+        flat["model.weights"] = _initial_weights(run)
     return {
         key: value
         for key, value in flat.items()
         if any(key == name or key.startswith(f"{name}.") for name in RECIPE) and key != "model.seed"
     }
+
+
+def _initial_weights(run: Run) -> Any:
+    """Of the run whose checkpoint a fine-tuned one starts from; None when its folder is not there."""
+    checkpoint = Path(str((run.config.get("model") or {}).get("weights")))
+    return (read_config(RunFolder(checkpoint.parent.parent)).get("model") or {}).get("weights")
 
 
 def _flat(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

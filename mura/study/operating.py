@@ -33,7 +33,7 @@ class Point:
 
     @property
     def words(self) -> str:
-        how = {SHARED: "one for all extremities", EACH: "one for each extremity"}
+        how = {SHARED: "one for all", EACH: "one each"}
         return "threshold 0.5" if self.kind == FIXED else f"{self.kind} fitted, {how[self.scope]}"
 
 

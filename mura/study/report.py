@@ -91,7 +91,9 @@ def console_table(study: Study) -> RenderableType:
     """For each model and pair of arms a table by extremity and the verdict in words; where the report lies."""
     parts: list[RenderableType] = [Text(SYNTHETIC, "yellow")] if study.synthetic else []
     for pair in study.pairs:
-        parts += [_pair_table(study, pair), Text("\n".join(in_words(study, pair))), Text()]
+        known = pair.a == study.pairs[0].a  # of five arms, ten pairs: too much for a console
+        head = _pair_table(study, pair) if known else Text(f"{pair.model}: {pair.a} / {pair.b}", "bold")
+        parts += [head, Text("\n".join(in_words(study, pair))), Text()]
     parts += [Text(f"Note: {note}", "dim") for note in study.notes]
     if study.unfinished:
         parts.append(Text(f"Unfinished runs, left out: {', '.join(str(u.folder.path) for u in study.unfinished)}"))

@@ -58,7 +58,7 @@ class AtPoint:
 
     def differing(self, fixed: "AtPoint") -> list[str]:
         """The extremities whose verdict is another one than at the fixed point, with it."""
-        pairs = zip(self.records, fixed.records, strict=True)
+        pairs = zip(self.records[:-1], fixed.records[:-1], strict=True)
         return [f"{mine.extremity}: {mine.verdict}" for mine, other in pairs if mine.verdict != other.verdict]
 
 
