@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mura.config import multirun_first, one_clear_line, register_resolvers, resume_arguments
 from mura.runs import RunFolder, is_rank_zero
+from mura.slurm import cluster_environment, task_arguments
 
 
 def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
@@ -23,6 +24,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     from lightning import seed_everything  # torch comes in only here, after the config has been checked
 
     from mura import results, training
+    from mura.checkpoints import SafeCheckpointIO
     from mura.device import choose_device, choose_precision
 
     device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
@@ -48,6 +50,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         accelerator=device.value,
         precision=precision.value,
         logger=instantiate(cfg.logger),
+        plugins=[SafeCheckpointIO(), *cluster_environment()],
         enable_progress_bar=training.on_a_terminal(),
         callbacks=training.make_callbacks(run, cfg.monitor, cfg.mode, cfg.early_stopping.patience, cfg.ensemble),
     )
@@ -71,5 +74,5 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     register_resolvers()
     with one_clear_line():
-        sys.argv[1:] = resume_arguments(multirun_first(sys.argv[1:]))
+        sys.argv[1:] = task_arguments(resume_arguments(multirun_first(sys.argv[1:])))
         main()

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,13 @@ class RunFolder:
         return self.checkpoints / "best.ckpt"
 
     @property
-    def last_checkpoint(self) -> Path | None:
-        """Where an interrupted run goes on; None when it has not got through its first epoch."""
-        last = self.checkpoints / "last.ckpt"
-        return last if last.is_file() else None
+    def last_file(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def previous_file(self) -> Path:
+        """The last.ckpt before the last one."""
+        return self.checkpoints / "previous.ckpt"
 
     @property
     def finished(self) -> bool:
@@ -99,28 +103,36 @@ class RunFolder:
             raise MuraError(f"{self.path}: can't be written to ({parent}); choose another hydra.run.dir.")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """One run at a time writes a run folder; the lock falls with its process, even one that is killed.
+    def locked(self, what: str = "run") -> Iterator[None]:
+        """One process at a time writes this run or study; the lock falls with its process, even one that is killed.
 
-        The further processes of a distributed run pass: their first one holds it.
+        The further processes of a distributed run pass: their first one holds it. Raises MuraError, with the process
+        that has it.
         """
         if not is_rank_zero():
             yield
             return
-        lock = FileLock(self.path / ".lock")
+        lock, writer = FileLock(self.path / ".lock"), self.path / ".writer"
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise MuraError(f"{self.path}: another process is writing this run; wait for it, or stop it.") from None
+            who = writer.read_text(encoding="utf-8") if writer.is_file() else "another process"
+            raise MuraError(f"{self.path}: {who} is writing this {what}; wait for it, or stop it.") from None
         try:
+            since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+            writer.write_text(f"process {os.getpid()} on {platform.node()}, since {since},", encoding="utf-8")
             yield
         finally:
+            writer.unlink(missing_ok=True)
             lock.release()
 
 
 def is_rank_zero() -> bool:
     """Whether this is the first process of a distributed run, or the only one; known before torch is imported."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+    ranks = ["LOCAL_RANK", "RANK"]
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # srun's task, and not a lone process of an allocation
+        ranks.append("SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -16,9 +16,10 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 
 from mura import tracking
+from mura.checkpoints import newest_whole
 from mura.data.datamodule import MuraDataModule
 from mura.device import Choice
-from mura.errors import InterruptedRunError, MuraError
+from mura.errors import DISK_FULL, InterruptedRunError, MuraError
 from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import AbnormalityClassifier, gather
 from mura.runs import PREDICTION_COLUMNS, RunFolder, is_rank_zero
@@ -196,15 +197,23 @@ def stopped_by(trainer: Trainer) -> str:
 
 @contextmanager
 def clean_end(trainer: Trainer, run: RunFolder) -> Iterator[None]:
-    """However the run ends, W&B is finished and no process is left; Ctrl-C leaves a run that can go on."""
+    """However the run ends, W&B is finished and no process is left; Ctrl-C and SIGTERM leave a run that can go on."""
     code = 1
     try:
         yield
         code = 0
     except (KeyboardInterrupt, SystemExit):
-        if trainer.interrupted:
-            raise InterruptedRunError(f"stopped; go on with: python train.py resume={run.path}") from None
+        if trainer.interrupted or trainer.received_sigterm:
+            sentence = f"stopped; go on with: python train.py resume={run.path}"
+            raise InterruptedRunError(sentence, 143 if trainer.received_sigterm else 130) from None
         raise
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise MuraError(
+            f"{run.path}: no room to write there ({error.strerror}); what was saved before is whole: make room, "
+            f"and go on with: python train.py resume={run.path}"
+        ) from None
     finally:
         tracking.finish(trainer.loggers, code)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -214,8 +223,8 @@ def clean_end(trainer: Trainer, run: RunFolder) -> Iterator[None]:
 
 
 def checkpoint_to_resume(run: RunFolder, model: AbnormalityClassifier, data: MuraDataModule) -> Path | None:
-    """The run's last.ckpt when there is one. Raises MuraError when it is of another model, or of other data."""
-    path = run.last_checkpoint
+    """The run's newest whole checkpoint, if any. Raises MuraError when it is of another model, or of other data."""
+    path = newest_whole(run)
     if path is None:
         return None
     saved = load_checkpoint(path)["hyper_parameters"]

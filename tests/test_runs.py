@@ -1,6 +1,7 @@
 """The run folder: whole files or none, one writer, refused when finished."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,6 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_a_run_folder_has_one_writer(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    with run.locked(), pytest.raises(MuraError, match="another process is writing"), run.locked():
-        pass
-    with run.locked():
-        pass
-
-
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "metrics.json"
     write_json(file, {"a": 1})
@@ -41,3 +34,12 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path: Path) 
         write_atomically(file, "\ud800")
     assert json.loads(file.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_who_holds_a_folder_is_said_with_its_process(tmp_path: Path) -> None:
+    said = rf"process {os.getpid()} on .*, since .*, is writing this study"
+    with RunFolder(tmp_path).locked(), pytest.raises(MuraError, match=said), RunFolder(tmp_path).locked("study"):
+        pass
+    with RunFolder(tmp_path).locked():
+        pass  # free again
+    assert not (tmp_path / ".writer").exists()

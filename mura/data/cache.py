@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from mura.data.images import UnreadableImage, decode, fit
 from mura.data.index import content_hashes, find_root, fingerprint, read_index, stat_digest
 from mura.data.split import assign_folds, split_hash
-from mura.errors import MuraError
+from mura.errors import DISK_FULL, MuraError
 from mura.progress import progress_bar
 from mura.runs import write_atomically, write_json
 
@@ -34,7 +34,6 @@ FORMAT = 1  # raise when decode() or fit() gives other pixels, or the files here
 MOST_DAMAGED = 0.01
 SAVE_EVERY = 512
 TODO, GOOD, DAMAGED = 0, 1, 2
-DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 log = logging.getLogger(__name__)
 

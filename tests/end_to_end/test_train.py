@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -183,7 +184,7 @@ def wait_for_epochs(run: Path, epochs: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     how: signal.Signals, mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
@@ -198,8 +199,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     process.send_signal(how)
     _, said = process.communicate(timeout=120)
     assert not (broken / "metrics.json").exists()
-    if how == signal.SIGINT:
-        assert process.returncode == 130
+    if how != signal.SIGKILL:
+        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[how]
         assert f"go on with: python train.py resume={broken}" in said
         assert "Traceback" not in said
 
@@ -213,6 +214,63 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     pd.testing.assert_frame_equal(
         pd.read_csv(whole / "history.csv")[columns], pd.read_csv(broken / "history.csv")[columns]
     )
+
+
+def test_a_run_killed_in_its_first_epoch_begins_anew_and_ends_the_same(
+    mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    arguments = arguments_for_a_long_run(mura_root, cache_dir, tmp_path / "whole")
+    whole = start(arguments, tmp_path)
+    _, said = whole.communicate(timeout=300)
+    assert whole.returncode == 0, said
+    process = start([*arguments[:-1], f"hydra.run.dir={tmp_path / 'broken'}"], tmp_path)
+    while (
+        not (tmp_path / "broken" / "train.log").is_file() or "model:" not in (tmp_path / "broken/train.log").read_text()
+    ):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "broken" / "checkpoints" / "last.ckpt").exists()
+    resumed = start([f"resume={tmp_path / 'broken'}"], tmp_path)
+    _, said = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
+
+
+def test_a_damaged_last_checkpoint_costs_an_epoch_and_not_the_run(train: Command, tmp_path: Path) -> None:
+    settings = ("data=wrist", "scheduler=plateau", "early_stopping.patience=null")
+    for name, epochs in (("whole", 4), ("broken", 3)):
+        train(*settings, f"hydra.run.dir={tmp_path / name}", f"trainer.max_epochs={epochs}")
+    run = tmp_path / "broken"
+    (run / "metrics.json").unlink()
+    last = run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-3000])
+    said = train(f"resume={run}", "trainer.max_epochs=4", bare=True).said
+    assert "last.ckpt is damaged: going on from previous.ckpt, an epoch earlier" in said
+    assert same(weights(tmp_path / "whole"), weights(run))
+    assert (tmp_path / "whole" / "predictions.csv").read_text() == (run / "predictions.csv").read_text()
+
+
+def test_a_disk_that_fills_in_the_middle_ends_in_one_sentence_and_the_run_can_go_on(
+    mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = arguments_for_a_long_run(mura_root, cache_dir, run)
+
+    def little_room() -> None:  # enough for everything but a checkpoint
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+
+    command = [sys.executable, str(REPOSITORY / "train.py"), *arguments]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=little_room, timeout=300)
+    assert found.returncode == 1
+    assert f"{run}: no room to write there (File too large)" in found.stderr
+    assert f"python train.py resume={run}" in found.stderr
+    assert "Traceback" not in found.stderr
+    assert list((run / "checkpoints").iterdir()) == []  # nothing half written
+    resumed = start([f"resume={run}"], tmp_path)
+    _, said = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said
 
 
 def test_a_run_that_stopped_early_trains_no_more_when_it_is_resumed(train: Command, tmp_path: Path) -> None:

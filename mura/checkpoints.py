@@ -1,0 +1,73 @@
+"""Checkpoints on disk: written whole or not at all, and checked before a run goes on from one."""
+
+import io
+import logging
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from mura.errors import MuraError
+from mura.models.checkpoint import load_checkpoint
+from mura.runs import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Writes beside, syncs and renames; the `last.ckpt` that is replaced stays as `previous.ckpt`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        beside = place.with_name(f".{place.name}.new")
+        try:
+            with beside.open("wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        run = RunFolder(place.parent.parent)
+        if place == run.last_file and place.is_file():
+            place.replace(run.previous_file)
+        beside.replace(place)
+
+
+def newest_whole(run: RunFolder) -> Path | None:
+    """Where a run goes on: its last.ckpt, or, when that is damaged, the one before it; None before its first epoch.
+
+    Raises MuraError when what there is is damaged.
+    """
+    there = [path for path in (run.last_file, run.previous_file) if path.is_file()]
+    whole = next((path for path in there if is_whole(path)), None)
+    if there and whole is None:
+        load_checkpoint(there[0])  # says what is wrong with it, if it is not just a changed bit
+        raise MuraError(
+            f"{there[0]} is damaged, and there is no whole checkpoint before it: the run can't go on; remove "
+            f"{run.path} and start it again."
+        )
+    if whole is not None and whole != there[0]:
+        log.warning("%s is damaged: going on from %s, an epoch earlier", there[0], whole.name)
+    return whole
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every part of a checkpoint has the checksum (CRC-32) that it was written with, and it can be read.
+
+    PyTorch's own reader does not look at the checksums; a changed bit outside the parts shows when it reads.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return False
+        load_checkpoint(path)
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, MuraError):
+        return False
+    return True
