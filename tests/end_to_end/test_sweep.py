@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ import pandas as pd
 import pytest
 from command import REPOSITORY
 from offline import overview, records
+
+from mura.data.cache import open_cache
+from mura.data.sizes import cache_size_for
 
 
 def command(mura_root: Path, cache_dir: Path, folder: Path, *more: str) -> list[str]:
@@ -65,6 +69,25 @@ def test_a_failing_run_is_named_with_its_error_and_the_others_go_on(
     blocked.unlink()
     again = sweep(mura_root, cache_dir, tmp_path)
     assert again.returncode == 0, again.stderr
+
+
+def test_a_disk_that_fills_in_the_middle_fails_runs_in_a_sentence_and_the_study_can_go_on(
+    mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    open_cache(mura_root, cache_size_for(32), cache_dir)
+
+    def little_room() -> None:  # for everything but a checkpoint
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
+
+    found = subprocess.run(
+        command(mura_root, cache_dir, tmp_path), capture_output=True, text=True, timeout=300, preexec_fn=little_room
+    )
+    assert found.returncode == 1
+    assert " ".join(found.stderr.split()).count("no room to write there") == 3
+    assert "Traceback" not in found.stderr
+    again = sweep(mura_root, cache_dir, tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "study" / "results.csv").is_file()
 
 
 @pytest.mark.parametrize(
