@@ -16,7 +16,10 @@ again, it does only what is still missing. The study's own settings:
     wandb.workspace=true  saves a view of the W&B dashboard for this study (needs a login and mura[workspace])
     name=NAME           the study's folder below studies_dir
     studies_dir=studies
-    launcher.workers=N  runs at a time; by default one a GPU, or one
+    launcher=local      runs on this machine, launcher.workers=N at a time; by default one a GPU, or one
+    launcher=slurm      runs in a SLURM queue, with launcher.partition, launcher.account, launcher.time=12:00:00,
+                        launcher.gpus=1, launcher.cpus=4, launcher.memory=16 (GiB) for each, launcher.at_a_time=N,
+                        launcher.setup=[lines for the batch script], launcher.options={qos: high} (docs/scaling.md)
     experiment=NAME     kumar2024, rajpurkar2018 or demo (conf/study)
     --dry-run           list the runs, start nothing
 
@@ -25,15 +28,18 @@ Every other setting goes through to each run: see python train.py --help.
 
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from mura.config import CONF_DIR, check, one_clear_line, register_resolvers
+from mura import slurm
+from mura.config import CONF_DIR, check, check_launcher, one_clear_line, register_resolvers
 from mura.errors import ConfigError, MuraError
-from mura.launch import Job, visible_gpus
+from mura.launch import Job, Outcome, Watch, run_jobs, visible_gpus
 from mura.runs import RunFolder
 from mura.study.grid import ARMS, BUDGETS, FINISHED, HALF_DONE, Cell, cells, seconds_left, state_of
 
@@ -50,9 +56,8 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
     fingerprint = data_fingerprint(next(iter(configs.values())))
     states = {cell: state_of(run, configs[cell], fingerprint) for cell, run in grid.items()}
     missing = [cell for cell in grid if states[cell] != FINISHED]
-    gpus = visible_gpus()
-    workers = study.launcher.workers or max(1, len(gpus))
-    estimate = seconds_left([grid[cell] for cell in grid if states[cell] == FINISHED], missing, workers)
+    at_a_time, run = launcher(study.launcher, folder)
+    estimate = seconds_left([grid[cell] for cell in grid if states[cell] == FINISHED], missing, at_a_time or len(grid))
     if dry_run:
         for cell in grid:
             print(f"{states[cell]:10} {cell.name}")
@@ -63,13 +68,15 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
     project = wandb_project(next(iter(grid)), settings)
     if study.wandb.workspace:
         require_workspace(project)
+    if missing and "workers" not in study.launcher:
+        build_caches([configs[cell]["data"] for cell in missing])
     watch = Watch(len(grid), len(missing))
-    with RunFolder(made(folder)).locked():
+    with RunFolder(made(folder)).locked("study"):
         jobs = [
             job(cell, grid[cell], states[cell], [*settings, *cell.overrides(folder)], study.name) for cell in missing
         ]
         first = [job for job, cell in zip(jobs, missing, strict=True) if cell.parent is None]
-        failed = run_study(SCRIPT, [first, [job for job in jobs if job not in first]], watch, workers, gpus)
+        failed = run_study(run, [first, [job for job in jobs if job not in first]], watch)
         if len(failed) < len(grid):
             from rich.console import Console
 
@@ -119,9 +126,7 @@ def planned(study: DictConfig) -> list[Cell]:
     for arm in plain["arms"]:
         if arm not in ARMS:
             raise ConfigError(f"arms={plain['arms']}: there is no arm {arm}. Options: {', '.join(ARMS)}.")
-    workers = study.launcher.workers
-    if workers is not None and (type(workers) is not int or workers < 1):
-        raise ConfigError(f"launcher.workers={workers}: must be a whole number of at least 1, or null.")
+    check_launcher(study.launcher)
     if study.budget not in BUDGETS:
         raise ConfigError(f"budget={study.budget}: must be one of {', '.join(BUDGETS)}.")
     if "leave_one_out" in plain["arms"] and len(plain["extremities"]) < 2:
@@ -137,6 +142,26 @@ def run_config(cell: Cell, settings: list[str], folder: Path) -> dict[str, Any]:
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def launcher(settings: DictConfig, folder: Path) -> tuple[int | None, Callable[[list[Job], Watch], list[Outcome]]]:
+    """How many runs at a time (None: all), and what runs them: this machine, or SLURM."""
+    plain = check_launcher(settings)
+    if "workers" in plain:
+        gpus = visible_gpus()
+        workers = plain["workers"] or max(1, len(gpus))
+        return workers, partial(run_jobs, SCRIPT, workers=workers, gpus=gpus, captured=True)
+    submitted = partial(slurm.run_jobs, SCRIPT, resources=slurm.Resources(**plain), folder=folder / ".slurm")
+    return plain["at_a_time"], submitted
+
+
+def build_caches(data: list[dict[str, Any]]) -> None:
+    """Before the runs are submitted: once and here, where many jobs would wait for the one that builds it."""
+    from mura.data.cache import open_cache
+
+    slurm.require()
+    for root, size, cache_dir in {(each["root"], each["cache_size"], each["cache_dir"]) for each in data}:
+        open_cache(root, size, cache_dir)
 
 
 def data_fingerprint(config: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mura.data.sizes import cache_size_for
-from mura.errors import ConfigError, MuraError
+from mura.errors import DISK_FULL, ConfigError, MuraError
 from mura.extremities import EXTREMITIES, arm_of, data_name
 from mura.runs import RunFolder
+from mura.slurm import check_tasks, minutes_of
 
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 STATED_TWICE = re.compile(r"Multiple values for (\S+?)\.")
@@ -121,6 +122,7 @@ RULES: dict[str, Rule] = {
     "augmentation.contrast": number(0, 1),
     "trainer.accelerator": one_of("auto", "cpu", "gpu"),
     "trainer.devices": whole(1),
+    "trainer.num_nodes": whole(1),
     "trainer.precision": one_of(*PRECISIONS),
     "trainer.max_epochs": whole(1),
     "trainer.num_sanity_val_steps": whole(0),
@@ -145,6 +147,42 @@ def check_values(cfg: DictConfig) -> None:
             f"data.cache_size={cfg.data.cache_size} is smaller than data.image_size={cfg.data.image_size}: "
             "the cache must hold at least what the network sees; leave data.cache_size out to derive it."
         )
+
+
+def text_or_null() -> Rule:
+    return Rule(lambda value: value is None or (type(value) is str and value != ""), "a name, or null")
+
+
+LAUNCHER_RULES: dict[str, Rule] = {
+    "workers": whole(1, or_null=True),
+    "partition": text_or_null(),
+    "account": text_or_null(),
+    "time": Rule(
+        lambda value: type(value) in (int, str) and minutes_of(value) is not None,
+        "minutes, hours:minutes:seconds or days-hours:minutes, above zero",
+    ),
+    "gpus": whole(0),
+    "cpus": whole(1),
+    "memory": number(0, above=True),
+    "at_a_time": whole(1, or_null=True),
+    "setup": Rule(
+        lambda value: isinstance(value, list) and all(type(line) is str for line in value),
+        "a list of lines for the batch script",
+    ),
+    "options": Rule(lambda value: isinstance(value, dict), "sbatch options with their values, such as {qos: high}"),
+}
+
+
+def check_launcher(settings: Mapping[Any, Any], prefix: str = "launcher") -> dict[str, Any]:
+    """The settings of a launcher, local or SLURM's, as plain values; raises ConfigError for one that can't be used."""
+    plain = {
+        str(name): OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        for name, value in settings.items()
+    }
+    for name, value in plain.items():
+        if not LAUNCHER_RULES[name].holds(value):
+            raise ConfigError(f"{prefix}.{name}={value}: must be {LAUNCHER_RULES[name].wanted}.")
+    return plain
 
 
 def check_extremities(key: str, wished: Any) -> None:
@@ -181,7 +219,21 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(
             "model.name is not set: give any torchvision classifier, for example model.name=convnext_tiny."
         )
+    check_tasks(cfg.trainer.devices, cfg.trainer.num_nodes)
     check_root(cfg.data.root)
+
+
+def check_distribution(launcher: str, trainer: DictConfig) -> None:
+    """Raises ConfigError for a run of several processes under another launcher than this program's own.
+
+    Lightning starts the further processes with the command line of the first: under Hydra's other launchers that is
+    the whole multirun once more.
+    """
+    if trainer.devices * trainer.num_nodes > 1 and not launcher.startswith("hydra_plugins.mura_launcher."):
+        raise ConfigError(
+            f"trainer.devices={trainer.devices}: a multirun of runs of several processes needs "
+            f"hydra/launcher=processes (the default) or hydra/launcher=slurm, and not {launcher.rpartition('.')[2]}."
+        )
 
 
 class CheckBeforeRun(Callback):
@@ -202,6 +254,7 @@ class CheckBeforeRun(Callback):
             jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
             loader, name = GlobalHydra.instance().config_loader(), kwargs["config_name"]
             for cfg in [loader.load_configuration(name, list(job), RunMode.RUN) for job in jobs]:
+                check_distribution(config.hydra.launcher._target_, cfg.trainer)
                 check(cfg)
 
 
@@ -324,6 +377,11 @@ def one_clear_line(config_name: str = "train") -> Iterator[None]:
         else:
             _say(sentence_for(error, config_name))
         raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        _say(f"{error.filename or 'the disk'}: no room ({error.strerror}); make room and give the same command again.")
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         _say("stopped.")
         raise SystemExit(130) from None

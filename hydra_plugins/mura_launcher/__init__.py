@@ -1,14 +1,17 @@
-"""Hydra's launcher for `train.py -m`: each job is a run of its own, through mura.launch."""
+"""Hydra's launchers for `train.py -m`: each job is a run of its own, through mura.launch or mura.slurm."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from mura import slurm
+from mura.config import check_launcher
 from mura.errors import ConfigError, MuraError
 from mura.launch import Job, Outcome, run_jobs
 
@@ -28,16 +31,28 @@ class ProcessLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        if type(self.workers) is not int or self.workers < 1:
-            raise ConfigError(f"hydra.launcher.workers={self.workers}: must be a whole number of at least 1.")
+        self._check()
         common = set.intersection(*(set(each) for each in job_overrides)) if len(job_overrides) > 1 else set()
         jobs = [self._job(list(each), initial_job_idx + number, common) for number, each in enumerate(job_overrides)]
-        outcomes = run_jobs(self.script, jobs, self._tell, workers=self.workers, captured=self.workers > 1)
+        outcomes = self._run(jobs)
         failed = [outcome for outcome in outcomes if outcome.exit_code != 0]
         if failed:
             names = ", ".join(f"{outcome.job.name} (exit code {outcome.exit_code})" for outcome in failed)
             raise MuraError(f"{len(failed)} of {len(jobs)} runs failed: {names}; see their folders and logs above.")
         return [JobReturn(overrides=each, status=JobStatus.COMPLETED) for each in job_overrides]
+
+    def _check(self) -> None:
+        check_launcher({"workers": self.workers}, "hydra.launcher")
+        if self.workers is None:
+            raise ConfigError("hydra.launcher.workers=null: must be a whole number of at least 1.")
+
+    def _run(self, jobs: list[Job]) -> list[Outcome]:
+        return run_jobs(self.script, jobs, self._tell, workers=self.workers, captured=self.captured)
+
+    @property
+    def captured(self) -> bool:
+        """Whether the output of a run goes to its folder: not when there is one at a time, which is watched."""
+        return self.workers > 1
 
     def _job(self, overrides: list[str], number: int, common: set[str]) -> Job:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
@@ -53,9 +68,28 @@ class ProcessLauncher(Launcher):
 
     def _tell(self, job: Job, outcome: Outcome | None) -> None:
         if outcome is None:
-            where = f"; output in {job.log}" if self.workers > 1 else ""
+            where = f"; output in {job.log}" if self.captured else ""
             log.info("run: %s%s", job.name, where)
         elif outcome.exit_code != 0:
             log.error("FAILED: %s (exit code %d), %s", job.name, outcome.exit_code, job.folder)
-        elif self.workers > 1:
+        elif self.captured:
             log.info("done: %s (%.0f s)", job.name, outcome.seconds)
+
+
+class SlurmLauncher(ProcessLauncher):
+    """Each job in SLURM's queue, with the resources of conf/hydra/launcher/slurm.yaml; waits until all have ended."""
+
+    def __init__(self, **resources: Any) -> None:
+        self.resources = resources
+
+    @property
+    def captured(self) -> bool:
+        return True
+
+    def _check(self) -> None:
+        self.resources = check_launcher(self.resources, "hydra.launcher")
+        slurm.require()
+
+    def _run(self, jobs: list[Job]) -> list[Outcome]:
+        folder = Path(self.config.hydra.sweep.dir).resolve() / ".slurm"
+        return slurm.run_jobs(self.script, jobs, self._tell, resources=slurm.Resources(**self.resources), folder=folder)

@@ -1,14 +1,13 @@
 """A study while it runs: what is done, running, failed and waiting, and the time left."""
 
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from mura.launch import Job, Outcome, run_jobs
+from mura.launch import Job, Outcome
 
 
 class Watch:
@@ -54,11 +53,14 @@ def last_words(job: Job) -> str:
     return lines[-1].removeprefix("train.py: ") if lines else "it said nothing"
 
 
-def run_study(script: Path, waves: list[list[Job]], watch: Watch, workers: int, gpus: Sequence[str]) -> list[Outcome]:
+Run = Callable[[list[Job], Watch], Sequence[Outcome]]
+
+
+def run_study(run: Run, waves: list[list[Job]], watch: Watch) -> list[Outcome]:
     """Runs one wave of jobs after the other; returns those that failed, which are listed once more at the end."""
     with watch.live:
         for jobs in waves:
-            run_jobs(script, jobs, watch, workers=workers, gpus=gpus, captured=True)
+            run(jobs, watch)
     for outcome in watch.failed:
         watch.console.print(f"failed: {outcome.job.name}, {outcome.job.log}", style="red", highlight=False)
     if watch.failed:
