@@ -282,15 +282,17 @@ def run_task(task: Task) -> int:
         return 0
     before = _saved(run)
     task.job.folder.mkdir(parents=True, exist_ok=True)
-    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(signum, _tell)
+    for signum in (signal.SIGUSR1, signal.SIGUSR2):  # the run ignores them; SLURM sends them to every process
+        signal.signal(signum, signal.SIG_IGN)
     with task.job.log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, str(task.script), *arguments_of(task.job)],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env=_surroundings(task.threads), start_new_session=True,  # what SLURM says, it says to this process
+            env=_surroundings(task.threads), start_new_session=True,
         )  # fmt: skip
         try:
+            for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(signum, _tell)
             return process.wait()
         except _Told as told:
             for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
@@ -329,8 +331,8 @@ def _tell(signum: int, _: Any) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Asks with SIGINT, as the terminal does, then insists."""
-    for send in (signal.SIGINT, signal.SIGKILL):
+    """Asks with SIGTERM, then insists."""
+    for send in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, send)
             process.wait(PATIENCE)

@@ -1,0 +1,95 @@
+"""What can be known of SLURM without one: settings, which processes are one run, and the words for what is missing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import REPOSITORY, Command
+
+from mura.errors import ConfigError
+from mura.launch import Job
+from mura.runs import is_rank_zero
+from mura.slurm import arguments_of, check_tasks, minutes_of, task_arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90", 90), (90, 90), ("1:30:00", 90), ("2-12:00", 3600), ("1-00:00:00", 1440), ("soon", None), ("0", None)],
+)
+def test_a_time_limit_is_read_as_slurm_reads_it(text: int | str, minutes: int | None) -> None:
+    assert minutes_of(text) == minutes
+
+
+def test_only_a_task_of_srun_is_a_further_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert is_rank_zero()  # what one task of srun started by itself, or a shell of an allocation
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert not is_rank_zero()
+
+
+def test_the_tasks_of_a_run_share_a_folder_and_the_first_alone_writes_hydras_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert task_arguments(["data=wrist"]) == ["data=wrist"]
+    for name, value in {"STEP_NUM_TASKS": "2", "JOB_ID": "17", "STEP_ID": "0", "PROCID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert task_arguments(["data=wrist"]) == ["data=wrist", "hydra.run.dir='runs/slurm-17-0'"]
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert "hydra.output_subdir=null" in task_arguments(["hydra.run.dir=here"])
+
+
+def test_tasks_and_devices_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="several machines need srun"):
+        check_tasks(devices=4, nodes=2)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    with pytest.raises(ConfigError, match="srun started 8 tasks"):
+        check_tasks(devices=1, nodes=1)
+    with pytest.raises(ConfigError, match="--ntasks-per-node=4"):
+        check_tasks(devices=4, nodes=2)
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
+    check_tasks(devices=4, nodes=2)
+
+
+def test_a_job_that_slurm_starts_again_goes_on_with_its_run(tmp_path: Path) -> None:
+    job = Job("wrist", ["data=wrist"], tmp_path)
+    assert arguments_of(job) == ["data=wrist"]
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/overrides.yaml").write_text("[data=wrist]")
+    (tmp_path / "config.yaml").write_text("seed: 0")
+    assert arguments_of(job) == [f"resume='{tmp_path}'"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("launcher.time=soon", "launcher.time=soon: must be minutes"),
+        ("launcher.cpus=0", "launcher.cpus=0: must be a whole number of at least 1"),
+        ("launcher.setup=module", "launcher.setup=module: must be a list of lines"),
+        ("launcher.workers=2", "launcher.workers: there is no such setting"),
+        ("launcher=slrm", "did you mean slurm?"),
+    ],
+)
+def test_faulty_resources_are_refused(
+    setting: str, sentence: str, mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    choice = [] if setting.startswith("launcher=") else ["launcher=slurm"]
+    found = subprocess.run(
+        [sys.executable, str(REPOSITORY / "sweep.py"), "models=[cnn2]", "name=study", f"studies_dir={tmp_path}",
+         f"data.root={mura_root}", f"data.cache_dir={cache_dir}", *choice, setting],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert found.returncode == 2
+    assert sentence in found.stderr
+    assert "Traceback" not in found.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_of_several_processes_are_refused_under_another_launcher_than_our_own(
+    train: Command, tmp_path: Path
+) -> None:
+    found = train("-m", "data=wrist,hand", "trainer=ddp_cpu", "hydra/launcher=basic", check=False)
+    assert found.code == 2
+    assert "hydra/launcher=processes" in found.said
+    assert "Traceback" not in found.said
+    assert not (tmp_path / "runs").exists()
