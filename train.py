@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from mura.command_line import check_names, help_page
 from mura.config import multirun_first, one_clear_line, register_resolvers, resume_arguments
 from mura.runs import RunFolder, is_rank_zero
 from mura.slurm import cluster_environment, task_arguments
@@ -72,7 +73,11 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv):
+        print(help_page())
+        sys.exit()
     register_resolvers()
     with one_clear_line():
+        check_names(sys.argv[1:])
         sys.argv[1:] = task_arguments(resume_arguments(multirun_first(sys.argv[1:])))
         main()

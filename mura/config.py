@@ -340,7 +340,11 @@ def sentence_for(error: Exception, config_name: str) -> str:
 
 
 def _no_such_setting(key: str, config_name: str) -> str:
-    names = setting_names(config_name)
+    return near_names(key, setting_names(config_name))
+
+
+def near_names(key: str, names: list[str]) -> str:
+    """`trainer.epochs: there is no such setting; did you mean ...? Options: ...`"""
     near = difflib.get_close_matches(key, names, n=3, cutoff=0.6)
     leaf = key.rsplit(".", 1)[-1]
     near += [name for name in names if name.rsplit(".", 1)[-1] == leaf and name not in near]
