@@ -4,10 +4,10 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format bench bench-quick clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make .venv with everything in it (2 to 3 minutes, 6 GB)
 
@@ -29,6 +29,12 @@ lint: setup ## style and types
 
 format: setup ## put the code in shape
 	$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
+
+bench: setup ## how fast it is, each figure a ratio against a peer
+	$(PY) -m benchmarks
+
+bench-quick: setup ## the same, shorter and rougher, without the large networks
+	$(PY) -m benchmarks --quick
 
 clean: ## remove what was made here: demo, runs, studies, caches of the tools (not .venv)
 	rm -rf demo runs studies multirun build .mypy_cache .ruff_cache .pytest_cache .hypothesis

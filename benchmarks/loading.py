@@ -1,0 +1,109 @@
+"""The way to the network: gathering and augmenting batches, and building the cache."""
+
+import itertools
+import shutil
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.data import radiographs
+from benchmarks.measure import Plan, Row, by_turns, median_of, ratios, seconds
+from benchmarks.peers import PictureFolder, template_loader
+from mura.data import cache as caches
+from mura.data.augment import Augmentation, augment
+from mura.data.cache import open_cache
+from mura.data.datamodule import TrainingBatches, Views
+from mura.data.index import find_root, read_index
+
+BATCH, SIDE = 32, 224
+MEAN, STD = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+
+
+def loader(plan: Plan) -> list[Row]:
+    """Pictures a second on one core: decoded, augmented, normalised; and what is left for it when a GPU augments."""
+    root = find_root(radiographs(plan.folder, 80 if plan.quick else 200, 512))
+    index = read_index(root)
+    cache = open_cache(root, 256, plan.folder / "cache")
+    views = Views(cache)
+    rows = np.flatnonzero(cache.table["split"] == "train")
+    peer = template_loader(PictureFolder(root, index[index["split"] == "train"], SIDE, 3), BATCH, workers=0)
+    how = Augmentation(flip=0.5, rotation=30)
+
+    def gathered(batches: int, whole: bool) -> float:
+        order = itertools.cycle(TrainingBatches(rows, BATCH, seed=0, rank=0, world_size=1))
+        start = time.perf_counter()
+        for _ in range(batches):
+            images = views[next(order)]["image"]
+            if whole:
+                (augment(images, SIDE, how).expand(-1, 3, -1, -1) - MEAN) / STD
+        return batches * BATCH / (time.perf_counter() - start)
+
+    def template(batches: int) -> float:
+        start = time.perf_counter()
+        for _ in itertools.islice(peer, batches):
+            pass
+        return batches * BATCH / (time.perf_counter() - start)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        gathered(20, whole=True)  # the pages of the cache are in memory
+        ours, bare, theirs = by_turns(
+            plan.rounds, lambda: gathered(40, True), lambda: gathered(400, False), lambda: template(5)
+        )
+    finally:
+        torch.set_num_threads(before)
+    detail = (
+        f"one thread: ours {median_of(ours, 'pictures/s', 0)}, of these to gather alone "
+        f"{median_of(bare, 'pictures/s', 0)}, template {median_of(theirs, 'pictures/s', 0)}"
+    )
+    peer_name = "the template's DataLoader, a core"
+    return [
+        Row(
+            "loader alone: decoded, augmented, normalised, on the CPU",
+            peer_name,
+            ratios(ours, theirs),
+            5,
+            detail=detail,
+        ),
+        Row("loader alone: what stays on the CPU beside a GPU", peer_name, ratios(bare, theirs), 100, detail=detail),
+    ]
+
+
+def cache_building(plan: Plan) -> list[Row]:
+    """Our cache against PIL's decoding and resizing alone, on one core; and two cores against one."""
+    root = find_root(radiographs(plan.folder, 80 if plan.quick else 200, 512))
+    index = read_index(root).iloc[: 150 if plan.quick else 400]
+    paths = [root / path for path in index["path"]]
+
+    def built(threads: int) -> float:
+        folder = Path(plan.folder) / "building"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        state = np.zeros(len(index), np.uint8)
+        with patch.object(caches.os, "cpu_count", return_value=threads):
+            taken = seconds(lambda: caches._decode_all(folder, root, index, 256, state, np.arange(len(index))))
+        return len(index) / taken
+
+    def plain() -> float:
+        def decode(path: Path) -> None:
+            picture = Image.open(path).convert("L")
+            scale = 256 / max(picture.size)
+            picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BILINEAR, reducing_gap=2)
+
+        return len(paths) / seconds(lambda: [decode(path) for path in paths])
+
+    plain()  # the files are in memory
+    one, two, theirs = by_turns(plan.rounds, lambda: built(1), lambda: built(2), plain)
+    detail = (
+        f"ours {median_of(one, 'pictures/s', 0)} on one core, {median_of(two, 'pictures/s', 0)} on two; PIL "
+        f"{median_of(theirs, 'pictures/s', 0)}"
+    )
+    return [
+        Row("cache building, one core", "PIL decoding and resizing alone", ratios(one, theirs), 0.8, detail=detail),
+        Row("cache building, two cores", "one core", ratios(two, one), 1.6, detail=detail),
+    ]

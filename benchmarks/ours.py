@@ -1,0 +1,112 @@
+"""Ours as it is used: data module, model and trainer composed from the config, as `train.py` does it."""
+
+import logging
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from lightning import Callback, LightningModule, Trainer
+from omegaconf import DictConfig
+
+from mura import training
+from mura.checkpoints import SafeCheckpointIO
+from mura.config import CONF_DIR, register_resolvers
+from mura.data.datamodule import MuraDataModule
+from mura.device import choose_device, choose_precision
+from mura.models.classifier import AbnormalityClassifier
+from mura.runs import RunFolder
+
+
+class Stopwatch(Callback):
+    """Pictures a second of a fit after its first `warm` steps."""
+
+    def __init__(self, warm: int) -> None:
+        self.warm, self.started, self.pictures, self.rate = warm, 0.0, 0, 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, n: int
+    ) -> None:
+        if n >= self.warm:
+            self.pictures += len(batch["label"]) if isinstance(batch, dict) else len(batch[0])
+        if n == self.warm - 1 or trainer.is_last_batch:
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            if n == self.warm - 1:
+                self.started = now
+            else:
+                self.rate = self.pictures / (now - self.started)
+
+
+def composed(*settings: str) -> DictConfig:
+    register_resolvers()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose("train", ["logger=none", *settings])
+
+
+def parts(cfg: DictConfig) -> tuple[MuraDataModule, AbnormalityClassifier]:
+    data = instantiate(cfg.data)
+    data.setup()
+    model = instantiate(
+        cfg.model, optimizer=instantiate(cfg.optimizer), scheduler=instantiate(cfg.scheduler), monitor=cfg.monitor,
+        augmentation=dict(cfg.augmentation), class_weights=data.class_weights(),
+    )  # fmt: skip
+    return data, model
+
+
+def trainer_of(cfg: DictConfig, folder: Path, *more: Callback) -> Trainer:
+    """As in train.py, with the callbacks of a run and one that looks on."""
+    device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
+    precision = choose_precision(cfg.trainer.precision, device.value)
+    for harmless in training.LIGHTNINGS_REMARKS:
+        warnings.filterwarnings("ignore", harmless)
+    for name in ("lightning.pytorch", "lightning.fabric", "mura"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    callbacks = training.make_callbacks(RunFolder(folder), cfg.monitor, cfg.mode, cfg.early_stopping.patience)
+    return instantiate(
+        cfg.trainer, accelerator=device.value, precision=precision.value, logger=False, enable_progress_bar=False,
+        plugins=[SafeCheckpointIO()], callbacks=[*callbacks, *more],
+    )  # fmt: skip
+
+
+def training_rate(cfg: DictConfig, steps: int, warm: int) -> float:
+    """Pictures a second of a real fit, in the steady state."""
+    cfg = cfg.copy()
+    cfg.trainer.max_epochs, cfg.trainer.limit_train_batches, cfg.trainer.limit_val_batches = 1, warm + steps, 1
+    data, model = parts(cfg)
+    watch = Stopwatch(warm)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer_of(cfg, Path(folder), watch).fit(model, data)
+    return watch.rate
+
+
+class EvaluationStopwatch(Callback):
+    """Pictures a second of a prediction after its first `warm` batches."""
+
+    def __init__(self, warm: int, batches: int) -> None:
+        self.warm, self.batches, self.started, self.pictures, self.rate = warm, batches, 0.0, 0, 0.0
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, n: int, dataloader_idx: int = 0
+    ) -> None:
+        if dataloader_idx == 0 and n == self.warm - 1:
+            self.started = time.perf_counter()
+        elif dataloader_idx == 0 and n >= self.warm:
+            self.pictures += len(batch["label"])
+            if n == self.batches - 1:
+                self.rate = self.pictures / (time.perf_counter() - self.started)
+
+
+def inference_rate(cfg: DictConfig, steps: int, warm: int) -> float:
+    cfg = cfg.copy()
+    cfg.trainer.limit_predict_batches = warm + steps
+    data, model = parts(cfg)
+    watch = EvaluationStopwatch(warm, warm + steps)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer_of(cfg, Path(folder), watch).predict(model, data)
+    return watch.rate

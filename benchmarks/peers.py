@@ -1,0 +1,141 @@
+"""The peers: what a competent user would write instead.
+
+The template is what most public projects run: Lightning, PIL decoding and torchvision's transforms in DataLoader
+workers. The bare loop is the floor: tensors already in memory, nothing but forward, backward and step.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule, Trainer
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+WORKERS = 2
+
+
+class PictureFolder(Dataset[tuple[Tensor, Tensor]]):
+    """A picture an item: decoded, augmented, resized, normalised."""
+
+    def __init__(self, root: Path, table: pd.DataFrame, side: int, channels: int) -> None:
+        self.root, self.paths, self.labels = root, list(table["path"]), list(table["label"])
+        self.transform = v2.Compose([
+            v2.Resize((side, side), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandomRotation(30, interpolation=v2.InterpolationMode.BILINEAR),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.485, 0.456, 0.406][:channels], [0.229, 0.224, 0.225][:channels]),
+        ])  # fmt: skip
+        self.mode = "RGB" if channels == 3 else "L"
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+        picture = Image.open(self.root / self.paths[item]).convert(self.mode)
+        return self.transform(picture), torch.tensor(float(self.labels[item]))
+
+
+def template_loader(data: PictureFolder, batch_size: int, workers: int = WORKERS) -> DataLoader[tuple[Tensor, Tensor]]:
+    return DataLoader(
+        data, batch_size, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0,
+        multiprocessing_context="fork" if workers else None,
+    )  # fmt: skip
+
+
+class TemplateModule(LightningModule):
+    """The network in the usual LightningModule: loss and accuracy logged at every step."""
+
+    def __init__(self, network: nn.Module, lr: float) -> None:
+        super().__init__()
+        self.network, self.lr = network, lr
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        images, labels = batch
+        logits = self.network(images).squeeze(1)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
+        self.log("train_loss", loss)
+        self.log("train_accuracy", ((logits > 0) == (labels > 0.5)).float().mean())
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.8, weight_decay=1e-3)
+
+
+def template_trainer(precision: str, **settings: object) -> Trainer:
+    return Trainer(
+        accelerator="auto", devices=1, precision=precision, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, max_epochs=1, **settings,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def bare_batches(side: int, channels: int, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Four batches, ready for the network, again and again."""
+    generator = torch.Generator().manual_seed(0)
+    ready = []
+    for _ in range(4):
+        images = torch.rand(batch_size, channels, side, side, generator=generator)
+        labels = (torch.rand(batch_size, generator=generator) > 0.5).float()
+        ready.append((images.to(device, memory_format=torch.channels_last), labels.to(device)))
+    while True:
+        yield from ready
+
+
+def bare_training(
+    network: nn.Module, side: int, channels: int, batch_size: int, steps: int, warm: int, precision: str,
+    device: str = "cpu",
+) -> float:  # fmt: skip
+    """Pictures a second over `steps` steps, after `warm` ones."""
+    network = network.to(device).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.8, weight_decay=1e-3)
+    scaler = torch.amp.GradScaler(device, enabled=precision == "16-mixed")
+    batches = bare_batches(side, channels, batch_size, device)
+    start = 0.0
+    for step in range(warm + steps):
+        if step == warm:
+            _wait_for(device)
+            start = time.perf_counter()
+        images, labels = next(batches)
+        with mixed(precision, device):
+            loss = F.binary_cross_entropy_with_logits(network(images).squeeze(1).float(), labels)
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    _wait_for(device)
+    return batch_size * steps / (time.perf_counter() - start)
+
+
+def bare_inference(
+    network: nn.Module, side: int, channels: int, batch_size: int, steps: int, warm: int, precision: str,
+    device: str = "cpu",
+) -> float:  # fmt: skip
+    """Pictures a second, without gradients."""
+    network = network.to(device).eval()
+    batches = bare_batches(side, channels, batch_size, device)
+    start = 0.0
+    with torch.inference_mode(), mixed(precision, device):
+        for step in range(warm + steps):
+            if step == warm:
+                _wait_for(device)
+                start = time.perf_counter()
+            network(next(batches)[0])
+    _wait_for(device)
+    return batch_size * steps / (time.perf_counter() - start)
+
+
+def mixed(precision: str, device: str) -> torch.autocast:
+    dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
+    return torch.autocast(device, dtype=dtype, enabled=precision.endswith("-mixed"))
+
+
+def _wait_for(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

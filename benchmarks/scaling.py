@@ -1,0 +1,80 @@
+"""Ten times the pictures: does it take more than ten times as long, or more memory?"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.data import noise
+from benchmarks.measure import REPOSITORY, Plan, Row, seconds
+from benchmarks.statistics import arms
+from mura.data.cache import open_cache
+from mura.data.check import check
+from mura.data.index import read_index
+from mura.data.split import assign_folds
+from mura.study.compare import compare
+
+MEMORY = """
+import os, runpy, sys
+from lightning import Callback
+from mura import training
+class Look(Callback):
+    def on_train_epoch_end(self, trainer, module):
+        lines = open("/proc/self/status").read().splitlines()
+        print(next(line.split()[1] for line in lines if line.startswith("RssAnon")), flush=True)
+        os._exit(0)
+make = training.make_callbacks
+training.make_callbacks = lambda *arguments: [Look(), *make(*arguments)]
+sys.path.insert(0, ".")
+sys.argv = ["train.py", *sys.argv[1:]]
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def growth(plan: Plan) -> list[Row]:
+    few, many = (400, 4_000) if plan.quick else (4_000, 40_000)
+    roots = {n: noise(plan.folder, n) for n in (few, many)}
+    found: dict[str, dict[int, float]] = {}
+    for n, root in roots.items():
+        index = read_index(root)  # the folder is in memory
+        cache = Path(tempfile.mkdtemp(dir=plan.folder))
+        found.setdefault("index", {})[n] = min(seconds(lambda r=root: read_index(r)) for _ in range(2))
+        found.setdefault("split", {})[n] = seconds(lambda i=index: assign_folds(i))
+        found.setdefault("check", {})[n] = seconds(lambda r=root: check(r))
+        found.setdefault("cache", {})[n] = seconds(lambda r=root, c=cache: open_cache(r, 40, c))
+        shutil.rmtree(cache)
+    tables = arms()
+    tenth = {name: [table.iloc[: len(table) // 10] for table in group] for name, group in tables.items()}
+    found["comparison"] = {few: seconds(lambda: compare(tenth, "none")), many: seconds(lambda: compare(tables, "none"))}
+    return [
+        Row(
+            f"{what}: {many:,} pictures", f"ten times the time of {few:,}", [times[many] / times[few] / 10], 1.2,
+            at_most=True, detail=f"{times[few]:.2f} s, {times[many]:.2f} s",
+        )
+        for what, times in found.items()
+    ]  # fmt: skip
+
+
+def memory(plan: Plan) -> list[Row]:
+    """Memory of its own (anonymous) of a training process; the mapped cache is the system's, shared and given back."""
+    few, many = (400, 4_000) if plan.quick else (4_000, 40_000)
+    cache = plan.folder / "cache"
+
+    def kilobytes(n: int) -> float:
+        folder = tempfile.mkdtemp(dir=plan.folder)
+        command = [
+            sys.executable, "-c", MEMORY, "model=cnn2", "data.image_size=32", f"data.root={noise(plan.folder, n)}",
+            f"data.cache_dir={cache}", "trainer=cpu", "logger=none", f"hydra.run.dir={folder}/run",
+        ]  # fmt: skip
+        ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        return float(ended.stdout.split()[-1])
+
+    rounds = 1 if plan.quick else 2
+    ours = [(kilobytes(few), kilobytes(many)) for _ in range(rounds)]
+    detail = f"{ours[0][0] / 1024:.0f} MiB, {ours[0][1] / 1024:.0f} MiB"
+    row = Row(
+        f"memory, training an epoch on {many:,} pictures", f"on {few:,}", [b / a for a, b in ours], 1.1, at_most=True,
+        detail=detail,
+    )  # fmt: skip
+    return [row]

@@ -1,0 +1,97 @@
+"""Training and evaluation: ours against the common template and against a bare loop."""
+
+import torch
+from lightning import LightningModule
+
+from benchmarks.data import radiographs
+from benchmarks.measure import Plan, Row, by_turns, median_of, ratios
+from benchmarks.ours import Stopwatch, composed, inference_rate, training_rate
+from benchmarks.peers import (
+    PictureFolder,
+    TemplateModule,
+    bare_inference,
+    bare_training,
+    template_loader,
+    template_trainer,
+)
+from mura.data.index import find_root, read_index
+from mura.device import choose_precision, cpu_computes_bfloat16
+from mura.models.backbones import build_network
+
+BATCH = 32
+
+
+def settings(plan: Plan, model: str, side: int) -> list[str]:
+    root = radiographs(plan.folder, 80 if plan.quick else 200, 512)
+    return [
+        f"model={model}", "model.weights=null", f"data.image_size={side}", f"data.batch_size={BATCH}", "trainer=cpu",
+        f"data.root={root}", f"data.cache_dir={plan.folder / 'cache'}",
+    ]  # fmt: skip
+
+
+def network(model: str) -> torch.nn.Module:
+    """The same network for all."""
+    head = {"resnet18": "kumar_resnet", "densenet121": "kumar_densenet", "cnn4": "cnn4"}[model]
+    return build_network(model, head=head, weights=None)
+
+
+def template_rate(plan: Plan, model: str, side: int, steps: int, warm: int, precision: str) -> float:
+    root = find_root(radiographs(plan.folder, 80 if plan.quick else 200, 512))
+    index = read_index(root)
+    shared = network(model)
+    data = PictureFolder(root, index[index["split"] == "train"], side, shared.channels)  # type: ignore[arg-type]
+    watch = Stopwatch(warm)
+    module: LightningModule = TemplateModule(shared.to(memory_format=torch.contiguous_format), lr=1e-3)
+    trainer = template_trainer(precision, callbacks=[watch], limit_train_batches=warm + steps)
+    trainer.fit(module, template_loader(data, BATCH))
+    return watch.rate
+
+
+def against_both(plan: Plan, model: str, side: int, steps: int, warm: int, bare_wanted: float) -> list[Row]:
+    """Ours, the template and the bare loop by turns."""
+    cfg = composed(*settings(plan, model, side))
+    precision = choose_precision("auto", "cpu").value
+    ours, template, bare = by_turns(
+        plan.rounds,
+        lambda: training_rate(cfg, steps, warm),
+        lambda: template_rate(plan, model, side, steps, warm, "32-true"),
+        lambda: bare_training(
+            network(model), side, network(model).channels, BATCH, steps, warm, precision  # type: ignore[arg-type]
+        ),
+    )  # fmt: skip
+    name = f"training {model} at {side}, batch {BATCH}, {precision}"
+    detail = ", ".join(
+        f"{who} {median_of(values, 'pictures/s')}"
+        for who, values in (("ours", ours), ("template", template), ("bare", bare))
+    )
+    wanted = 2.4 if cpu_computes_bfloat16() else 1.2
+    template_wanted = wanted if side == 224 else None
+    return [
+        Row(name, "the common template, float32", ratios(ours, template), template_wanted, detail=detail),
+        Row(name, "a bare loop, same precision and layout", ratios(ours, bare), bare_wanted, detail=detail),
+    ]
+
+
+def cnn(plan: Plan) -> list[Row]:
+    return against_both(plan, "cnn4", 64, 40 if plan.quick else 80, 5, 0.85)
+
+
+def resnet(plan: Plan) -> list[Row]:
+    return against_both(plan, "resnet18", 224, 2 if plan.quick else 6, 1, 0.97)
+
+
+def densenet(plan: Plan) -> list[Row]:
+    return against_both(plan, "densenet121", 224, 2 if plan.quick else 5, 1, 0.97)
+
+
+def evaluation(plan: Plan) -> list[Row]:
+    cfg = composed(*settings(plan, "resnet18", 224))
+    precision = choose_precision("auto", "cpu").value
+    steps, warm = (2, 1) if plan.quick else (6, 1)
+    ours, bare = by_turns(
+        plan.rounds,
+        lambda: inference_rate(cfg, steps, warm),
+        lambda: bare_inference(network("resnet18"), 224, 3, BATCH, steps, warm, precision),
+    )
+    detail = f"ours {median_of(ours, 'pictures/s')}, bare {median_of(bare, 'pictures/s')}"
+    return [Row("evaluation resnet18 at 224", "a bare inference loop", ratios(ours, bare), 0.97, detail=detail)]

@@ -1,0 +1,27 @@
+"""The benchmarks start and compare like with like; nothing is timed here."""
+
+import torch
+
+from benchmarks.__main__ import main
+from benchmarks.measure import Row
+from benchmarks.peers import TemplateModule
+from benchmarks.training import network
+
+
+def test_the_runner_lists_its_benchmarks(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--list"])
+    assert main() == 0
+    assert {"cnn4", "loader", "comparison"} <= set(capsys.readouterr().out.split())
+
+
+def test_a_row_knows_whether_more_or_less_is_wanted():
+    assert Row("a", "b", [1.9, 2.0, 2.1], 2.0).reached
+    assert not Row("a", "b", [1.9, 2.0, 2.1], 1.5, at_most=True).reached
+    assert Row("a", "b", [1.0], None).reached is None
+
+
+def test_the_template_trains_the_network_that_ours_trains():
+    ours = network("cnn4").eval()
+    template = TemplateModule(ours, lr=0.1)
+    pictures = torch.rand(2, ours.channels, 64, 64)
+    assert torch.equal(template.network(pictures), ours(pictures))
