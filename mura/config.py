@@ -99,6 +99,7 @@ RULES: dict[str, Rule] = {
     "data.image_size": whole(32, 2048),
     "data.cache_size": whole(32, 4096),
     "data.batch_size": whole(1),
+    "data.accumulate": whole(1),
     "data.fold": whole(0, 4),
     "data.transfer": one_of(True, False),
     "ensemble": whole(1),
@@ -142,6 +143,11 @@ def check_values(cfg: DictConfig) -> None:
     for key in ("test_extremities", "steps_like"):
         if cfg.data[key] is not None:
             check_extremities(f"data.{key}", cfg.data[key])
+    if cfg.data.accumulate > cfg.data.batch_size:
+        raise ConfigError(
+            f"data.accumulate={cfg.data.accumulate}: a batch of data.batch_size={cfg.data.batch_size} views can't be "
+            "taken in more parts than it has views."
+        )
     if cfg.data.cache_size < cfg.data.image_size:
         raise ConfigError(
             f"data.cache_size={cfg.data.cache_size} is smaller than data.image_size={cfg.data.image_size}: "

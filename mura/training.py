@@ -22,6 +22,7 @@ from mura.device import Choice
 from mura.errors import DISK_FULL, InterruptedRunError, MuraError
 from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import AbnormalityClassifier, gather
+from mura.ranks import end_children, watched
 from mura.runs import PREDICTION_COLUMNS, RunFolder, is_rank_zero
 
 HISTORY = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_kappa", "val_auroc"]
@@ -31,6 +32,7 @@ LIGHTNINGS_REMARKS = (
     ".*treespec, LeafSpec.*",  # Lightning on a newer torch
     ".*recommended to use .*sync_dist=True.*",  # what is logged was gathered and is the same on every process
     ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
+    ".*`srun` command is available.*",  # a run of one process on a machine that has SLURM
 )
 
 log = logging.getLogger(__name__)
@@ -200,7 +202,8 @@ def clean_end(trainer: Trainer, run: RunFolder) -> Iterator[None]:
     """However the run ends, W&B is finished and no process is left; Ctrl-C and SIGTERM leave a run that can go on."""
     code = 1
     try:
-        yield
+        with watched(trainer, run.path):
+            yield
         code = 0
     except (KeyboardInterrupt, SystemExit):
         if trainer.interrupted or trainer.received_sigterm:
@@ -214,12 +217,24 @@ def clean_end(trainer: Trainer, run: RunFolder) -> Iterator[None]:
             f"{run.path}: no room to write there ({error.strerror}); what was saved before is whole: make room, "
             f"and go on with: python train.py resume={run.path}"
         ) from None
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not out_of_memory(error):
+            raise
+        batch_size, parts = trainer.datamodule.batch_size, trainer.datamodule.accumulate  # type: ignore[attr-defined]
+        raise MuraError(
+            f"out of memory with data.batch_size={batch_size} in {parts} parts: give data.accumulate={2 * parts} for "
+            f"the same batch in smaller parts, or data.batch_size={max(1, batch_size // 2)}, which trains otherwise."
+        ) from None
     finally:
         tracking.finish(trainer.loggers, code)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-        for process in getattr(trainer.strategy.launcher, "procs", []):
-            process.wait()
+        end_children(trainer, failed=code != 0)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Of the device, or of the host, for which PyTorch has no exception of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def checkpoint_to_resume(run: RunFolder, model: AbnormalityClassifier, data: MuraDataModule) -> Path | None:

@@ -158,12 +158,14 @@ def _decode_all(
                     done.result()
                     show(len(index) - len(rows) + count, len(index))
                     if count % SAVE_EVERY == 0:
-                        write_bytes(part / "state.bin", state)
+                        marked = state.copy()  # before the sync: what is marked as done then lies on the disk
+                        os.fsync(handle)
+                        write_bytes(part / "state.bin", marked)
             except BaseException:
                 stop.set()
                 raise
-        os.fsync(handle)
     finally:
+        os.fsync(handle)
         os.close(handle)
         if part.is_dir():
             write_bytes(part / "state.bin", state)

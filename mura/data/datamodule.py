@@ -54,26 +54,38 @@ class TrainingBatches(Sampler[Part]):
 
     The last, incomplete batch of a pass over the views is used too, unless it is a single view, from which batch
     normalisation can't learn. A process for which it has no view takes one of the others', with a share of 0.
-    An epoch is one pass, or as many passes, the last one cut short, as give `steps` batches.
+    An epoch is one pass, or as many passes, the last one cut short, as give `steps` batches. With `accumulate`, each
+    process gets its part in so many pieces, one after the other, whose gradients are added up; the shares see to it
+    that they add up to the gradient of the undivided batch.
     """
 
     def __init__(
-        self, rows: np.ndarray, batch_size: int, seed: int, rank: int, world_size: int, steps: int | None = None
+        self,
+        rows: np.ndarray,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        steps: int | None = None,
+        accumulate: int = 1,
     ) -> None:
         self.rows, self.batch_size, self.seed, self.steps = rows, batch_size, seed, steps
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.accumulate = rank, world_size, accumulate
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return steps_of_a_pass(len(self.rows), self.batch_size) if self.steps is None else self.steps
+        steps = steps_of_a_pass(len(self.rows), self.batch_size) if self.steps is None else self.steps
+        return steps * self.accumulate
 
     def __iter__(self) -> Iterator[Part]:
-        for batch in islice(self._global_batches(), len(self)):
-            mine = batch[self.rank :: self.world_size]
-            yield (mine, len(mine) * self.world_size / len(batch)) if len(mine) else (batch[:1], 0.0)
+        parts = self.world_size * self.accumulate
+        for batch in islice(self._global_batches(), len(self) // self.accumulate):
+            for piece in range(self.accumulate):
+                mine = batch[self.rank + piece * self.world_size :: parts]
+                yield (mine, len(mine) * parts / len(batch)) if len(mine) else (batch[:1], 0.0)
 
     def _global_batches(self) -> Iterator[np.ndarray]:
         """One pass after the other, each shuffled anew."""
@@ -132,6 +144,7 @@ class MuraDataModule(LightningDataModule):
         test_extremities: list[str] | None = None,
         transfer: bool = False,
         steps_like: list[str] | None = None,
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
         self.root, self.extremities = root, list(extremities)
@@ -139,7 +152,7 @@ class MuraDataModule(LightningDataModule):
         self.transfer, self.steps_like = transfer, steps_like
         self.cache_size = cache_size_for(image_size) if cache_size is None else cache_size
         self.cache_dir = cache_dir
-        self.batch_size, self.fold, self.seed = batch_size, fold, seed
+        self.batch_size, self.fold, self.seed, self.accumulate = batch_size, fold, seed, accumulate
         self.cache: Cache | None = None
         self.rows: dict[str, np.ndarray] = {}
 
@@ -186,7 +199,9 @@ class MuraDataModule(LightningDataModule):
                 f"data.batch_size={self.batch_size} is the global one and can't be shared out to {world_size} "
                 f"processes: give at least data.batch_size={world_size}."
             )
-        sampler = TrainingBatches(self.rows["train"], self.batch_size, self.seed, rank, world_size, self._steps())
+        sampler = TrainingBatches(
+            self.rows["train"], self.batch_size, self.seed, rank, world_size, self._steps(), self.accumulate
+        )
         if len(self.rows["train"]) < 2:
             raise MuraError(
                 f"data.extremities={'+'.join(self.extremities)}: a single training view is too little to learn from."

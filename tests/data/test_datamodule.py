@@ -60,6 +60,18 @@ def test_an_epoch_of_a_given_number_of_steps_goes_through_the_views_again_and_ag
     assert order[:70] == [int(row) for rows, _ in TrainingBatches(ROWS[:70], 32, 0, 0, 1) for row in rows]
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_the_parts_of_an_accumulated_batch_add_up_to_the_undivided_one(world_size: int) -> None:
+    whole = list(TrainingBatches(ROWS[:98], 32, seed=1, rank=0, world_size=1))
+    ranks = [list(TrainingBatches(ROWS[:98], 32, 1, rank, world_size, accumulate=4)) for rank in range(world_size)]
+    assert {len(parts) for parts in ranks} == {4 * len(whole)}
+    for step, (batch, _) in enumerate(whole):
+        parts = [part for mine in ranks for part in mine[4 * step : 4 * step + 4]]
+        assert sorted(np.concatenate([rows for rows, share in parts if share])) == sorted(batch)
+        for rows, share in parts:  # a view counts for as much in its part as in the undivided batch
+            assert share / (4 * world_size) == pytest.approx(len(rows) / len(batch) if share else 0)
+
+
 def test_a_last_batch_of_a_single_view_is_skipped_for_batch_normalisation() -> None:
     batches = TrainingBatches(ROWS[:33], 32, seed=0, rank=0, world_size=1)
     assert [len(batch) for batch, _ in batches] == [32]

@@ -184,6 +184,46 @@ def wait_for_epochs(run: Path, epochs: int) -> None:
         time.sleep(0.02)
 
 
+def test_a_batch_in_parts_trains_as_the_undivided_one(train: Command, tmp_path: Path) -> None:
+    common = ["data=wrist", "data.batch_size=16", "trainer.max_epochs=2", "model.dropout=0", "augmentation=none"]
+    train(*common, f"hydra.run.dir={tmp_path / 'whole'}")
+    for name, more in (("parts", []), ("two", ["trainer=ddp_cpu"])):
+        train(*common, f"hydra.run.dir={tmp_path / name}", "data.accumulate=3", *more)
+        for file in ("last.ckpt", "best.ckpt"):
+            ours, undivided = weights(tmp_path / name, file), weights(tmp_path / "whole", file)
+            for key in undivided:
+                torch.testing.assert_close(ours[key], undivided[key], rtol=1e-4, atol=1e-5, msg=f"{name} {key}")
+        steps = [torch.load(tmp_path / run / "checkpoints/last.ckpt")["global_step"] for run in (name, "whole")]
+        assert steps[0] == steps[1]
+        losses = [pd.read_csv(tmp_path / run / "history.csv")["train_loss"] for run in (name, "whole")]
+        np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def children(process: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes of a run in /proc")
+@pytest.mark.parametrize("victim", ["first", "second"])
+def test_when_one_of_two_processes_is_killed_the_other_ends_and_the_run_can_go_on(
+    victim: str, mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = [*arguments_for_a_long_run(mura_root, cache_dir, run), "trainer=ddp_cpu", "trainer.max_epochs=500"]
+    first = start([argument for argument in arguments if argument != "trainer=cpu"], tmp_path)
+    wait_for_epochs(run, 1)
+    [second] = [pid for pid in children(first.pid) if "train.py" in Path(f"/proc/{pid}/cmdline").read_text()]
+    os.kill({"first": first.pid, "second": second}[victim], signal.SIGKILL)
+    _, said = first.communicate(timeout=60)  # the other one too holds the pipe until it has ended
+    assert first.returncode != 0
+    assert not Path(f"/proc/{second}").exists() or " Z " in Path(f"/proc/{second}/stat").read_text()
+    assert "another process of this run has ended; go on with: python train.py resume=" in said
+    assert "Traceback" not in said
+    resumed = start([f"resume={run}", "trainer.max_epochs=3"], tmp_path)
+    _, said = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, said
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     how: signal.Signals, mura_root: Path, cache_dir: Path, tmp_path: Path
