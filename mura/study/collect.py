@@ -263,11 +263,26 @@ def check_comparable(runs: Sequence[Run]) -> None:
                 )
             part = run.test[run.test["extremity"] == extremity].set_index(VIEW_KEY).sort_index()
             other, expected = views.setdefault(extremity, (run, part))
-            _check_same_views(run, part, other, expected)
+            _check_same_views(run.folder.predictions, part, other.folder.predictions, expected)
 
 
-def _check_same_views(run: Run, part: pd.DataFrame, other: Run, expected: pd.DataFrame) -> None:
-    ours, theirs = run.folder.predictions, other.folder.predictions
+def check_transfer(runs: Sequence[Run]) -> None:
+    """Raises MuraError unless every transfer.csv has the other extremities' test views as they are, and only those."""
+    known = {name: run for run in reversed(runs) for name in run.extremities}
+    for run in runs:
+        if run.transfer is None:
+            continue
+        for extremity in present(run.transfer):
+            if extremity in run.extremities:
+                raise MuraError(f"{run.folder.transfer} holds views of {extremity}, which the run itself answers for.")
+            other = known.get(extremity)
+            if other is not None:
+                parts = (t[t["extremity"] == extremity].set_index(VIEW_KEY) for t in (run.transfer, other.test))
+                mine, expected = (part.sort_index() for part in parts)
+                _check_same_views(run.folder.transfer, mine, other.folder.predictions, expected)
+
+
+def _check_same_views(ours: Path, part: pd.DataFrame, theirs: Path, expected: pd.DataFrame) -> None:
     for lacker, holder, rows in (
         (ours, theirs, expected[~expected.index.isin(part.index)]),
         (theirs, ours, part[~part.index.isin(expected.index)]),

@@ -158,7 +158,7 @@ def calibration(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, errors
         panel.axes(marks, marks, "probability of abnormal"),
         panel.line((0, 1), (0, 1), "diagonal"),
     ]
-    for place, (arm, group) in enumerate(tables.items(), start=1 - len(tables)):
+    for place, (arm, group) in enumerate(tables.items()):
         number = arm_number(arm)
         for table in group:
             bins = calibration_bins(table)
@@ -168,10 +168,10 @@ def calibration(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, errors
                 x, y = panel.at(p, share)
                 radius = 1.5 + 4 * math.sqrt(size / largest)
                 parts.append(f'<circle class="dot faint arm{number}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>')
-        parts.append(text(254, 245 + 15 * place, f"{arm} {errors[arm]}", f"value end ink{number}"))
+        parts.append(text(34, 300 + 15 * place, f"{arm} {errors[arm]}", f"value ink{number}"))
     said = "; ".join(f"{arm} calibration error {errors[arm]}" for arm in tables)
     label = f"Calibration, {title}: share of abnormal images over their predicted probability. {said}."
-    return svg(270, 290, label, parts)
+    return svg(270, 292 + 15 * len(tables), label, parts)
 
 
 HEAT = ((247, 240, 222), (126, 178, 193), (22, 62, 106))
@@ -215,8 +215,16 @@ def heat_colours(value: float) -> tuple[str, str]:
     low, high = HEAT[:2] if share <= 1 else HEAT[1:]
     colour = [round(a + (b - a) * (share if share <= 1 else share - 1)) for a, b in zip(low, high, strict=True)]
     red, green, blue = colour
-    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 130
-    return f"rgb({red},{green},{blue})", "#ffffff" if dark else "#101418"
+    light = luminance(colour)
+    # contrast (L + 0.05) / (l + 0.05), as WCAG 2 has it: white's luminance is 1, black's 0
+    return f"rgb({red},{green},{blue})", "#ffffff" if 1.05 / (light + 0.05) > (light + 0.05) / 0.05 else "#000000"
+
+
+def luminance(colour: Sequence[int]) -> float:
+    """Relative luminance of an sRGB colour (WCAG 2.2)."""
+    shares = [value / 255 for value in colour]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def calibration_bins(table: pd.DataFrame) -> pd.DataFrame:

@@ -62,16 +62,15 @@ class Fitted:
 def fit(validation: pd.DataFrame, test: pd.DataFrame, point: Point) -> tuple[dict[str, float | None], pd.DataFrame]:
     """The values fitted on `validation` for the extremities of `test`, and `test` changed by them."""
     extremities = list(dict.fromkeys(test["extremity"]))
+    values: dict[str, float | None]
     if point.kind == FIXED:
         return dict.fromkeys(extremities), test
     fitter = fit_threshold if point.kind == THRESHOLDED else fit_temperature
-    parts = {name: validation if point.scope == SHARED else _of(validation, name) for name in extremities}
-    values = {name: fitter(part) for name, part in parts.items()}
+    if point.scope == SHARED:
+        values = dict.fromkeys(extremities, fitter(validation))
+    else:
+        values = {name: fitter(validation[validation["extremity"] == name]) for name in extremities}
     return values, changed(test, point.kind, values)
-
-
-def _of(views: pd.DataFrame, extremity: str) -> pd.DataFrame:
-    return views[views["extremity"] == extremity]
 
 
 def changed(test: pd.DataFrame, kind: str, values: dict[str, float | None]) -> pd.DataFrame:
@@ -133,8 +132,9 @@ def lacking(fitted: Sequence[Fitted]) -> list[str]:
     for one in fitted:
         names = [name for name, value in one.values.items() if value is None]
         if one.point.kind != FIXED and names:
+            alone = "where each extremity has its own fit" if one.point.scope == EACH else "at every operating point"
             notes[one.model, one.arm] = (
-                f"{one.model}, {one.arm}: nothing can be fitted on the validation views of {', '.join(names)} "
-                "(not both classes); the threshold 0.5 stands there at every operating point."
+                f"{one.model}, {one.arm}: nothing can be fitted on the validation views of {', '.join(names)} alone "
+                f"(none, or not both classes); their predictions stay as they are {alone}."
             )
     return list(notes.values())

@@ -120,8 +120,10 @@ def summarise_study(directories: Sequence[Path], out: Path, resamples: int) -> S
         agreements += [_named(r, pair) for r in agreement(arms, pair.model) if _counts(r.extremity, pair)]
         mcnemars += [_named(r, pair) for r in mcnemar(arms, pair.model) if _counts(r.extremity, pair)]
         notes += pair.notes
+    collect.check_transfer(runs)
     fitted = at_operating_points(tables)
     notes += [*collect.recipe_notes(runs), *_one_class(runs), *transfer.notes(runs), *operating.lacking(fitted)]
+    notes += _without_points(tables)
     study = Study(
         out, runs, unfinished, tables, pairs, results_table(tables, pairs), comparisons, agreements, mcnemars, fitted,
         {}, transfer.transfer_table(runs), notes, synthetic=any(map(collect.is_synthetic, runs)),
@@ -139,6 +141,18 @@ def at_operating_points(tables: Sequence[ArmTable]) -> list[Fitted]:
         if table.arm != LEAVE_ONE_OUT and len(table.validation)
         for point in POINTS
     ]
+
+
+def _without_points(tables: Sequence[ArmTable]) -> list[str]:
+    """A sentence for each arm that is left out of the operating points."""
+    found = {}
+    for table in tables:
+        who = f"{table.model}, {table.arm}: left out of the operating points, since"
+        if table.arm == LEAVE_ONE_OUT:
+            found[who] = f"{who} its models have no validation views of the extremity that they are tested on."
+        elif not len(table.validation):
+            found[who] = f"{who} its predictions hold no validation views."
+    return list(found.values())
 
 
 def compare_at_points(study: Study, pair: Pair, resamples: int) -> list[AtPoint]:

@@ -128,3 +128,15 @@ def test_the_report_has_every_arm_at_every_point(study_folder: Path, tmp_path: P
         assert [r.extremity for r in at.records] == [*EXTREMITIES, "all"]
     tempered = table[(table["point"] == "temperature") & (table["scope"] == "shared")]
     assert tempered.groupby(["arm", "seed"])["fitted"].nunique().eq(1).all()
+
+
+def test_leave_one_out_is_left_out_of_the_operating_points_and_that_is_said(
+    run: Callable[..., Path], tmp_path: Path
+) -> None:
+    run(EXTREMITIES)
+    for name in EXTREMITIES:
+        run(name, arm="leave_one_out")
+    study = write_report([tmp_path / "runs"], tmp_path / "out", 50)
+    [pair] = study.pairs
+    assert study.at_points[pair.model, pair.name] == []
+    assert any("leave_one_out: left out of the operating points" in note for note in study.notes)

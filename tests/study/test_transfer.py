@@ -10,6 +10,7 @@ from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import binary_metrics
 from mura.study.collect import collect
+from mura.study.figures import heat_colours, luminance
 from mura.study.report import write_report
 from mura.study.transfer import ALL_BUT_IT, drop, matrix, notes, transfer_table
 
@@ -79,3 +80,29 @@ def test_without_any_transfer_there_is_no_such_section(study_folder: Path, tmp_p
     assert len(study.transfer) == 0
     assert not (tmp_path / "transfer.csv").exists()
     assert 'id="transfer"' not in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda t: t[~((t["extremity"] == "elbow") & (t["view"] == 1))], "lacks .* of the test views"),
+        (lambda t: t.assign(label=1 - t["label"]), "label of .* differs"),
+        (lambda t: t.assign(extremity=t["extremity"].replace("elbow", "wrist")), "which the run itself answers for"),
+    ],
+)
+def test_a_transfer_file_with_other_views_is_refused(
+    spoil: Callable[[pd.DataFrame], pd.DataFrame], words: str, run: MakeRun, tmp_path: Path
+) -> None:
+    run(EXTREMITIES)
+    folder = run("wrist", transfer=True)
+    spoil(pd.read_csv(folder / "transfer.csv")).to_csv(folder / "transfer.csv", index=False)
+    with pytest.raises(MuraError, match=words):
+        write_report([tmp_path / "runs"], tmp_path / "out", 50)
+
+
+def test_the_figures_of_a_heat_map_read_well_on_their_ground() -> None:
+    for value in range(40, 101):
+        ground, ink = heat_colours(value / 100)
+        one = luminance([int(part) for part in ground[4:-1].split(",")])
+        other = luminance([int(ink[i : i + 2], 16) for i in (1, 3, 5)])
+        assert (max(one, other) + 0.05) / (min(one, other) + 0.05) >= 4.5, value
