@@ -1,0 +1,190 @@
+"""Studies, multiruns and distributed runs through a real SLURM: queued, cancelled, requeued, killed, gone on with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from command import REPOSITORY, Command
+
+from mura.slurm import queue
+
+pytestmark = pytest.mark.slurm
+RESOURCES = ("time=0:30:00", "gpus=0", "cpus=1", "memory=0.75", "at_a_time=2")
+EPOCHS = ("trainer.max_epochs=30", "early_stopping.patience=null")  # long enough to be caught in the middle
+
+Start = Callable[[list[str]], subprocess.Popen[str]]
+
+
+def settings(mura_root: Path, cache_dir: Path) -> list[str]:
+    return [
+        "logger=none", "trainer=cpu", f"data.root={mura_root}", f"data.cache_dir={cache_dir}", "data.image_size=32"
+    ]  # fmt: skip
+
+
+def study(mura_root: Path, cache_dir: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, str(REPOSITORY / "sweep.py"), "models=[cnn2]", "name=study", f"studies_dir={folder}",
+        *settings(mura_root, cache_dir), *EPOCHS, *more,
+    ]  # fmt: skip
+
+
+def in_slurm(prefix: str = "launcher.") -> list[str]:
+    return ["launcher=slurm", *(prefix + each for each in RESOURCES)]
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"it did not happen in {seconds} s; the queue: {queue()}"
+        time.sleep(0.1)
+
+
+def number_of(run: str, folder: Path) -> str:
+    """SLURM's id of a run of the study."""
+    place = json.loads((folder / ".slurm" / "places.json").read_text())[run]
+    queued = queue()
+    assert place in queued, f"{run} is not in the queue: {queued}"
+    return queued[place][0]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a command that does not outlive the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(command: list[str]) -> subprocess.Popen[str]:
+        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+    subprocess.run(["scancel", f"--user={os.getuid()}"], check=True)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_study_with_a_run_cancelled_one_requeued_and_the_sweep_killed_equals_a_local_one(
+    mura_root: Path, cache_dir: Path, tmp_path: Path, start: Start
+) -> None:
+    local = subprocess.run(
+        study(mura_root, cache_dir, tmp_path / "local", "launcher.workers=2"), capture_output=True, text=True
+    )
+    assert local.returncode == 0, local.stderr
+
+    folder, command = tmp_path / "queue" / "study", study(mura_root, cache_dir, tmp_path / "queue", *in_slurm())
+    first = start(command)
+    unified = folder / "cnn2/unified/seed0"
+    wait_for(lambda: (unified / "checkpoints/last.ckpt").is_file())
+    told = start(["scancel", "--signal=USR2", number_of("cnn2/unified/seed0", folder)])
+    wait_for(lambda: "stopped; go on with" in (unified / "console.log").read_text())
+    told.kill()  # it would tell the requeued job once more
+    first.kill()
+    first.wait()
+    subprocess.run(["scancel", number_of("cnn2/humerus/seed0", folder)], check=True)  # which sweep.py does not see
+
+    second = start(command)
+    wait_for(lambda: "cnn2/forearm/seed0" in (folder / ".slurm/places.json").read_text())
+    wait_for(lambda: (folder / "cnn2/elbow/seed0/config.yaml").is_file())
+    subprocess.run(["scancel", number_of("cnn2/elbow/seed0", folder)], check=True)
+    _, said = second.communicate(timeout=300)
+    assert second.returncode == 1, said
+    assert "runs are already in the queue" in said
+    assert "FAILED  cnn2/elbow/seed0: SLURM ended job" in said
+    assert said.count("FAILED") == 1
+    history = pd.read_csv(unified / "history.csv")
+    assert list(history["epoch"]) == list(range(30))
+
+    last = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert last.returncode == 0, last.stderr
+    assert last.stderr.count("done    ") == 1
+    assert (folder / "results.csv").read_bytes() == (tmp_path / "local/study/results.csv").read_bytes()
+    assert not queue()
+
+
+@pytest.mark.usefixtures("slurm")
+def test_ctrl_c_cancels_what_is_queued_and_running(
+    mura_root: Path, cache_dir: Path, tmp_path: Path, start: Start
+) -> None:
+    command = study(mura_root, cache_dir, tmp_path, "extremities=[wrist,hand]", *in_slurm(), "trainer.max_epochs=5000")
+    process = start(command)
+    unified = tmp_path / "study/cnn2/unified/seed0"
+    wait_for(lambda: (unified / "checkpoints/last.ckpt").is_file())
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "cancelling 3 jobs" in said
+    assert "Traceback" not in said
+    assert not queue()
+    assert "stopped; go on with" in (unified / "console.log").read_text()
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_multirun_goes_through_the_queue_and_a_failing_run_is_named(
+    mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    resources = [f"hydra.launcher.{each}" for each in RESOURCES]
+    command = [
+        sys.executable, str(REPOSITORY / "train.py"), "-m", "hydra/launcher=slurm", *resources, "model=cnn2",
+        "data=wrist,hand", "trainer.max_epochs=1", *settings(mura_root, cache_dir),
+        f"hydra.sweep.dir={tmp_path / 'runs'}",
+    ]  # fmt: skip
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/1_cnn2_hand").write_text("in the way of a run folder")
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 1
+    assert "1 of 2 runs failed: data=hand" in found.stderr
+    assert (tmp_path / "runs/0_cnn2_wrist/metrics.json").is_file()
+    assert "Bypassing sacct" not in found.stdout + found.stderr
+
+
+@pytest.mark.usefixtures("slurm")
+def test_two_tasks_of_srun_are_one_run_and_equal_two_local_processes(
+    mura_root: Path, cache_dir: Path, tmp_path: Path, train: Command
+) -> None:
+    srun = ["srun", "--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", "--mem=2000"]
+    common = ["model=cnn2", "data=wrist", *settings(mura_root, cache_dir)]
+    two = [
+        "trainer.max_epochs=2",
+        "trainer=slurm",
+        "trainer.accelerator=cpu",
+        "trainer.num_nodes=1",
+        "trainer.devices=2",
+    ]
+    found = subprocess.run(
+        [*srun, sys.executable, str(REPOSITORY / "train.py"), *common, *two], capture_output=True, text=True,
+        timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    [run] = (tmp_path / "runs").iterdir()
+    train("data=wrist", "trainer.max_epochs=2", "trainer=ddp_cpu", f"hydra.run.dir={tmp_path / 'local'}")
+    columns = ["split", "path", "probability"]
+    pd.testing.assert_frame_equal(
+        pd.read_csv(run / "predictions.csv")[columns], pd.read_csv(tmp_path / "local/predictions.csv")[columns]
+    )
+
+    wrong = subprocess.run(
+        [*srun, sys.executable, str(REPOSITORY / "train.py"), *common], capture_output=True, text=True, timeout=300
+    )
+    assert wrong.returncode != 0
+    assert "srun started 2 tasks, but trainer.num_nodes=1 x trainer.devices=1" in wrong.stderr
+
+
+@pytest.mark.usefixtures("slurm")
+def test_what_is_typed_in_the_shell_of_an_allocation_is_one_process(
+    mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    found = subprocess.run(
+        ["salloc", "--quiet", "--ntasks=2", sys.executable, str(REPOSITORY / "train.py"), "model=cnn2", "data=wrist",
+         "trainer.max_epochs=1", *settings(mura_root, cache_dir), f"hydra.run.dir={tmp_path / 'run'}"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "run/metrics.json").is_file()
