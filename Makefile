@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick clean
+.PHONY: help setup demo test lint format bench bench-quick soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench: setup ## how fast it is, each figure a ratio against a peer
 
 bench-quick: setup ## the same, shorter and rougher, without the large networks
 	$(PY) -m benchmarks --quick
+
+soak: setup ## kill runs at 50 random moments; each must end as an undisturbed one (5 to 10 minutes)
+	$(PY) tests/soak.py --kills 50 --seed 0
 
 clean: ## remove what was made here: demo, runs, studies, caches of the tools (not .venv)
 	rm -rf demo runs studies multirun build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -41,6 +41,7 @@ from mura.config import CONF_DIR, check, check_launcher, one_clear_line, registe
 from mura.errors import ConfigError, MuraError
 from mura.launch import Job, Outcome, Watch, run_jobs, visible_gpus
 from mura.runs import RunFolder
+from mura.signals import sigterm_answered
 from mura.study.grid import ARMS, BUDGETS, FINISHED, HALF_DONE, Cell, cells, seconds_left, state_of
 
 SCRIPT = Path(__file__).resolve().parent / "train.py"
@@ -223,5 +224,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    with one_clear_line():
+    with one_clear_line(), sigterm_answered():
         sys.exit(main())

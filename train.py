@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from mura.command_line import check_names, help_page
 from mura.config import multirun_first, one_clear_line, register_resolvers, resume_arguments
 from mura.runs import RunFolder, is_rank_zero
+from mura.signals import sigterm_answered
 from mura.slurm import cluster_environment, task_arguments
 
 
@@ -77,7 +78,7 @@ if __name__ == "__main__":
         print(help_page())
         sys.exit()
     register_resolvers()
-    with one_clear_line():
+    with one_clear_line(), sigterm_answered():
         check_names(sys.argv[1:])
         sys.argv[1:] = task_arguments(resume_arguments(multirun_first(sys.argv[1:])))
         main()

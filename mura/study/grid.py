@@ -20,7 +20,7 @@ from mura.runs import RunFolder
 SHOULD_MATCH = (
     "arm", "seed", "monitor", "mode", "model", "early_stopping", "ensemble", "optimizer", "scheduler", "augmentation",
     "data.extremities", "data.test_extremities", "data.transfer", "data.steps_like",
-    "data.image_size", "data.cache_size", "data.batch_size", "data.fold", "data.seed",
+    "data.image_size", "data.cache_size", "data.batch_size", "data.accumulate", "data.fold", "data.seed",
     "trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_predict_batches",
 )  # fmt: skip
 ARMS = ("specialised", "unified", "shared", "finetuned", "leave_one_out")

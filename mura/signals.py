@@ -1,0 +1,36 @@
+"""SIGTERM ends a program as Ctrl-C does: with a sentence, and with everything closed that was open."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+EXIT_CODE = 128 + signal.SIGTERM
+
+
+class Terminated(SystemExit):
+    """SIGTERM has come. Like KeyboardInterrupt no Exception, so that nothing takes it for a fault that it can mend."""
+
+
+@contextmanager
+def sigterm_answered() -> Iterator[None]:
+    """Exit code 143 on SIGTERM. Where something else answers it, as Lightning does while it trains, that stays so."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except Terminated:
+        print(f"{Path(sys.argv[0]).name}: stopped.", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_CODE) from None
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    if signal.getsignal(signal.SIGTERM) is _terminate:  # Lightning calls this too, after its own answer
+        raise Terminated(EXIT_CODE)
