@@ -1,6 +1,6 @@
 """Two runs on two cores: side by side, or one after the other with two processes each?
 
-python benchmarks/packing.py [--epochs N] [--repeats N]
+python -m benchmarks.packing [--epochs N] [--repeats N]
 
 The same work both ways: the same model, data, batch size and epochs, once as two runs of one core at a time, once as
 two runs one after the other, each with two processes (gloo) that share its batches. Prints seconds and their ratio.
