@@ -44,6 +44,7 @@ def register_resolvers() -> None:
     """The derived values that conf/ uses: `${data_name:...}`, `${cache_size:...}`, `${run_dir:}`."""
     OmegaConf.register_new_resolver("data_name", lambda names: data_name(list(names)), replace=True)
     OmegaConf.register_new_resolver("arm_of", lambda names: arm_of(list(names)), replace=True)
+    OmegaConf.register_new_resolver("not", lambda value: not value, replace=True)
     OmegaConf.register_new_resolver("cache_size", cache_size_for, replace=True)
     OmegaConf.register_new_resolver("run_dir", lambda: HydraConfig.get().runtime.output_dir, replace=True)
 
@@ -102,10 +103,12 @@ RULES: dict[str, Rule] = {
     "data.accumulate": whole(1),
     "data.fold": whole(0, 4),
     "data.transfer": one_of(True, False),
+    "data.resident": one_of("auto", True, False),
     "ensemble": whole(1),
     "model.dropout": number(0, 0.99),
     "model.loss.balance": one_of(True, False),
     "model.separate_heads": one_of(True, False),
+    "model.compile": one_of(True, False),
     "early_stopping.patience": whole(1, or_null=True),
     "optimizer.lr": number(0, above=True),
     "optimizer.momentum": number(0, 0.9999),

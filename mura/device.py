@@ -44,6 +44,29 @@ def choose_precision(precision: str | int, device: str) -> Choice:
     return Choice("32-true", "this CPU has no bfloat16 instructions")
 
 
+def allow_tf32(device: str, precision: str) -> str:
+    """On a GPU float32 products may be taken in TF32, which rounds the factors to 10 bits; returns the words for it."""
+    if device != "gpu" or precision not in ("32-true", "32"):
+        return ""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    return ", products in TF32 where the GPU has it"
+
+
+def choose_residence(asked: str | bool, device: torch.device, needed: int) -> Choice:
+    """`device` or `host`: where the pictures of a run are kept; `needed` bytes of them.
+
+    On a GPU they stay in its memory when they take at most a third of what is free: the rest is the network's.
+    """
+    if asked != "auto":
+        return Choice("device" if asked else "host", "as asked")
+    if device.type != "cuda":
+        return Choice("host", "no GPU")
+    free = torch.cuda.mem_get_info(device)[0]
+    sizes = f"{needed / 1e9:.1f} GB, {free / 1e9:.1f} GB free on the GPU"
+    return Choice("device", sizes) if needed <= free / 3 else Choice("host", f"{sizes}: too much for it")
+
+
 def cpu_computes_bfloat16() -> bool:
     """AVX512-BF16, AMX or Arm's BF16, as the kernel lists them; without them bfloat16 is emulated and slower."""
     info = Path("/proc/cpuinfo")

@@ -94,7 +94,7 @@ def describe(
         "averaged_epochs": averaged_epochs(trainer, run),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "pictures_seen": sum(int(pictures) for pictures, _ in speed.epochs),
+        "pictures_seen": sum(int(pictures) for pictures, *_ in speed.epochs),
         "stopped_by": stopped_by(trainer),
         "threshold": THRESHOLD,
         **parts,

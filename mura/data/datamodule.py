@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mura.data.cache import Cache, open_cache
 from mura.data.sizes import cache_size_for
+from mura.device import choose_residence
 from mura.errors import ConfigError, MuraError
 from mura.extremities import EXTREMITIES, INDEX_OF
 
@@ -32,8 +33,8 @@ class Views(Dataset[Batch]):
     processes; 1.0 on a single one, 0.0 for a process that holds none and steps along with a view of the others.
     """
 
-    def __init__(self, cache: Cache) -> None:
-        self.images = cache.images
+    def __init__(self, cache: Cache, resident: "Resident | None" = None) -> None:
+        self.images, self.resident = cache.images, resident
         self.labels = torch.tensor(cache.table["label"].to_numpy(), dtype=torch.float32)
         self.extremities = torch.tensor(cache.table["extremity"].map(INDEX_OF).to_numpy(), dtype=torch.int64)
 
@@ -41,12 +42,31 @@ class Views(Dataset[Batch]):
         rows, share = batch
         index = torch.from_numpy(rows)
         return {
-            "image": torch.from_numpy(np.asarray(self.images[rows]))[:, None],
+            "image": self._gathered(rows) if self.resident is None else self.resident.gathered(index),
             "label": self.labels[index],
             "row": index,
             "extremity": self.extremities[index],
             "share": share,
         }
+
+    def _gathered(self, rows: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(self.images[rows]))[:, None]
+
+
+class Resident:
+    """The pictures of some rows of the index, uint8, in a device's memory: batches are then gathered there."""
+
+    def __init__(self, images: np.ndarray, rows: np.ndarray, device: torch.device) -> None:
+        self.place = torch.full((len(images),), -1, dtype=torch.int64)
+        self.place[torch.from_numpy(rows)] = torch.arange(len(rows))
+        self.pictures = torch.empty((len(rows), 1, *images.shape[1:]), dtype=torch.uint8, device=device)
+        for start in range(0, len(rows), 1024):
+            part = rows[start : start + 1024]
+            self.pictures[start : start + len(part)] = torch.from_numpy(np.asarray(images[part]))[:, None].to(device)
+
+    def gathered(self, rows: torch.Tensor) -> torch.Tensor:
+        """uint8 [B, 1, S, S] on the device, for `rows` int64 [B] of the index."""
+        return self.pictures[self.place[rows].to(self.pictures.device, non_blocking=True)]
 
 
 class TrainingBatches(Sampler[Part]):
@@ -125,8 +145,8 @@ class MuraDataModule(LightningDataModule):
     official validation set is the test set.
 
     `test_extremities` tests on others than it is trained and validated on; `transfer` has the test views of all other
-    extremities predicted besides. With `steps_like`, an epoch has as many steps as one over these extremities has,
-    whatever the number of views.
+    extremities predicted besides. `resident` keeps the pictures in the device's memory (`choose_residence`). With
+    `steps_like`, an epoch has as many steps as one over these extremities has, whatever the number of views.
 
     Raises MuraError when there is no MURA folder at `root`, or an extremity or a part of the split is empty.
     """
@@ -145,6 +165,7 @@ class MuraDataModule(LightningDataModule):
         transfer: bool = False,
         steps_like: list[str] | None = None,
         accumulate: int = 1,
+        resident: str | bool = "auto",
     ) -> None:
         super().__init__()
         self.root, self.extremities = root, list(extremities)
@@ -153,6 +174,8 @@ class MuraDataModule(LightningDataModule):
         self.cache_size = cache_size_for(image_size) if cache_size is None else cache_size
         self.cache_dir = cache_dir
         self.batch_size, self.fold, self.seed, self.accumulate = batch_size, fold, seed, accumulate
+        self.resident = resident
+        self.views: Views | None = None
         self.cache: Cache | None = None
         self.rows: dict[str, np.ndarray] = {}
 
@@ -221,16 +244,38 @@ class MuraDataModule(LightningDataModule):
         views = len(rows_of(self.opened.table, self.steps_like, self.fold)["train"])
         return steps_of_a_pass(views, self.batch_size)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Only what is not there yet; from pinned memory without waiting."""
+        return {
+            name: part.to(device, non_blocking=True) if isinstance(part, torch.Tensor) else part
+            for name, part in batch.items()
+        }
+
     def _evaluation_loader(self, part: str) -> DataLoader[Batch]:
         rank, world_size = self._place()
         return self._loader(EvaluationBatches(self.rows[part], self.batch_size, rank, world_size))
 
     def _loader(self, sampler: Sampler) -> DataLoader[Batch]:
-        pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        views = self._views()
+        pinned = views.resident is None and self._device().type == "cuda"
         # whole batches come from the data set, so the loader only passes them on: no worker, no collation
         # and draws its own random number, which else would come out of the model's
         generator = torch.Generator().manual_seed(self.seed)
-        return DataLoader(Views(self.opened), sampler=sampler, batch_size=None, pin_memory=pinned, generator=generator)
+        return DataLoader(views, sampler=sampler, batch_size=None, pin_memory=pinned, generator=generator)
+
+    def _views(self) -> Views:
+        """The views, with their pictures where `resident` says; decided and made once."""
+        if self.views is None:
+            rows = np.unique(np.concatenate(list(self.rows.values())))
+            needed = len(rows) * self.opened.images[0].nbytes
+            where = choose_residence(self.resident, self._device(), needed)
+            log.info("pictures: in the memory of the %s (%s)", *where)
+            kept = Resident(self.opened.images, rows, self._device()) if where.value == "device" else None
+            self.views = Views(self.opened, kept)
+        return self.views
+
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -36,7 +36,8 @@ class AbnormalityClassifier(LightningModule):
     channels and normalising are part of the model, so a checkpoint holds all that a prediction needs. `optimizer` and
     `scheduler` are partials, finished with the parameters here; a model that only predicts has none. With
     `loss={"balance": True}` the views are weighted by `class_weights` [7][2] (extremity, label).
-    `provenance` is stored in the checkpoint as it is: plain values only.
+    `provenance` is stored in the checkpoint as it is: plain values only. `compile` has the network compiled by
+    torch.compile at its first forward pass.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class AbnormalityClassifier(LightningModule):
         dropout: float = 0.5,
         separate_heads: bool = False,
         image_size: int = 224,
+        compile: bool = False,
         loss: dict[str, bool] | None = None,
         class_weights: list[list[float]] | None = None,
         seed: int = 0,
@@ -70,11 +72,14 @@ class AbnormalityClassifier(LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         weighted = bool(loss and loss["balance"])
         self.class_weights = torch.tensor(class_weights) if weighted and class_weights else None
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(self.network.mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(self.network.std).view(1, -1, 1, 1), persistent=False)
-        self.train_loss, self.train_accuracy = MeanMetric(), BinaryAccuracy()
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.network.mean, self.network.std))
+        self.gain: Tensor
+        self.offset: Tensor
+        self.register_buffer("gain", 1 / std, persistent=False)
+        self.register_buffer("offset", -mean / std, persistent=False)
+        if compile:  # in place: the names in a checkpoint stay as they are
+            self.network.compile()
+        self.train_loss, self.train_accuracy = MeanMetric(), BinaryAccuracy(validate_args=False)
         self.validated: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, images: Tensor, extremity: Tensor | None = None) -> Tensor:
@@ -82,9 +87,8 @@ class AbnormalityClassifier(LightningModule):
 
     def logits(self, images: Tensor, extremity: Tensor | None) -> Tensor:
         """float [B, 1, H, H] in 0..1 -> float32 [B], of the one head, or of each view's own."""
-        normalised = (images.expand(-1, self.network.channels, -1, -1) - self.mean) / self.std
-        if normalised.device.type == "cuda":
-            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        normalised = torch.addcmul(self.offset, images.expand(-1, self.network.channels, -1, -1), self.gain)
+        normalised = normalised.contiguous(memory_format=torch.channels_last)
         logits = self.network(normalised).float()
         if logits.shape[1] == 1:
             return logits.squeeze(1)
@@ -121,10 +125,19 @@ class AbnormalityClassifier(LightningModule):
         if batch["share"]:
             self.train_loss.update(loss.detach(), weight=len(logits))
             self.train_accuracy.update(logits.detach(), batch["label"].int())
-        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, logger=False)
-        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, logger=False)
         # the processes' gradients are averaged: a part that is smaller than its share must count for less
         return loss * batch["share"]
+
+    def _log_training(self) -> None:
+        """The epoch's mean loss and accuracy over all processes; after the training batches, before validation.
+
+        Once an epoch, and not in `training_step`: logging costs more than a step of a small network's head.
+        """
+        if self.train_loss.update_called:
+            self.log("train_loss", self.train_loss.compute(), logger=False)
+            self.log("train_accuracy", self.train_accuracy.compute(), logger=False)
+        self.train_loss.reset()
+        self.train_accuracy.reset()
 
     def _refuse_nan(self, loss: Tensor, what: str) -> None:
         if not torch.isfinite(loss):
@@ -152,6 +165,7 @@ class AbnormalityClassifier(LightningModule):
         self.validated.append((logits, batch["label"], self.losses(logits, batch)))
 
     def on_validation_epoch_end(self) -> None:
+        self._log_training()
         parts = [torch.cat(part).cpu() for part in zip(*self.validated, strict=True)]
         self.validated.clear()
         logits, labels, losses = (torch.cat(each) for each in zip(*gather(parts), strict=True))

@@ -1,8 +1,10 @@
 """Augmentation: one draw a picture, nothing drawn when nothing is asked for, geometry as named."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 
-from mura.data.augment import Augmentation, augment, resize
+from mura.data.augment import Augmentation, affine_maps, augment, resize, sampling_grid
 
 
 def pictures(n: int = 4, side: int = 40) -> torch.Tensor:
@@ -55,3 +57,10 @@ def test_the_same_seed_gives_the_same_draws() -> None:
     first = augment(images, 32, how)
     torch.manual_seed(7)
     assert torch.equal(first, augment(images, 32, how))
+
+
+@pytest.mark.parametrize("side", [32, 65])
+def test_the_sampling_grid_is_that_of_torch(side: int) -> None:
+    maps = affine_maps(torch.zeros(5, 1, side, side), Augmentation(0.5, 30, 0.1, 0.2))
+    expected = F.affine_grid(maps, [5, 1, side, side], align_corners=False)
+    torch.testing.assert_close(sampling_grid(maps, side), expected, atol=1e-6, rtol=0)

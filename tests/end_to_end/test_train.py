@@ -109,6 +109,20 @@ def test_an_ensemble_averages_the_probabilities_of_the_best_checkpoints(
     assert found["probability"].to_numpy() == pytest.approx(np.mean(members, axis=0), abs=1e-5)
 
 
+def test_pictures_kept_on_the_device_give_the_same_run_bit_for_bit(train: Command, tmp_path: Path) -> None:
+    for name in ("auto", "true"):
+        said = train(
+            "data=wrist", f"data.resident={name}", "data.transfer=true", f"hydra.run.dir={tmp_path / name}",
+            "trainer.max_epochs=2",
+        ).said  # fmt: skip
+        assert f"pictures: in the memory of the {'host (no GPU)' if name == 'auto' else 'device (as asked)'}" in said
+    assert same(weights(tmp_path / "auto"), weights(tmp_path / "true"))
+    for file in ("predictions.csv", "transfer.csv"):
+        assert (tmp_path / "auto" / file).read_text() == (tmp_path / "true" / file).read_text()
+    speed = json.loads((tmp_path / "true" / "metrics.json").read_text())["speed"]
+    assert 0 < speed["data_wait_share"] < 1
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Command, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train("data=elbow", f"seed={seed}", f"hydra.run.dir={tmp_path / name}", "trainer.max_epochs=1")

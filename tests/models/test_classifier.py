@@ -1,5 +1,6 @@
 """The classifier: every model of the config learns a step; the weighted loss; a checkpoint predicts as its model."""
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,3 +225,22 @@ def test_a_head_for_each_extremity_answers_for_its_own_views_only() -> None:
     ]
     with pytest.raises(MuraError, match="must be told each view's extremity"):
         model(images)
+
+
+def test_a_compiled_model_has_the_names_of_a_plain_one() -> None:
+    plain = AbnormalityClassifier(name="cnn2", head="cnn2")
+    compiled = AbnormalityClassifier(name="cnn2", head="cnn2", compile=True)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    compiled.load_state_dict(plain.state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_model_predicts_as_a_plain_one() -> None:
+    plain = AbnormalityClassifier(name="cnn2", head="cnn2", image_size=32).eval()
+    compiled = AbnormalityClassifier(name="cnn2", head="cnn2", image_size=32, compile=True).eval()
+    compiled.load_state_dict(plain.state_dict())
+    images = torch.randint(0, 256, (4, 1, 40, 40), dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), plain(images), atol=1e-5, rtol=1e-4)
