@@ -28,9 +28,13 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 Benchmark = Callable[[Plan], list[Row]]
 
 
-def benchmarks() -> dict[str, Benchmark]:
-    from benchmarks import loading, scaling, startup, statistics, training
+def benchmarks(gpu: bool = False) -> dict[str, Benchmark]:
+    from benchmarks import comparison, loading, precision, scaling, startup, training
 
+    if gpu:
+        from benchmarks import gpu as on_gpu
+
+        return {"training": on_gpu.training, "resident": on_gpu.resident, "kumar2024": on_gpu.kumar_table}
     return {
         "command_line": startup.command_line,
         "first_step": startup.first_step,
@@ -41,13 +45,14 @@ def benchmarks() -> dict[str, Benchmark]:
         "densenet121": training.densenet,
         "evaluation": training.evaluation,
         "study": startup.study,
-        "comparison": statistics.comparison,
+        "comparison": comparison.comparison,
         "memory": scaling.memory,
         "growth": scaling.growth,
+        "precision": precision.precision,
     }
 
 
-LEFT_OUT_OF_QUICK = ("densenet121", "resnet18", "evaluation")
+LEFT_OUT_OF_QUICK = ("densenet121", "resnet18", "evaluation", "precision")
 
 
 def machine() -> dict[str, Any]:
@@ -103,50 +108,62 @@ def write_between_markers(page: Path, text: str) -> None:
     page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n\n")[1])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller data, without the large networks")
     parser.add_argument("--only", action="append", metavar="NAME", help="this one (again for several)")
+    parser.add_argument("--gpu", action="store_true", help="those that need a CUDA GPU")
     parser.add_argument("--list", action="store_true", help="the names")
     parser.add_argument("--folder", type=Path, help="where data and caches are kept for the next time")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
     options = parser.parse_args()
-    known = benchmarks()
-    if options.list:
-        print("\n".join(known))
-        return 0
+    known = benchmarks(options.gpu)
     for name in options.only or []:
         if name not in known:
             parser.error(f"there is no benchmark {name}; there are {', '.join(known)}")
-    names = options.only or [n for n in known if not (options.quick and n in LEFT_OUT_OF_QUICK)]
-    warnings.filterwarnings("ignore")
-    console, rows, about, start = (
-        Console(width=None if sys.stdout.isatty() else 160),
-        [],
-        machine(),
-        time.perf_counter(),
-    )
+    options.names = options.only or [n for n in known if not (options.quick and n in LEFT_OUT_OF_QUICK)]
+    return options
+
+
+def measured(options: argparse.Namespace, console: Console) -> list[Row]:
+    """One benchmark after the other, each told of when it is done."""
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="mura-bench-") as temporary:
         plan = Plan(1 if options.quick else 3, options.quick, (options.folder or Path(temporary)).resolve())
         plan.folder.mkdir(parents=True, exist_ok=True)
-        for name in names:
+        for name in options.names:
             began = time.perf_counter()
-            found = known[name](plan)
+            found = benchmarks(options.gpu)[name](plan)
             rows += found
-            console.print(
-                f"{name} ({time.perf_counter() - began:.0f} s): " + "; ".join(f"{r.ratio:.2f}" for r in found)
-            )
+            taken = time.perf_counter() - began
+            console.print(f"{name} ({taken:.0f} s): {'; '.join(f'{row.ratio:.2f}' for row in found)}")
+    return rows
+
+
+def write_json(rows: list[Row], about: dict[str, Any]) -> Path:
+    folder = REPOSITORY / "benchmarks" / "results"
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{datetime.now():%Y%m%d-%H%M%S}.json"
+    content = [dict(zip(HEAD, cells(row), strict=True)) | {"ratios": list(row.ratios)} for row in rows]
+    file.write_text(json.dumps({"machine": about, "rows": content}, indent=2) + "\n", encoding="utf-8")
+    return file
+
+
+def main() -> int:
+    options = arguments()
+    if options.list:
+        print("\n".join(options.names))
+        return 0
+    warnings.filterwarnings("ignore")
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    about, start = machine(), time.perf_counter()
+    rows = measured(options, console)
+    taken = time.perf_counter() - start
     table = Table(*HEAD)
     for row in rows:
         table.add_row(*cells(row), style="red" if row.reached is False else None)
     console.print(table)
-    taken = time.perf_counter() - start
-    results = REPOSITORY / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    file = results / f"{datetime.now():%Y%m%d-%H%M%S}.json"
-    content = [dict(zip(HEAD, cells(row), strict=True)) | {"ratios": list(row.ratios)} for row in rows]
-    file.write_text(json.dumps({"machine": about, "rows": content}, indent=2) + "\n", encoding="utf-8")
-    console.print(f"{taken / 60:.1f} minutes; written to {file.relative_to(REPOSITORY)}")
+    console.print(f"{taken / 60:.1f} minutes; written to {write_json(rows, about).relative_to(REPOSITORY)}")
     if options.write is not None:
         write_between_markers(options.write, as_markdown(rows, about, taken))
     return 0

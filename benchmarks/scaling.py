@@ -6,9 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.comparison import arms
 from benchmarks.data import noise
 from benchmarks.measure import REPOSITORY, Plan, Row, seconds
-from benchmarks.statistics import arms
 from mura.data.cache import open_cache
 from mura.data.check import check
 from mura.data.index import read_index
