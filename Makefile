@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: setup ## the whole study on synthetic radiographs with a small network (3 to 5 minutes)
 	@test -d demo/data/MURA-v1.1 || $(PY) -m mura.cli synth demo/data --patients 1000 --size 96 --balanced --valid-fraction 0.3
-	@$(PY) sweep.py experiment=demo studies_dir=demo/studies data.root=demo/data data.cache_dir=demo/cache
+	@$(PY) sweep.py experiment=demo launcher.workers=2 studies_dir=demo/studies data.root=demo/data data.cache_dir=demo/cache
 
 test: setup ## all tests, the slow ones too
 	$(PY) -m pytest -n auto
@@ -36,7 +36,7 @@ bench: setup ## how fast it is, each figure a ratio against a peer
 bench-quick: setup ## the same, shorter and rougher, without the large networks
 	$(PY) -m benchmarks --quick
 
-soak: setup ## kill runs at 50 random moments; each must end as an undisturbed one (5 to 10 minutes)
+soak: setup ## kill runs at 50 random moments; each must end as an undisturbed one (3 to 5 minutes)
 	$(PY) tests/soak.py --kills 50 --seed 0
 
 clean: ## remove what was made here: demo, runs, studies, caches of the tools (not .venv)

@@ -43,22 +43,21 @@ LONGEST = 300  # seconds that a run may take
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a signal comes: in the `nth` call of a function, up to `delay` seconds after its beginning."""
+    """Where a signal comes: in some call of a function, up to `delay` seconds after its beginning."""
 
     function: str
-    most_calls: int
     delay: float
 
 
 # in the order in which a run comes to them
 MOMENTS = {
-    "cache": Moment("mura.data.cache:decode", 150, 0.01),
-    "train": Moment("mura.models.classifier:AbnormalityClassifier.training_step", 16, 0.02),
-    "validation": Moment("mura.models.classifier:AbnormalityClassifier.validation_step", 3, 0.01),
-    "checkpoint": Moment("mura.checkpoints:SafeCheckpointIO.save_checkpoint", 3, 0.015),
-    "test": Moment("mura.models.classifier:AbnormalityClassifier.predict_step", 4, 0.01),
-    "results": Moment("mura.results:write", 1, 0.5),
-    "report": Moment("mura.study.report:write_report", 1, 2.0),
+    "cache": Moment("mura.data.cache:decode", 0.01),
+    "train": Moment("mura.models.classifier:AbnormalityClassifier.training_step", 0.02),
+    "validation": Moment("mura.models.classifier:AbnormalityClassifier.validation_step", 0.01),
+    "checkpoint": Moment("mura.checkpoints:SafeCheckpointIO.save_checkpoint", 0.015),
+    "test": Moment("mura.models.classifier:AbnormalityClassifier.predict_step", 0.01),
+    "results": Moment("mura.results:write", 0.5),
+    "report": Moment("mura.study.report:write_report", 2.0),
 }
 STAGE = {"anywhere": 0, "cache": 0, "train": 1, "validation": 1, "checkpoint": 1, "test": 2, "results": 3}
 
@@ -129,6 +128,7 @@ class Soak:
         began = time.monotonic()
         self.whole = self.undisturbed("train.py", self.run_arguments(folder / "whole"), folder / "whole")
         self.seconds = time.monotonic() - began
+        self.calls = calls_of(self.whole)
         self.study_is_there = False
 
     def run_arguments(self, place: Path) -> list[str]:
@@ -142,8 +142,8 @@ class Soak:
     def study_arguments(self) -> list[str]:
         return [
             "models=[cnn2]", "extremities=[wrist,hand]", "name=study", f"studies_dir={self.folder}", "trainer=cpu",
-            "experiment=debug", f"data.root={self.root}", f"data.cache_dir={self.folder / 'whole' / 'cache'}",
-            f"data.image_size={IMAGE_SIZE}",
+            "logger=none", "trainer.max_epochs=1", f"data.root={self.root}", f"data.image_size={IMAGE_SIZE}",
+            f"data.cache_dir={self.folder / 'whole' / 'cache'}",
         ]  # fmt: skip
 
     def undisturbed(self, script: str, arguments: list[str], place: Path) -> Path:
@@ -164,7 +164,7 @@ class Soak:
                 os.kill(process.pid, sent)
         else:
             moment = MOMENTS[name]
-            nth, delay = self.rng.randint(1, moment.most_calls), self.rng.uniform(0, moment.delay)
+            nth, delay = self.rng.randint(1, self.calls[name]), self.rng.uniform(0, moment.delay)
             process = start(script, arguments, log, (moment, nth, delay, sent))
         code = ended(process, log)
         said = log.read_text()[before:] if log.is_file() else ""
@@ -225,6 +225,17 @@ class Soak:
                 names = sorted(self.rng.choices(list(STAGE), k=wanted), key=STAGE.__getitem__)
                 self.round(self.folder / f"round{number}", names)
             yield from self.kills[seen:]
+
+
+def calls_of(whole: Path) -> dict[str, int]:
+    """How often the undisturbed run came to each moment."""
+    [table] = (whole / "cache").glob("*/table.csv")
+    views = pd.read_csv(whole / "run" / "predictions.csv")["split"].value_counts()
+    batches = {part: -(-int(count) // BATCH_SIZE) for part, count in views.items()}
+    steps = torch.load(whole / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    often = {"cache": len(pd.read_csv(table)), "train": steps, "validation": EPOCHS * batches["val"]}
+    # best.ckpt is not written in every epoch
+    return often | {"checkpoint": EPOCHS + 1, "test": sum(batches.values()), "results": 1, "report": 1}
 
 
 def assert_same(whole: Path, broken: Path) -> None:
