@@ -23,7 +23,7 @@ EXPECTED = {
     "null": "no difference shown",
 }
 DATA = ["--patients", "600", "--size", "96", "--balanced", "--valid-fraction", "0.3"]
-STUDY = ["experiment=demo", "seeds=[0,1,2]", "trainer.max_epochs=20", "logger=none"]
+STUDY = ["experiment=demo", "seeds=[0,1,2]", "trainer.max_epochs=20", "logger=none", "launcher.workers=2"]
 
 
 def verdicts(world: str, folder: Path) -> list[dict[str, Any]]:

@@ -100,7 +100,8 @@ def queue() -> dict[str, tuple[str, str]]:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MuraError(f"SLURM does not answer here (squeue: {error}); type this where sbatch works.") from None
     if listed.returncode != 0:
-        raise MuraError(f"SLURM does not answer here (squeue: {listed.stderr.strip()}); type this where sbatch works.")
+        said = listed.stderr.strip().splitlines() or ["no word"]
+        raise MuraError(f"SLURM does not answer here ({said[-1]}); type this where sbatch works.")
     rows = [line.rsplit("|", 2) for line in listed.stdout.splitlines()]
     return {place: (number, state) for place, number, state in rows}
 
