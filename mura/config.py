@@ -129,6 +129,7 @@ RULES: dict[str, Rule] = {
     "trainer.num_nodes": whole(1),
     "trainer.precision": one_of(*PRECISIONS),
     "trainer.max_epochs": whole(1),
+    "trainer.accumulate_grad_batches": whole(1),
     "trainer.num_sanity_val_steps": whole(0),
     "trainer.limit_train_batches": share_or_count(),
     "trainer.limit_val_batches": share_or_count(),
@@ -150,6 +151,11 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(
             f"data.accumulate={cfg.data.accumulate}: a batch of data.batch_size={cfg.data.batch_size} views can't be "
             "taken in more parts than it has views."
+        )
+    if cfg.trainer.accumulate_grad_batches != cfg.data.accumulate:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches}: follows data.accumulate, which "
+            "takes each batch in parts; give data.accumulate instead."
         )
     if cfg.data.cache_size < cfg.data.image_size:
         raise ConfigError(

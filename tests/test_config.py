@@ -196,3 +196,11 @@ def test_every_optimiser_takes_a_step_under_every_schedule(optimizer: str, sched
     if schedule is not None:
         schedule.step(*([1.0] if scheduler == "plateau" else []))
     assert (weight < 1).all()
+
+
+def test_the_parts_of_a_batch_are_set_in_one_place_and_have_a_view_each() -> None:
+    assert configured("data.accumulate=4").trainer.accumulate_grad_batches == 4
+    with pytest.raises(ConfigError, match=r"trainer\.accumulate_grad_batches=4: .* give data\.accumulate instead"):
+        check_values(configured("trainer.accumulate_grad_batches=4"))
+    with pytest.raises(ConfigError, match=r"data\.accumulate=5: a batch of data\.batch_size=4 views"):
+        check_values(configured("data.accumulate=5", "data.batch_size=4"))
