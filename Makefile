@@ -22,7 +22,7 @@ demo: setup ## the whole study on synthetic radiographs with a small network (3 
 	@$(PY) sweep.py experiment=demo launcher.workers=2 studies_dir=demo/studies data.root=demo/data data.cache_dir=demo/cache
 
 test: setup ## all tests, the slow ones too
-	$(PY) -m pytest -n auto
+	$(PY) -m pytest -n auto --dist loadgroup
 
 lint: setup ## style and types
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

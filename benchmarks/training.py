@@ -90,13 +90,13 @@ def resnet(plan: Plan) -> list[Row]:
 
 
 def densenet(plan: Plan) -> list[Row]:
-    return against_both(plan, "densenet121", 224, 2 if plan.quick else 5, 1, 0.97)
+    return against_both(plan, "densenet121", 224, 2 if plan.quick else 3, 1, 0.97)
 
 
 def evaluation(plan: Plan) -> list[Row]:
-    cfg = composed(*settings(plan, "resnet18", 224))
+    cfg = composed(*settings(plan, "resnet18", 224), f"data.root={noise(plan.folder, 4000)}")
     precision = choose_precision("auto", "cpu").value
-    steps, warm = (2, 1) if plan.quick else (6, 1)
+    steps, warm = (3, 1) if plan.quick else (8, 1)
     ours, bare = by_turns(
         plan.rounds,
         lambda: inference_rate(cfg, steps, warm),

@@ -43,7 +43,7 @@ def nothing_left_in_the_queue(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that fails leaves no job to the next."""
     yield
     if "SLURM_CONF" in os.environ:
-        subprocess.run(["scancel", "--full", "--user=root"], check=True, timeout=60)
+        subprocess.run(["scancel", "--full", "--user=root"], capture_output=True, timeout=60)
 
 
 def stop(pid_file: Path) -> None:

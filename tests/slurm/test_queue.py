@@ -15,7 +15,7 @@ from command import REPOSITORY, Command
 
 from mura.slurm import queue
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]  # one worker, one SLURM
 RESOURCES = ("time=0:30:00", "gpus=0", "cpus=1", "memory=0.75", "at_a_time=2")
 EPOCHS = ("trainer.max_epochs=30", "early_stopping.patience=null")  # long enough to be caught in the middle
 
