@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from mura.config import CONF_DIR, near_names, unknown
+from mura.config import CONF_DIR, keys_of, near_names, unknown
 from mura.errors import ConfigError
 
 PLAIN = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
@@ -87,21 +87,13 @@ def _check_option(group: str, choice: str) -> None:
 
 def every_key() -> Iterator[str]:
     """The keys of train.yaml and of every option of its groups, whatever is chosen."""
-    yield from _keys(_read(CONF_DIR / "train.yaml"))
+    yield from keys_of(_read(CONF_DIR / "train.yaml"))
     for group in run_groups():
         for file in (CONF_DIR / group).glob("*.yaml"):
             is_global = file.read_text(encoding="utf-8").startswith("# @package _global_")
-            yield from _keys(_read(file), "" if is_global else f"{group}.")
+            yield from keys_of(_read(file), "" if is_global else f"{group}.")
 
 
 def _read(file: Path) -> Any:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # a safe one, in C if there is
-
-
-def _keys(node: Any, path: str = "") -> Iterator[str]:
-    if isinstance(node, dict):
-        for key, child in node.items():
-            if not str(key).startswith("_") and key not in ("defaults", "hydra"):
-                yield path + str(key)
-                yield from _keys(child, f"{path}{key}.")

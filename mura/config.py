@@ -323,15 +323,16 @@ def setting_names(config_name: str) -> list[str]:
             cfg = compose(config_name, chosen)
         except HydraException:  # the choice itself is at fault
             cfg = compose(config_name)
-    return sorted({*groups, *_keys(OmegaConf.to_container(cfg))})
+    return sorted({*groups, *keys_of(OmegaConf.to_container(cfg))})
 
 
-def _keys(node: Any, path: str = "") -> Iterator[str]:
+def keys_of(node: Any, path: str = "") -> Iterator[str]:
+    """Every key of a tree of dicts, dotted: `data`, `data.root`."""
     if isinstance(node, dict):
         for key, child in node.items():
             if not str(key).startswith("_"):
                 yield path + str(key)
-                yield from _keys(child, f"{path}{key}.")
+                yield from keys_of(child, f"{path}{key}.")
 
 
 def sentence_for(error: Exception, config_name: str) -> str:

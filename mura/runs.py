@@ -130,9 +130,17 @@ class RunFolder:
 def is_rank_zero() -> bool:
     """Whether this is the first process of a distributed run, or the only one; known before torch is imported."""
     ranks = ["LOCAL_RANK", "RANK"]
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # srun's task, and not a lone process of an allocation
+    if srun_tasks() > 1:
         ranks.append("SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in ranks)
+
+
+def srun_tasks() -> int:
+    """How many tasks `srun` started together with this process; 1 in a batch script, in salloc's shell, outside.
+
+    SLURM_PROCID and SLURM_NTASKS won't do: a batch script and what is typed in salloc's shell have them too.
+    """
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 from mura.errors import ConfigError, MuraError
 from mura.launch import Job, Outcome, Watch
-from mura.runs import RunFolder, write_json
+from mura.runs import RunFolder, srun_tasks, write_json
 
 WARNING = 90  # seconds before the time limit at which SLURM sends its signal
 PATIENCE = 60  # seconds that a run has to end by itself
@@ -345,14 +345,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 # --- a run that srun started --------------------------------------------------------------------------------
-
-
-def srun_tasks() -> int:
-    """How many tasks `srun` started together with this process; 1 in a batch script, in salloc's shell, outside.
-
-    SLURM_PROCID and SLURM_NTASKS won't do: a batch script and what is typed in salloc's shell have them too.
-    """
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
 
 
 def check_tasks(devices: int, nodes: int) -> None:
