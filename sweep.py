@@ -39,7 +39,7 @@ from omegaconf import DictConfig, OmegaConf
 from mura import slurm
 from mura.config import CONF_DIR, check, check_launcher, one_clear_line, register_resolvers
 from mura.errors import ConfigError, MuraError
-from mura.launch import Job, Outcome, Watch, run_jobs, visible_gpus
+from mura.launch import Job, Outcome, Watch, run_jobs, visible_gpus, warm_up
 from mura.runs import RunFolder
 from mura.signals import sigterm_answered
 from mura.study.grid import ARMS, BUDGETS, FINISHED, HALF_DONE, Cell, cells, seconds_left, state_of
@@ -51,9 +51,17 @@ OWN = ("models", "seeds", "extremities", "arms", "budget", "wandb", "name", "stu
 def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
     """Runs what is missing, then compares; the exit code is 1 when a run failed."""
     planned_cells = planned(study)
+    here = "workers" in study.launcher
     folder = Path(str(study.studies_dir)).resolve() / str(study.name)
     grid = {cell: RunFolder(folder / cell.name) for cell in planned_cells}
-    configs = {cell: run_config(cell, settings, folder) for cell in grid}
+    one_a_model = {cell.model: cell for cell in grid}.values()  # where most faults of a command line show
+    configs = {cell: run_config(cell, settings, folder) for cell in one_a_model}
+    project = next(iter(configs.values()))["logger"]["project"]
+    if study.wandb.workspace and not dry_run:
+        require_workspace(project)
+    if here and not dry_run:
+        warm_up()
+    configs |= {cell: run_config(cell, settings, folder) for cell in grid if cell not in configs}
     fingerprint = data_fingerprint(next(iter(configs.values())))
     states = {cell: state_of(run, configs[cell], fingerprint) for cell, run in grid.items()}
     missing = [cell for cell in grid if states[cell] != FINISHED]
@@ -64,13 +72,14 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
             print(f"{states[cell]:10} {cell.name}")
         print(f"{len(grid) - len(missing)} of {len(grid)} runs finished; time left: {in_words(estimate)}")
         return 0
-    from mura.study.progress import Watch, run_study
+    from rich.console import Console
 
-    project = wandb_project(next(iter(grid)), settings)
-    if study.wandb.workspace:
-        require_workspace(project)
-    if missing and "workers" not in study.launcher:
-        build_caches([configs[cell]["data"] for cell in missing])
+    from mura.study.progress import Watch, run_study
+    from mura.study.report import console_table, write_report
+
+    if not here:
+        slurm.require()
+    build_caches([configs[cell]["data"] for cell in missing])
     watch = Watch(len(grid), len(missing))
     with RunFolder(made(folder)).locked("study"):
         jobs = [
@@ -79,10 +88,6 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
         first = [job for job, cell in zip(jobs, missing, strict=True) if cell.parent is None]
         failed = run_study(run, [first, [job for job in jobs if job not in first]], watch)
         if len(failed) < len(grid):
-            from rich.console import Console
-
-            from mura.study.report import console_table, write_report
-
             report = write_report([folder], folder)
             Console(width=None if sys.stdout.isatty() else 120).print(console_table(report))
             if project is not None:
@@ -97,12 +102,6 @@ def require_workspace(project: str | None) -> None:
     if project is None:
         raise ConfigError("wandb.workspace=true: the runs don't log to W&B; take logger=wandb.")
     require_workspaces()
-
-
-def wandb_project(cell: Cell, settings: list[str]) -> str | None:
-    """The W&B project that the runs are logged to; None when they are not."""
-    logger = compose("train", [*settings, f"model={cell.model}"]).logger
-    return str(logger.project) if logger._target_.endswith("wandb_logger") else None
 
 
 def log_comparison(report: Any, project: str, study: DictConfig) -> None:
@@ -136,10 +135,10 @@ def planned(study: DictConfig) -> list[Cell]:
 
 
 def run_config(cell: Cell, settings: list[str], folder: Path) -> dict[str, Any]:
-    """The resolved config that the run would have, checked as `train.py` checks it."""
+    """The resolved config that the run would have, checked as `train.py` checks it; of its logger, W&B's project."""
     cfg = compose("train", [*settings, *cell.overrides(folder)])
     check(cfg)
-    cfg.logger = None  # where it logs hangs on its folder, and makes no other experiment
+    cfg.logger = {"project": cfg.logger.get("project")}  # the rest hangs on the run's folder
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
@@ -157,10 +156,9 @@ def launcher(settings: DictConfig, folder: Path) -> tuple[int | None, Callable[[
 
 
 def build_caches(data: list[dict[str, Any]]) -> None:
-    """Before the runs are submitted: once and here, where many jobs would wait for the one that builds it."""
+    """Once and before the runs, where each would wait for the first: here, while their server imports torch."""
     from mura.data.cache import open_cache
 
-    slurm.require()
     for root, size, cache_dir in {(each["root"], each["cache_size"], each["cache_dir"]) for each in data}:
         open_cache(root, size, cache_dir)
 

@@ -1,18 +1,11 @@
 """Which device and which precision, each with its reason: an automatic choice is always explained."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
+from mura.choice import Choice
 from mura.errors import ConfigError
-
-
-class Choice(NamedTuple):
-    """A value and why it was chosen; the log prints both."""
-
-    value: str
-    reason: str
 
 
 def choose_device(accelerator: str, devices: int) -> Choice:

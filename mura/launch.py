@@ -13,11 +13,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-PRELOADED = ["torch", "torchvision", "lightning", "hydra", "mura.results", "wandb"]
+PRELOADED = [
+    "torch", "torchvision", "lightning", "hydra", "mura.command_line", "mura.results", "sklearn.metrics", "wandb",
+    "wandb.sdk.launch", "requests", "opentelemetry.exporter.otlp.proto.http.metric_exporter",  # W&B, as a run starts
+]  # fmt: skip
 PATIENCE = 60  # seconds that an interrupted run has to end by itself
 
 
@@ -87,6 +91,12 @@ def run_jobs(
         _end(list(running))
         raise
     return outcomes
+
+
+def warm_up() -> None:
+    """Starts the server now: what is left to do before the first run is then done while it imports torch."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    forkserver.ensure_running()
 
 
 def visible_gpus() -> list[str]:

@@ -26,9 +26,9 @@ for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
 os.environ["HOME"] = str(Path("home").resolve())
 os.environ.update(pair.split("=", 1) for pair in sys.argv[1:])
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-from mura import tracking
+from mura import tracking, wandb_run
 """
-CHOOSE = "print(*tracking.choose_mode(), sep='; ')"
+CHOOSE = "print(*wandb_run.choose_mode(), sep='; ')"
 START = """
 def start(folder, name="cnn2-wrist-seed0", group="study"):
     Path(folder).mkdir(exist_ok=True)

@@ -261,7 +261,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
                     f"Two finished runs answer for {extremity} ({run.model}, {run.arm}, seed {run.seed}): "
                     f"{twin.folder.path} and {run.folder.path}; name only one of them."
                 )
-            part = run.test[run.test["extremity"] == extremity].set_index(VIEW_KEY).sort_index()
+            part = _of(run.test, extremity)
             other, expected = views.setdefault(extremity, (run, part))
             _check_same_views(run.folder.predictions, part, other.folder.predictions, expected)
 
@@ -269,6 +269,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
 def check_transfer(runs: Sequence[Run]) -> None:
     """Raises MuraError unless every transfer.csv has the other extremities' test views as they are, and only those."""
     known = {name: run for run in reversed(runs) for name in run.extremities}
+    expected = {name: _of(run.test, name) for name, run in known.items()}
     for run in runs:
         if run.transfer is None:
             continue
@@ -277,9 +278,13 @@ def check_transfer(runs: Sequence[Run]) -> None:
                 raise MuraError(f"{run.folder.transfer} holds views of {extremity}, which the run itself answers for.")
             other = known.get(extremity)
             if other is not None:
-                parts = (t[t["extremity"] == extremity].set_index(VIEW_KEY) for t in (run.transfer, other.test))
-                mine, expected = (part.sort_index() for part in parts)
-                _check_same_views(run.folder.transfer, mine, other.folder.predictions, expected)
+                mine = _of(run.transfer, extremity)
+                _check_same_views(run.folder.transfer, mine, other.folder.predictions, expected[extremity])
+
+
+def _of(views: pd.DataFrame, extremity: str) -> pd.DataFrame:
+    """The views of one extremity, by their key."""
+    return views[views["extremity"] == extremity].set_index(VIEW_KEY).sort_index()
 
 
 def _check_same_views(ours: Path, part: pd.DataFrame, theirs: Path, expected: pd.DataFrame) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import bdtr, stdtr, stdtrit
 
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, INDEX_OF
@@ -233,8 +233,8 @@ def over_training_runs(of_a: Floats, of_b: Floats, drawn: Floats, patients: int)
     if variance == 0:  # no two patients or runs differ: equal arms, or nothing to judge a difference by
         return Estimate(a, b, a - b, 0.0, 0.0, 1.0, 0.0) if a == b else Estimate(a, b, a - b)
     error, degrees = math.sqrt(variance), variance**2 / float((parts**2 / freedom).sum())
-    half_width = error * float(stats.t.ppf(1 - ALPHA / 2, degrees))
-    p = 2 * float(stats.t.sf(abs(a - b) / error, degrees))
+    half_width = error * float(stdtrit(degrees, 1 - ALPHA / 2))
+    p = 2 * float(stdtr(degrees, -abs(a - b) / error))
     return Estimate(a, b, a - b, a - b - half_width, a - b + half_width, p, error, degrees)
 
 
@@ -288,7 +288,7 @@ def smallest_detectable(estimate: Estimate, tests: int) -> float | None:
     """
     if estimate.error is None:
         return None
-    quantiles = stats.t.ppf([1 - ALPHA / tests / 2, POWER], estimate.degrees)
+    quantiles = stdtrit(estimate.degrees, [1 - ALPHA / tests / 2, POWER])
     return float(quantiles.sum()) * estimate.error
 
 
@@ -338,7 +338,7 @@ def _mcnemar(counts: Agreement) -> McNemar:
         only_a_right=counts.only_a_right,
         only_b_right=counts.only_b_right,
         statistic=fewer,
-        p=min(1.0, 2 * float(stats.binom.cdf(fewer, discordant, 0.5))),
+        p=min(1.0, 2 * float(bdtr(fewer, discordant, 0.5))),
     )
 
 

@@ -76,11 +76,12 @@ def matrix(table: pd.DataFrame, model: str, level: str, metric: str) -> Matrix:
     rows = [name for name in known if (part["trained_on"] == name).any()]
     columns = [name for name in EXTREMITIES if (part["tested_on"] == name).any()]
 
-    def mean(trained_on: str, tested_on: str) -> float | None:
-        values = part[(part["trained_on"] == trained_on) & (part["tested_on"] == tested_on)]["value"].astype(float)
-        return float(values.mean()) if len(values) and values.notna().all() else None
+    seeds = {cell: values.astype(float) for cell, values in part.groupby(["trained_on", "tested_on"])["value"]}
 
-    return Matrix(model, level, metric, rows, columns, {row: {c: mean(row, c) for c in columns} for row in rows})
+    def mean(cell: tuple[str, str]) -> float | None:
+        return float(seeds[cell].mean()) if cell in seeds and seeds[cell].notna().all() else None
+
+    return Matrix(model, level, metric, rows, columns, {row: {c: mean((row, c)) for c in columns} for row in rows})
 
 
 def drop(found: Matrix) -> tuple[float, float] | None:

@@ -1,0 +1,104 @@
+"""Weights & Biases: online with a key and a network, else offline; it never asks, hangs or costs a run.
+
+No torch here: a study's comparison is logged without it.
+"""
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from mura.choice import Choice
+
+CONNECT_SECONDS = 3
+SETTINGS = {"init_timeout": 30, "finish_timeout": 120, "console": "off", "silent": True}
+
+log = logging.getLogger(__name__)
+
+
+def choose_mode() -> Choice:
+    """`online`, `offline` or `disabled`, with the reason. Asks nothing and waits three seconds at most."""
+    import wandb
+
+    wished = os.environ.get("WANDB_MODE")
+    if wished in ("offline", "disabled"):
+        return Choice(wished, "WANDB_MODE says so")
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            logged_in = wandb.login(prompt=False, verify=False)
+        except Exception:  # a malformed key; without one there is nothing to lose
+            logged_in = False
+    if not logged_in:
+        return Choice("offline", "no login: `wandb login` once, or WANDB_API_KEY")
+    if wished:  # without a login it would ask for one
+        return Choice(wished, "WANDB_MODE says so")
+    address = urlparse(str(wandb.setup().settings.base_url))
+    if not _answers(address.hostname or "", address.port or (443 if address.scheme == "https" else 80)):
+        return Choice("offline", "the W&B server can't be reached")
+    return Choice("online", "logged in")
+
+
+def _answers(host: str, port: int) -> bool:
+    """Whether somebody is there; in a thread, because looking up a name can take longer than any timeout."""
+    reached = threading.Event()
+
+    def knock() -> None:
+        with contextlib.suppress(OSError):
+            socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+            reached.set()
+
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(CONNECT_SECONDS)
+    return reached.is_set()
+
+
+def open_run(folder: Path, *, name: str, **settings: Any) -> Any:
+    """The W&B run `name` of a folder, begun or gone on with; None when even offline fails."""
+    mode = choose_mode()
+    identity = hashlib.blake2b(f"{folder.resolve()} {name}".encode(), digest_size=5).hexdigest()
+    for attempt in dict.fromkeys([mode, Choice("offline", "instead")]):
+        try:
+            run = _start(attempt.value, dir=str(folder), id=identity, resume="allow", name=name, **settings)
+        except Exception as error:  # whatever W&B's failure is, the run goes on
+            log.warning("W&B %s failed: %s", attempt.value, str(error).split("\n")[0])
+            forget_failure()
+            continue
+        how = f"; later: wandb sync {folder}/wandb/offline-run-*" if attempt.value == "offline" else ""
+        log.info("W&B: %s (%s)%s", attempt.value, attempt.reason, how)
+        return run
+    log.warning("W&B: not used; everything is in %s", folder)
+    return None
+
+
+def _start(mode: str, **arguments: Any) -> Any:
+    import wandb
+
+    run = wandb.init(mode=mode, settings=wandb.Settings(**SETTINGS), **arguments)  # type: ignore[arg-type]
+    run.define_metric("epoch")
+    run.define_metric("*", step_metric="epoch")
+    return run
+
+
+def forget_failure() -> None:
+    """The service that could not start a run holds on to its id; another one does not know it."""
+    import wandb
+
+    with contextlib.suppress(Exception):
+        wandb.teardown()
+
+
+@contextlib.contextmanager
+def never_fatal(what: str) -> Iterator[None]:
+    """Whatever W&B's failure is, it is said in one line and nothing is lost by it."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("W&B: %s failed, the run folder has everything: %s", what, str(error).split("\n")[0])
