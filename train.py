@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from mura.command_line import check_names, help_page
 from mura.config import multirun_first, one_clear_line, register_resolvers, resume_arguments
+from mura.multirun import called_by_another_launcher, failing_alone, run_as_command
 from mura.runs import RunFolder, is_rank_zero
-from mura.signals import sigterm_answered
+from mura.signals import resumable, sigterm_answered
 from mura.slurm import cluster_environment, task_arguments
 
 
@@ -67,7 +68,20 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     run = RunFolder(Path(HydraConfig.get().runtime.output_dir))
-    with one_clear_line(), run.locked():
+    if not called_by_another_launcher():
+        with one_clear_line():
+            train_in(run, cfg)
+        return
+    with failing_alone():
+        if cfg.trainer.devices * cfg.trainer.num_nodes > 1:
+            run_as_command(Path(__file__).resolve(), run)
+        else:
+            train_in(run, cfg)
+
+
+def train_in(run: RunFolder, cfg: DictConfig) -> None:
+    """The run in its folder, which is locked meanwhile, and from which it can go on when it is interrupted."""
+    with run.locked(), resumable(run):
         if is_rank_zero():
             run.config.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
         train(cfg, run)

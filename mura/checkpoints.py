@@ -58,6 +58,15 @@ def newest_whole(run: RunFolder) -> Path | None:
     return whole
 
 
+def load_whole(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint. Raises MuraError when it is not as it was written."""
+    content = load_checkpoint(path)
+    if not is_whole(path):
+        run = path.parent.parent
+        raise MuraError(f"{path} is damaged (a checksum is wrong): remove {run} and start the run again.")
+    return content
+
+
 def is_whole(path: Path) -> bool:
     """Whether every part of a checkpoint has the checksum (CRC-32) that it was written with, and it can be read.
 

@@ -27,9 +27,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mura.data.sizes import cache_size_for
-from mura.errors import DISK_FULL, ConfigError, MuraError
+from mura.errors import DISK_FULL, ConfigError, InterruptedRunError, MuraError
 from mura.extremities import EXTREMITIES, arm_of, data_name
-from mura.runs import RunFolder
+from mura.runs import RunFolder, is_rank_zero
 from mura.slurm import check_tasks, minutes_of
 
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
@@ -238,19 +238,6 @@ def check(cfg: DictConfig) -> None:
     check_root(cfg.data.root)
 
 
-def check_distribution(launcher: str, trainer: DictConfig) -> None:
-    """Raises ConfigError for a run of several processes under another launcher than this program's own.
-
-    Lightning starts the further processes with the command line of the first: under Hydra's other launchers that is
-    the whole multirun once more.
-    """
-    if trainer.devices * trainer.num_nodes > 1 and not launcher.startswith("hydra_plugins.mura_launcher."):
-        raise ConfigError(
-            f"trainer.devices={trainer.devices}: a multirun of runs of several processes needs "
-            f"hydra/launcher=processes (the default) or hydra/launcher=slurm, and not {launcher.rpartition('.')[2]}."
-        )
-
-
 class CheckBeforeRun(Callback):
     """Checks a run's config before Hydra makes its folder, so that a refused run leaves nothing behind."""
 
@@ -269,7 +256,6 @@ class CheckBeforeRun(Callback):
             jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
             loader, name = GlobalHydra.instance().config_loader(), kwargs["config_name"]
             for cfg in [loader.load_configuration(name, list(job), RunMode.RUN) for job in jobs]:
-                check_distribution(config.hydra.launcher._target_, cfg.trainer)
                 check(cfg)
 
 
@@ -376,6 +362,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def users_error(error: Exception) -> MuraError | None:
+    """The error of the user's in an exception, which Hydra may have wrapped; None when it is not the user's."""
+    return next((cause for cause in _chain(error) if isinstance(cause, MuraError)), None)
+
+
 @contextmanager
 def one_clear_line(config_name: str = "train") -> Iterator[None]:
     """The one place where an error of the user's becomes a sentence on stderr and an exit code.
@@ -386,26 +377,28 @@ def one_clear_line(config_name: str = "train") -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException, MuraError) as error:
-        user_error = next((cause for cause in _chain(error) if isinstance(cause, MuraError)), None)
+        user_error = users_error(error)
         if user_error is not None:
-            _say(str(user_error))
+            if is_rank_zero() or not isinstance(user_error, InterruptedRunError):  # the first process speaks for all
+                say(str(user_error))
             raise SystemExit(user_error.exit_code) from None
         if not isinstance(error, (ConfigCompositionException, OverrideParseError, OmegaConfBaseException)):
             raise
         if isinstance(error, MissingMandatoryValue):
-            _say(f"{error.full_key} is not set: give {error.full_key}=VALUE.")
+            say(f"{error.full_key} is not set: give {error.full_key}=VALUE.")
         else:
-            _say(sentence_for(error, config_name))
+            say(sentence_for(error, config_name))
         raise SystemExit(2) from None
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        _say(f"{error.filename or 'the disk'}: no room ({error.strerror}); make room and give the same command again.")
+        say(f"{error.filename or 'the disk'}: no room ({error.strerror}); make room and give the same command again.")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        _say("stopped.")
+        say("stopped.")
         raise SystemExit(130) from None
 
 
-def _say(sentence: str) -> None:
+def say(sentence: str) -> None:
+    """The sentence on stderr, with the program's name."""
     print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr, flush=True)

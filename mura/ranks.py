@@ -18,7 +18,7 @@ from mura.errors import MuraError
 
 LOOK_EVERY = 0.5  # seconds
 GRACE = 1.5  # seconds that a process has to end with its own sentence; below the 5 after which Lightning kills it
-PATIENCE = 30.0  # seconds that the other processes have once the first one has ended
+PATIENCE = 5.0  # seconds that the other processes have once the first one has failed: they have nothing to save
 LOST_CONNECTION = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "processgroup")
 
 
@@ -67,7 +67,10 @@ def children_of(trainer: Trainer) -> list[subprocess.Popen[bytes]]:
 
 
 def end_children(trainer: Trainer, failed: bool) -> None:
-    """Waits for the further processes; when the run has failed, not for ever."""
+    """Waits for the further processes; when the run has failed, tells them to end, and does not wait for ever."""
+    if failed:
+        for child in children_of(trainer):
+            child.terminate()
     deadline = time.monotonic() + PATIENCE
     for child in children_of(trainer):
         try:

@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from mura.errors import InterruptedRunError
+from mura.runs import RunFolder
+
 EXIT_CODE = 128 + signal.SIGTERM
+INTERRUPTED = 128 + signal.SIGINT
 
 
 class Terminated(SystemExit):
@@ -29,6 +33,18 @@ def sigterm_answered() -> Iterator[None]:
     finally:
         if ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def resumable(run: RunFolder) -> Iterator[None]:
+    """Ctrl-C and SIGTERM become InterruptedRunError, which says how to go on; of a finished run there is nothing to."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        if run.finished:
+            raise
+        code = EXIT_CODE if isinstance(stop, Terminated) else INTERRUPTED
+        raise InterruptedRunError(f"stopped; go on with: python train.py resume={run.path}", code) from None
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -2,7 +2,9 @@
 
 import logging
 import resource
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,17 +18,21 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 
 from mura import tracking
-from mura.checkpoints import newest_whole
+from mura.checkpoints import load_whole, newest_whole
+from mura.choice import Choice
 from mura.data.datamodule import MuraDataModule
-from mura.device import Choice, allow_tf32
-from mura.errors import DISK_FULL, InterruptedRunError, MuraError
+from mura.device import allow_tf32
+from mura.errors import DISK_FULL, MuraError
 from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import AbnormalityClassifier, gather
 from mura.ranks import end_children, watched
 from mura.runs import PREDICTION_COLUMNS, RunFolder, is_rank_zero
+from mura.signals import Terminated
 
 HISTORY = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_kappa", "val_auroc"]
 MUCH_WAITING = 0.10
+LEAST_WAITING = 1.0  # seconds: nobody need mend less
+OUT_OF_MEMORY = ("can't allocate memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 LIGHTNINGS_REMARKS = (
     ".*does not have many workers.*",  # batches are gathered in the process
     ".*smaller than the logging interval.*",  # metrics are logged once an epoch
@@ -130,7 +136,8 @@ class Speed(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         share = self.summary()["data_wait_share"]
-        if share is not None and share > MUCH_WAITING:
+        waited = sum(waiting for *_, waiting in self.epochs)
+        if trainer.is_global_zero and share is not None and share > MUCH_WAITING and waited > LEAST_WAITING:
             log.warning(
                 "%.0f %% of the training time went by waiting for pictures: put the cache on a faster disk "
                 "(data.cache_dir=DIR), or keep the pictures in the device's memory (data.resident=true).",
@@ -166,6 +173,24 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere but on macOS
 
 
+class SigtermAsBefore(Callback):
+    """Takes SIGTERM back from Lightning, which answers it with a broadcast wherever the process is: when the other
+    processes of a run are in another collective operation, all of them hang. What was set before ends the run."""
+
+    def __init__(self) -> None:
+        self.answer = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._take_back()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._take_back()
+
+    def _take_back(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.answer)
+
+
 class StopWhereItStopped(Callback):
     """A run that had stopped early trains no further epoch when it is resumed to be tested."""
 
@@ -185,15 +210,15 @@ class EnsembleCheckpoint(ModelCheckpoint):
 
 
 def make_callbacks(run: RunFolder, monitor: str, mode: str, patience: int | None, ensemble: int = 1) -> list[Callback]:
-    """History and speed first, then what watches `monitor`: early stopping, the best checkpoint and the last one,
-    and, for an `ensemble`, so many of the best."""
+    """SIGTERM's answer, history and speed first, then what watches `monitor`: early stopping, the best checkpoint and
+    the last one, and, for an `ensemble`, so many of the best."""
     best = ModelCheckpoint(
         run.checkpoints, filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=True,
         enable_version_counter=False,
     )  # fmt: skip
     # after everything else of an epoch, so that going on from it repeats nothing and skips nothing
     last = ModelCheckpoint(run.checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks: list[Callback] = [History(run.history), Speed()]
+    callbacks: list[Callback] = [SigtermAsBefore(), History(run.history), Speed()]
     if patience is not None:
         stopper = EarlyStopping(monitor, mode=mode, patience=patience, check_on_train_epoch_end=True)
         callbacks += [stopper, StopWhereItStopped()]
@@ -218,17 +243,16 @@ def stopped_by(trainer: Trainer) -> str:
 
 @contextmanager
 def clean_end(trainer: Trainer, run: RunFolder) -> Iterator[None]:
-    """However the run ends, W&B is finished and no process is left; Ctrl-C and SIGTERM leave a run that can go on."""
+    """However the run ends, W&B is finished and no process is left, and what a user can mend is a sentence."""
     code = 1
     try:
         with watched(trainer, run.path):
             yield
         code = 0
-    except (KeyboardInterrupt, SystemExit):
-        if trainer.interrupted or trainer.received_sigterm:
-            sentence = f"stopped; go on with: python train.py resume={run.path}"
-            raise InterruptedRunError(sentence, 143 if trainer.received_sigterm else 130) from None
-        raise
+    except SystemExit as stop:
+        if isinstance(stop, Terminated) or not trainer.interrupted:
+            raise
+        raise KeyboardInterrupt from None  # what Lightning has made of it
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
@@ -258,8 +282,8 @@ def clean_end(trainer: Trainer, run: RunFolder) -> Iterator[None]:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Of the device, or of the host, for which PyTorch has no exception of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Of the device, or of the host and of cuBLAS and cuDNN, for which PyTorch has no exception of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def checkpoint_to_resume(run: RunFolder, model: AbnormalityClassifier, data: MuraDataModule) -> Path | None:
@@ -307,7 +331,7 @@ def predict(trainer: Trainer, data: MuraDataModule, checkpoints: list[Path]) -> 
 def _logits_of(trainer: Trainer, data: MuraDataModule, checkpoint: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows of the index, int64 [N] in their order, and a checkpoint's logits for them, float64 [N]."""
     model = trainer.lightning_module
-    model.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
+    model.load_state_dict(load_whole(checkpoint)["state_dict"])
     per_part = trainer.predict(model, datamodule=data)
     assert per_part is not None
     mine = [batch for part in per_part for batch in part]

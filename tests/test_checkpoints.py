@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mura.checkpoints import SafeCheckpointIO, is_whole, newest_whole
+from mura.checkpoints import SafeCheckpointIO, is_whole, load_whole, newest_whole
 from mura.errors import MuraError
 from mura.runs import RunFolder
 
@@ -81,3 +81,14 @@ def test_a_failed_write_leaves_the_last_one_as_it_was(run: RunFolder, monkeypatc
         SafeCheckpointIO().save_checkpoint(content(2), run.last_file)
     assert epoch_of(run.last_file) == 1
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["last.ckpt", "previous.ckpt"]
+
+
+def test_a_changed_bit_in_the_best_checkpoint_makes_no_predictions(run: RunFolder) -> None:
+    SafeCheckpointIO().save_checkpoint(content(1), run.best_checkpoint)
+    assert load_whole(run.best_checkpoint)["epoch"] == 1
+    whole = bytearray(run.best_checkpoint.read_bytes())
+    weights = whole.find(torch.arange(3000, dtype=torch.float32).numpy().tobytes())
+    whole[weights + 100] ^= 1
+    run.best_checkpoint.write_bytes(whole)
+    with pytest.raises(MuraError, match=r"best\.ckpt is damaged .*remove .* and start the run again"):
+        load_whole(run.best_checkpoint)

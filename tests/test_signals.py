@@ -2,10 +2,13 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
-from mura.signals import sigterm_answered
+from mura.errors import InterruptedRunError
+from mura.runs import RunFolder
+from mura.signals import resumable, sigterm_answered
 
 
 def test_sigterm_ends_a_program_with_a_sentence_and_143(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,3 +55,16 @@ def test_a_program_that_is_told_to_ignore_sigterm_goes_on_ignoring_it(before: si
         assert signal.getsignal(signal.SIGTERM) == before
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_run_says_how_to_go_on_unless_it_is_finished(
+    sent: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path)
+    with pytest.raises(InterruptedRunError, match=f"resume={tmp_path}") as stopped, sigterm_answered(), resumable(run):
+        os.kill(os.getpid(), sent)
+    assert stopped.value.exit_code == code
+    run.metrics.write_text("{}")
+    with pytest.raises((SystemExit, KeyboardInterrupt)), sigterm_answered(), resumable(run):
+        os.kill(os.getpid(), sent)

@@ -57,10 +57,14 @@ def too_much(what: str) -> None:
         torch.empty(2**46)
     if what == "numpy":
         np.empty(2**46)
+    if what == "cuDNN":
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+    if what == "cuBLAS":
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-@pytest.mark.parametrize("what", ["host", "numpy", "device"])
+@pytest.mark.parametrize("what", ["host", "numpy", "device", "cuDNN", "cuBLAS"])
 def test_too_little_memory_names_the_batch_size_and_a_number_of_parts(what: str, tmp_path: Path) -> None:
     said = r"data\.batch_size=32, data\.accumulate=2: data\.accumulate=4 takes the same batch in smaller parts"
     with pytest.raises(MuraError, match=said), clean_end(pretended_trainer(32, 2), RunFolder(tmp_path)):

@@ -219,34 +219,44 @@ def children(process: int) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes of a run in /proc")
 @pytest.mark.parametrize("victim", ["first", "second"])
-def test_when_one_of_two_processes_is_killed_the_other_ends_and_the_run_can_go_on(
-    victim: str, mura_root: Path, cache_dir: Path, tmp_path: Path
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_when_one_of_two_processes_is_ended_the_other_ends_too_and_the_run_can_go_on(
+    victim: str, sent: signal.Signals, mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     arguments = [*arguments_for_a_long_run(mura_root, cache_dir, run), "trainer=ddp_cpu", "trainer.max_epochs=500"]
     first = start([argument for argument in arguments if argument != "trainer=cpu"], tmp_path)
     wait_for_epochs(run, 1)
     [second] = [pid for pid in children(first.pid) if "train.py" in Path(f"/proc/{pid}/cmdline").read_text()]
-    os.kill({"first": first.pid, "second": second}[victim], signal.SIGKILL)
+    os.kill({"first": first.pid, "second": second}[victim], sent)
     _, said = first.communicate(timeout=60)  # the other one too holds the pipe until it has ended
-    assert first.returncode != 0
+    assert first.returncode == (1 if victim == "second" else {signal.SIGKILL: -9, signal.SIGTERM: 143}[sent])
     assert not Path(f"/proc/{second}").exists() or " Z " in Path(f"/proc/{second}/stat").read_text()
-    assert "another process of this run has ended; go on with: python train.py resume=" in said
+    assert f"go on with: python train.py resume={run}\n" in said
     assert "Traceback" not in said
+    if sent == signal.SIGTERM:
+        return  # what is saved is the same: an epoch that has ended
     resumed = start([f"resume={run}", "trainer.max_epochs=3"], tmp_path)
     _, said = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, said
 
 
+@pytest.fixture(scope="module")
+def whole(mura_root: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run; the tests that compare with it share a worker, and so the run."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    process = start(arguments_for_a_long_run(mura_root, cache_dir, folder / "whole"), folder)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return folder / "whole"
+
+
+@pytest.mark.xdist_group("interruption")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    how: signal.Signals, mura_root: Path, cache_dir: Path, tmp_path: Path
+    how: signal.Signals, whole: Path, mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    uninterrupted = start(arguments_for_a_long_run(mura_root, cache_dir, whole), tmp_path)
-    _, said = uninterrupted.communicate(timeout=300)
-    assert uninterrupted.returncode == 0, said
-
+    broken = tmp_path / "broken"
     process = start(arguments_for_a_long_run(mura_root, cache_dir, broken), tmp_path)
     wait_for_epochs(broken, 2)
     time.sleep(0.1)  # into the third epoch
@@ -270,14 +280,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     )
 
 
+@pytest.mark.xdist_group("interruption")
 def test_a_run_killed_in_its_first_epoch_begins_anew_and_ends_the_same(
-    mura_root: Path, cache_dir: Path, tmp_path: Path
+    whole: Path, mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    arguments = arguments_for_a_long_run(mura_root, cache_dir, tmp_path / "whole")
-    whole = start(arguments, tmp_path)
-    _, said = whole.communicate(timeout=300)
-    assert whole.returncode == 0, said
-    process = start([*arguments[:-1], f"hydra.run.dir={tmp_path / 'broken'}"], tmp_path)
+    process = start(arguments_for_a_long_run(mura_root, cache_dir, tmp_path / "broken"), tmp_path)
     while (
         not (tmp_path / "broken" / "train.log").is_file() or "model:" not in (tmp_path / "broken/train.log").read_text()
     ):
@@ -289,7 +296,7 @@ def test_a_run_killed_in_its_first_epoch_begins_anew_and_ends_the_same(
     resumed = start([f"resume={tmp_path / 'broken'}"], tmp_path)
     _, said = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, said
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
+    assert same(weights(whole), weights(tmp_path / "broken"))
 
 
 def test_a_damaged_last_checkpoint_costs_an_epoch_and_not_the_run(train: Command, tmp_path: Path) -> None:
@@ -374,6 +381,40 @@ def test_a_multirun_of_distributed_runs_is_one_folder_a_run_and_leaves_no_proces
         assert not test["path"].duplicated().any()
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
     assert str(tmp_path) not in processes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+def test_distributed_runs_under_hydras_other_launchers_are_one_folder_each_and_one_may_fail(
+    launcher: str, mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    process = start(  # not forked: joblib's workers end with a program that ends by itself
+        ["-m", f"hydra/launcher={launcher}", "model=cnn2", "data=wrist", f"model.weights={tmp_path / 'absent.pt'},null",
+         "trainer=ddp_cpu", "trainer.max_epochs=1", "logger=none", f"data.root={mura_root}",
+         f"data.cache_dir={cache_dir}", "data.image_size=32", f"hydra.sweep.dir={tmp_path / 'all'}"], tmp_path,
+    )  # fmt: skip
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert f"{tmp_path}/all/0_cnn2_wrist: this run failed (exit code 1)" in said
+    assert "Traceback" not in said
+    assert [path.parent.name for path in tmp_path.rglob("metrics.json")] == ["1_cnn2_wrist"]
+    assert json.loads((tmp_path / "all/1_cnn2_wrist/metrics.json").read_text())["devices"] == 2
+    assert not pd.read_csv(tmp_path / "all/1_cnn2_wrist/predictions.csv")["path"].duplicated().any()
+    runs = [path.name for path in (tmp_path / "all").iterdir() if path.is_dir() and path.name != ".submitit"]
+    assert sorted(runs) == ["0_cnn2_wrist", "1_cnn2_wrist"]
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert str(tmp_path) not in processes
+
+
+def test_a_failing_run_under_hydras_basic_launcher_does_not_stop_the_others(train: Command, tmp_path: Path) -> None:
+    found = train(
+        "-m", "hydra/launcher=basic", "data=wrist", f"model.weights={tmp_path / 'absent.pt'},null",
+        "trainer.max_epochs=1", "hydra.sweep.dir=all", check=False,
+    )  # fmt: skip
+    assert found.code == 1
+    assert found.said.count("train.py: model.weights: ") == 2  # when it happens, and at the end
+    assert "Traceback" not in found.said
+    assert [path.parent.name for path in tmp_path.rglob("metrics.json")] == ["1_cnn2_wrist"]
 
 
 def test_two_gpus_are_refused_where_there_are_none(train: Command, tmp_path: Path) -> None:
