@@ -143,14 +143,15 @@ def srun_tasks() -> int:
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The file is there whole, or as it was before."""
+def write_atomically(path: Path, text: str, sync: bool = True) -> None:
+    """The file is there whole, or as it was before; with `sync` even after a power cut."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except BaseException:

@@ -26,7 +26,7 @@ from mura.errors import DISK_FULL, MuraError
 from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import AbnormalityClassifier, gather
 from mura.ranks import end_children, watched
-from mura.runs import PREDICTION_COLUMNS, RunFolder, is_rank_zero
+from mura.runs import PREDICTION_COLUMNS, RunFolder, is_rank_zero, write_atomically
 from mura.signals import Terminated
 
 HISTORY = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_kappa", "val_auroc"]
@@ -90,7 +90,8 @@ class History(Callback):
         row["seconds"] = time.perf_counter() - self.started
         self.rows.append(row)
         if trainer.is_global_zero:
-            pd.DataFrame(self.rows, columns=["epoch", *HISTORY, "lr", "seconds"]).to_csv(self.file, index=False)
+            table = pd.DataFrame(self.rows, columns=["epoch", *HISTORY, "lr", "seconds"])
+            write_atomically(self.file, table.to_csv(index=False), sync=False)  # the checkpoint has it too
             log.info(
                 "epoch %d: train loss %.4f accuracy %.3f, val loss %.4f accuracy %.3f (%.1f s)",
                 *(row["epoch"], row["train_loss"], row["train_accuracy"]),

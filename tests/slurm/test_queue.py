@@ -127,6 +127,22 @@ def test_ctrl_c_cancels_what_is_queued_and_running(
 
 
 @pytest.mark.usefixtures("slurm")
+def test_a_job_that_reaches_its_time_limit_is_queued_again_and_goes_on(
+    mura_root: Path, cache_dir: Path, tmp_path: Path, start: Start
+) -> None:
+    command = study(mura_root, cache_dir, tmp_path, "arms=[specialised]", "extremities=[wrist]", *in_slurm())
+    process = start([*command, "launcher.time=2", "trainer.max_epochs=5000"])  # SLURM's signal comes within 30 s
+    run = tmp_path / "study/cnn2/wrist/seed0"
+    wait_for(lambda: "stopped; go on with" in (run / "console.log").read_text() if run.is_dir() else False)
+    before = len(pd.read_csv(run / "history.csv"))
+    wait_for(lambda: len(pd.read_csv(run / "history.csv")) > before)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    epochs = list(pd.read_csv(run / "history.csv")["epoch"])
+    assert epochs == list(range(len(epochs)))
+
+
+@pytest.mark.usefixtures("slurm")
 def test_a_multirun_goes_through_the_queue_and_a_failing_run_is_named(
     mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
