@@ -72,6 +72,8 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
             print(f"{states[cell]:10} {cell.name}")
         print(f"{len(grid) - len(missing)} of {len(grid)} runs finished; time left: {in_words(estimate)}")
         return 0
+    if project is not None:
+        import wandb  # noqa: F401 (for the comparison; now, while the server imports torch)
     from rich.console import Console
 
     from mura.study.progress import Watch, run_study

@@ -6,6 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pandas as pd
+import yaml
+
 from benchmarks.comparison import arms
 from benchmarks.data import noise
 from benchmarks.measure import REPOSITORY, Plan, Row, seconds
@@ -13,7 +16,11 @@ from mura.data.cache import open_cache
 from mura.data.check import check
 from mura.data.index import read_index
 from mura.data.split import assign_folds
+from mura.extremities import EXTREMITIES, UNIFIED, data_name
+from mura.metrics import summarise
+from mura.runs import PREDICTION_COLUMNS, RunFolder, write_json
 from mura.study.compare import compare
+from mura.study.report import write_report
 
 MEMORY = """
 import os, runpy, sys
@@ -32,6 +39,26 @@ runpy.run_path("train.py", run_name="__main__")
 """
 
 
+def study_of(tables: dict[str, list[pd.DataFrame]], folder: Path) -> Path:
+    """Finished run folders with these predictions: a unified run, and a specialised one for each extremity."""
+    for arm, [table] in tables.items():
+        for names in [list(EXTREMITIES)] if arm == UNIFIED else [[name] for name in EXTREMITIES]:
+            run = RunFolder(folder / data_name(names))
+            run.path.mkdir(parents=True)
+            test = table[table["extremity"].isin(names)]
+            test = test.assign(path=test["extremity"] + test["study"] + test["view"].astype(str))
+            about = {
+                "schema": 1, "model": "cnn4", "arm": arm, "data": data_name(names), "seed": 0, "best_epoch": 0,
+                "epochs": 1, "test": summarise(test), "data_fingerprint": "", "split_hash": "", "fold": 0, "name": "",
+                "speed": {"wall_seconds": 1.0, "train_images_per_second": 1.0}, "device": "cpu", "precision": "32-true",
+                "versions": {}, "git": None, "stopped_by": "max_epochs", "steps": 1,
+            }  # fmt: skip
+            pd.concat([test.assign(split="val"), test])[PREDICTION_COLUMNS].to_csv(run.predictions, index=False)
+            run.config.write_text(yaml.safe_dump({"data": {"root": str(folder)}}), encoding="utf-8")
+            write_json(run.metrics, about)
+    return folder
+
+
 def growth(plan: Plan) -> list[Row]:
     few, many = (400, 4_000) if plan.quick else (4_000, 40_000)
     roots = {n: noise(plan.folder, n) for n in (few, many)}
@@ -47,6 +74,10 @@ def growth(plan: Plan) -> list[Row]:
     tables = arms()
     tenth = {name: [table.iloc[: len(table) // 10] for table in group] for name, group in tables.items()}
     found["comparison"] = {few: seconds(lambda: compare(tenth, "none")), many: seconds(lambda: compare(tables, "none"))}
+    studies = {
+        n: study_of(group, Path(tempfile.mkdtemp(dir=plan.folder))) for n, group in ((few, tenth), (many, tables))
+    }
+    found["report"] = {n: seconds(lambda f=folder: write_report([f], f)) for n, folder in studies.items()}
     return [
         Row(
             f"{what}: {many:,} pictures", f"ten times the time of {few:,}", [times[many] / times[few] / 10], 1.2,
