@@ -37,12 +37,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from mura import slurm
-from mura.config import CONF_DIR, check, check_launcher, one_clear_line, register_resolvers
+from mura.config import CONF_DIR, one_clear_line, register_resolvers
 from mura.errors import ConfigError, MuraError
+from mura.extremities import ARMS, LEAVE_ONE_OUT
 from mura.launch import Job, Outcome, Watch, run_jobs, visible_gpus, warm_up
+from mura.rules import check, check_launcher
 from mura.runs import RunFolder
 from mura.signals import sigterm_answered
-from mura.study.grid import ARMS, BUDGETS, FINISHED, HALF_DONE, Cell, cells, seconds_left, state_of
+from mura.study.grid import BUDGETS, FINISHED, HALF_DONE, Cell, cells, seconds_left, state_of
 
 SCRIPT = Path(__file__).resolve().parent / "train.py"
 OWN = ("models", "seeds", "extremities", "arms", "budget", "wandb", "name", "studies_dir", "launcher", "study")
@@ -131,7 +133,7 @@ def planned(study: DictConfig) -> list[Cell]:
     check_launcher(study.launcher)
     if study.budget not in BUDGETS:
         raise ConfigError(f"budget={study.budget}: must be one of {', '.join(BUDGETS)}.")
-    if "leave_one_out" in plain["arms"] and len(plain["extremities"]) < 2:
+    if LEAVE_ONE_OUT in plain["arms"] and len(plain["extremities"]) < 2:
         raise ConfigError(f"arms={plain['arms']}: leave_one_out needs two extremities at least.")
     return cells(plain["models"], plain["extremities"], plain["arms"], plain["seeds"], study.budget)
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from mura.config import CONF_DIR, keys_of, near_names, unknown
+from mura.config import CONF_DIR, keys_of, near_names
 from mura.errors import ConfigError
+from mura.rules import unknown
 
 PLAIN = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 HELP = """\

@@ -1,4 +1,4 @@
-"""The seven extremities of MURA: their names, their order and their folder names. The only place."""
+"""The seven extremities of MURA: their names, order and folder names; and the arms of a study. The only place."""
 
 EXTREMITIES: tuple[str, ...] = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
 
@@ -7,6 +7,9 @@ EXTREMITY_OF: dict[str, str] = {folder: name for name, folder in FOLDER_OF.items
 INDEX_OF: dict[str, int] = {name: position for position, name in enumerate(EXTREMITIES)}
 
 UNIFIED = "unified"
+LEAVE_ONE_OUT = "leave_one_out"
+ARMS = (UNIFIED, "specialised", "shared", "finetuned", LEAVE_ONE_OUT)
+"""The ways to train that a study compares, in the order in which they are told of."""
 
 
 def data_name(extremities: list[str]) -> str:

@@ -10,10 +10,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mura.config import CONF_DIR, RULES, check_values, register_resolvers, resume_arguments
+from mura.config import CONF_DIR, register_resolvers, resume_arguments
 from mura.data.sizes import cache_size_for
 from mura.errors import ConfigError
 from mura.extremities import EXTREMITIES
+from mura.rules import RULES, check_values
 
 REPOSITORY = Path(__file__).parent.parent
 REFUSED = [

@@ -11,9 +11,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from mura import slurm
-from mura.config import check_launcher
 from mura.errors import ConfigError, MuraError
 from mura.launch import Job, Outcome, run_jobs
+from mura.rules import check_launcher
 
 log = logging.getLogger(__name__)
 

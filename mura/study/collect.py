@@ -17,12 +17,11 @@ import yaml
 
 from mura.data.index import TOP_FOLDER
 from mura.errors import MuraError
-from mura.extremities import EXTREMITIES, data_name
+from mura.extremities import ARMS, EXTREMITIES, data_name
 from mura.metrics import VIEW_KEY, check_predictions, view_name
 from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
 from mura.study.compare import ALL
 
-ARM_ORDER = ("unified", "specialised", "shared", "finetuned", "leave_one_out")
 ROUTED = "routed"
 """The data of a row that several runs of one arm answer together, each for its own extremity."""
 
@@ -115,7 +114,7 @@ class ArmTable:
         return present(self.table)
 
     def of(self, extremities: Sequence[str]) -> pd.DataFrame:
-        return self.table[self.table["extremity"].isin(extremities)]
+        return of(self.table, extremities)
 
     def data_of(self, extremities: Sequence[str]) -> str:
         """The data set of the run that answers for these extremities, or that they are routed."""
@@ -151,6 +150,11 @@ def arm_number(arm: str) -> int:
     return arm_rank(arm)[0]
 
 
+def of(views: pd.DataFrame, extremities: Sequence[str]) -> pd.DataFrame:
+    """The views of these extremities."""
+    return views[views["extremity"].isin(extremities)]
+
+
 def present(table: pd.DataFrame) -> tuple[str, ...]:
     found = set(table["extremity"])
     return tuple(name for name in EXTREMITIES if name in found)
@@ -181,7 +185,7 @@ def _order(run: Run) -> tuple[Any, ...]:
 
 
 def arm_rank(arm: str) -> tuple[int, str]:
-    return (ARM_ORDER.index(arm) if arm in ARM_ORDER else len(ARM_ORDER)), arm
+    return (ARMS.index(arm) if arm in ARMS else len(ARMS)), arm
 
 
 def find_runs(directories: Sequence[Path]) -> tuple[list[RunFolder], list[RunFolder]]:
@@ -261,7 +265,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
                     f"Two finished runs answer for {extremity} ({run.model}, {run.arm}, seed {run.seed}): "
                     f"{twin.folder.path} and {run.folder.path}; name only one of them."
                 )
-            part = _of(run.test, extremity)
+            part = _keyed(run.test, extremity)
             other, expected = views.setdefault(extremity, (run, part))
             _check_same_views(run.folder.predictions, part, other.folder.predictions, expected)
 
@@ -269,7 +273,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
 def check_transfer(runs: Sequence[Run]) -> None:
     """Raises MuraError unless every transfer.csv has the other extremities' test views as they are, and only those."""
     known = {name: run for run in reversed(runs) for name in run.extremities}
-    expected = {name: _of(run.test, name) for name, run in known.items()}
+    expected = {name: _keyed(run.test, name) for name, run in known.items()}
     for run in runs:
         if run.transfer is None:
             continue
@@ -278,13 +282,13 @@ def check_transfer(runs: Sequence[Run]) -> None:
                 raise MuraError(f"{run.folder.transfer} holds views of {extremity}, which the run itself answers for.")
             other = known.get(extremity)
             if other is not None:
-                mine = _of(run.transfer, extremity)
+                mine = _keyed(run.transfer, extremity)
                 _check_same_views(run.folder.transfer, mine, other.folder.predictions, expected[extremity])
 
 
-def _of(views: pd.DataFrame, extremity: str) -> pd.DataFrame:
+def _keyed(views: pd.DataFrame, extremity: str) -> pd.DataFrame:
     """The views of one extremity, by their key."""
-    return views[views["extremity"] == extremity].set_index(VIEW_KEY).sort_index()
+    return of(views, [extremity]).set_index(VIEW_KEY).sort_index()
 
 
 def _check_same_views(ours: Path, part: pd.DataFrame, theirs: Path, expected: pd.DataFrame) -> None:

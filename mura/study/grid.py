@@ -14,6 +14,7 @@ import yaml
 
 from mura import __version__
 from mura.errors import MuraError
+from mura.extremities import LEAVE_ONE_OUT, UNIFIED
 from mura.runs import RunFolder
 
 # Two runs with these alike are the same experiment; where it ran and how it was logged may differ.
@@ -23,10 +24,9 @@ SHOULD_MATCH = (
     "data.image_size", "data.cache_size", "data.batch_size", "data.accumulate", "data.fold", "data.seed",
     "trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_predict_batches",
 )  # fmt: skip
-ARMS = ("specialised", "unified", "shared", "finetuned", "leave_one_out")
 BUDGETS = ("epochs", "steps")
 LONGEST_FIRST = (
-    "unified", "shared", "leave_one_out", "wrist", "shoulder", "hand", "finger", "elbow", "forearm", "humerus",
+    UNIFIED, "shared", LEAVE_ONE_OUT, "wrist", "shoulder", "hand", "finger", "elbow", "forearm", "humerus",
 )  # fmt: skip
 FINISHED, HALF_DONE, MISSING = "finished", "half-done", "missing"
 
@@ -92,8 +92,8 @@ def cells(
             found.append(Cell(model, "shared", "shared", seed, pooled))
         for name in extremities:
             others = tuple(other for other in extremities if other != name)
-            if "leave_one_out" in arms:
-                found.append(Cell(model, "leave_one_out", f"without-{name}", seed, others, (name,), equal))
+            if LEAVE_ONE_OUT in arms:
+                found.append(Cell(model, LEAVE_ONE_OUT, f"without-{name}", seed, others, (name,), equal))
             if "specialised" in arms:
                 found.append(Cell(model, "specialised", name, seed, (name,), None, equal))
             if "finetuned" in arms:
@@ -102,7 +102,7 @@ def cells(
 
 
 def _length_of(cell: Cell) -> str:
-    return cell.arm if cell.arm == "leave_one_out" else cell.data.removeprefix("finetuned-")
+    return cell.arm if cell.arm == LEAVE_ONE_OUT else cell.data.removeprefix("finetuned-")
 
 
 def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:

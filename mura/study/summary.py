@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from mura.extremities import UNIFIED
+from mura.extremities import LEAVE_ONE_OUT, UNIFIED
 from mura.metrics import THRESHOLD, binary_metrics, summarise
 from mura.study import collect, operating, transfer
 from mura.study.collect import ArmTable, Pair, Run, Unfinished, scope_name
@@ -31,7 +31,6 @@ OPERATING_COLUMNS = [
     "model", "arm", "seed", "point", "scope", "extremity", "fitted", "level", "metric", "value", "n",
 ]  # fmt: skip
 RESAMPLES_AT_A_POINT = 2_000
-LEAVE_ONE_OUT = "leave_one_out"
 RESULT_COLUMNS = ["model", "arm", "data", "seed", "extremity", "level", "metric", "value", "n"]
 PRIMARY = ("study", "accuracy")
 """The level and metric of the verdict; the others stand beside it."""
@@ -134,25 +133,25 @@ def summarise_study(directories: Sequence[Path], out: Path, resamples: int) -> S
 
 
 def at_operating_points(tables: Sequence[ArmTable]) -> list[Fitted]:
-    """Every arm and seed at every operating point. Leave-one-out has no validation views of its extremity: left out."""
+    """Every arm and seed at every operating point, but for those that nothing can be fitted for."""
     return [
         Fitted(table.model, table.arm, table.seed, point, *operating.fit(table.validation, table.table, point))
         for table in tables
-        if table.arm != LEAVE_ONE_OUT and len(table.validation)
+        if _why_without_points(table) is None
         for point in POINTS
     ]
 
 
 def _without_points(tables: Sequence[ArmTable]) -> list[str]:
     """A sentence for each arm that is left out of the operating points."""
-    found = {}
-    for table in tables:
-        who = f"{table.model}, {table.arm}: left out of the operating points, since"
-        if table.arm == LEAVE_ONE_OUT:
-            found[who] = f"{who} its models have no validation views of the extremity that they are tested on."
-        elif not len(table.validation):
-            found[who] = f"{who} its predictions hold no validation views."
-    return list(found.values())
+    reasons = {(table.model, table.arm): why for table in tables if (why := _why_without_points(table)) is not None}
+    return [f"{model}, {arm}: left out of the operating points, since {why}." for (model, arm), why in reasons.items()]
+
+
+def _why_without_points(table: ArmTable) -> str | None:
+    if table.arm == LEAVE_ONE_OUT:
+        return "its models have no validation views of the extremity that they are tested on"
+    return None if len(table.validation) else "its predictions hold no validation views"
 
 
 def compare_at_points(study: Study, pair: Pair, resamples: int) -> list[AtPoint]:
@@ -163,7 +162,7 @@ def compare_at_points(study: Study, pair: Pair, resamples: int) -> list[AtPoint]
         keys = {arm: [(pair.model, arm, table.seed, point) for table in tables] for arm, tables in pair.arms.items()}
         if not all(key in at for group in keys.values() for key in group):
             return []
-        arms = {arm: [_part(at[key], pair.extremities) for key in group] for arm, group in keys.items()}
+        arms = {arm: [collect.of(at[key], pair.extremities) for key in group] for arm, group in keys.items()}
         if point.kind == operating.FIXED:
             records = [study.record(pair, group, *PRIMARY) for group in study.groups(pair)]
         else:
@@ -172,10 +171,6 @@ def compare_at_points(study: Study, pair: Pair, resamples: int) -> list[AtPoint]
             records = [named[group] for group in study.groups(pair)]
         found.append(AtPoint(point, records, *(_mean_of(arms, metric) for metric in ("brier", "ece"))))
     return found
-
-
-def _part(views: pd.DataFrame, extremities: Sequence[str]) -> pd.DataFrame:
-    return views[views["extremity"].isin(extremities)]
 
 
 def _mean_of(arms: Mapping[str, Sequence[pd.DataFrame]], metric: str) -> tuple[float, float]:
@@ -191,10 +186,10 @@ def operating_table(fitted: Sequence[Fitted]) -> pd.DataFrame:
     """OPERATING_COLUMNS: every arm and seed at every operating point, by extremity and together."""
     rows = []
     for one in fitted:
-        together = set(one.values.values())
+        for_all = next(iter(one.values.values())) if one.point.scope == operating.SHARED else None
         for level, groups in summarise(one.test).items():
             for name, values in groups.items():
-                value = one.values.get(name, together.copy().pop() if len(together) == 1 else None)
+                value = one.values.get(name, for_all)
                 who = (one.model, one.arm, one.seed, one.point.kind, one.point.scope, name, value, level)
                 rows += [(*who, metric, values[metric], values["n"]) for metric in METRICS]
     return pd.DataFrame(rows, columns=OPERATING_COLUMNS)

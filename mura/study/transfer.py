@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mura.extremities import EXTREMITIES, UNIFIED
+from mura.extremities import EXTREMITIES, LEAVE_ONE_OUT, UNIFIED
 from mura.metrics import summarise
 from mura.study.collect import Run
 
@@ -40,7 +40,7 @@ def transfer_table(runs: Sequence[Run]) -> pd.DataFrame:
             rows += _rows(run, run.extremities[0], views)
         elif run.arm == UNIFIED:
             rows += _rows(run, UNIFIED, run.test)
-        elif run.arm == "leave_one_out":
+        elif run.arm == LEAVE_ONE_OUT:
             rows += _rows(run, ALL_BUT_IT, run.test)
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -1,0 +1,206 @@
+"""What each setting may be, checked before anything is imported, started or written."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mura.errors import ConfigError
+from mura.extremities import ARMS, EXTREMITIES
+from mura.slurm import check_tasks, minutes_of
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting may be: `holds(value)`, and `wanted`, the words for it."""
+
+    holds: Callable[[Any], bool]
+    wanted: str
+
+
+def whole(low: int, high: int | None = None, or_null: bool = False) -> Rule:
+    def holds(value: Any) -> bool:
+        if value is None:
+            return or_null
+        return type(value) is int and value >= low and (high is None or value <= high)
+
+    bounds = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
+    return Rule(holds, bounds + (" or null" if or_null else ""))
+
+
+def number(low: float, high: float | None = None, above: bool = False) -> Rule:
+    def holds(value: Any) -> bool:
+        if type(value) not in (int, float):
+            return False
+        return (value > low if above else value >= low) and (high is None or value <= high)
+
+    bounds = f"a number {'above' if above else 'of at least'} {low:g}"
+    return Rule(holds, bounds if high is None else f"a number from {low:g} to {high:g}")
+
+
+def one_of(*options: Any) -> Rule:
+    return Rule(lambda value: value in options, "one of " + ", ".join(str(option) for option in options))
+
+
+def share_or_count() -> Rule:
+    def holds(value: Any) -> bool:
+        return (type(value) is int and value >= 0) or (type(value) is float and 0 <= value <= 1)
+
+    return Rule(holds, "a whole number of batches, or a share from 0.0 to 1.0")
+
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", 32)
+RULES: dict[str, Rule] = {
+    "seed": whole(0, 2**32 - 1),
+    "arm": one_of(*ARMS, "union"),
+    "mode": one_of("min", "max"),
+    "monitor": one_of("val_loss", "val_accuracy", "val_kappa", "val_auroc", "train_loss", "train_accuracy"),
+    "data.image_size": whole(32, 2048),
+    "data.cache_size": whole(32, 4096),
+    "data.batch_size": whole(1),
+    "data.accumulate": whole(1),
+    "data.fold": whole(0, 4),
+    "data.transfer": one_of(True, False),
+    "data.resident": one_of("auto", True, False),
+    "ensemble": whole(1),
+    "model.dropout": number(0, 0.99),
+    "model.loss.balance": one_of(True, False),
+    "model.separate_heads": one_of(True, False),
+    "model.compile": one_of(True, False),
+    "early_stopping.patience": whole(1, or_null=True),
+    "optimizer.lr": number(0, above=True),
+    "optimizer.momentum": number(0, 0.9999),
+    "optimizer.weight_decay": number(0),
+    "scheduler.step_size": whole(1),
+    "scheduler.gamma": number(0, 1, above=True),
+    "scheduler.factor": number(0, 0.9999, above=True),
+    "scheduler.patience": whole(0),
+    "scheduler.T_max": whole(1),
+    "augmentation.flip": number(0, 1),
+    "augmentation.rotation": number(0, 180),
+    "augmentation.shift": number(0, 1),
+    "augmentation.scale": number(0, 0.9),
+    "augmentation.brightness": number(0, 1),
+    "augmentation.contrast": number(0, 1),
+    "trainer.accelerator": one_of("auto", "cpu", "gpu"),
+    "trainer.devices": whole(1),
+    "trainer.num_nodes": whole(1),
+    "trainer.precision": one_of(*PRECISIONS),
+    "trainer.max_epochs": whole(1),
+    "trainer.accumulate_grad_batches": whole(1),
+    "trainer.num_sanity_val_steps": whole(0),
+    "trainer.limit_train_batches": share_or_count(),
+    "trainer.limit_val_batches": share_or_count(),
+    "trainer.limit_predict_batches": share_or_count(),
+}
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Every setting that has a rule keeps it; raises ConfigError for the first that does not."""
+    for key, rule in RULES.items():
+        value = OmegaConf.select(cfg, key, default="absent")
+        if value != "absent" and not rule.holds(value):
+            raise ConfigError(f"{key}={value}: must be {rule.wanted}.")
+    check_extremities("data.extremities", cfg.data.extremities)
+    for key in ("test_extremities", "steps_like"):
+        if cfg.data[key] is not None:
+            check_extremities(f"data.{key}", cfg.data[key])
+    if cfg.data.accumulate > cfg.data.batch_size:
+        raise ConfigError(
+            f"data.accumulate={cfg.data.accumulate}: a batch of data.batch_size={cfg.data.batch_size} views can't be "
+            "taken in more parts than it has views."
+        )
+    if cfg.trainer.accumulate_grad_batches != cfg.data.accumulate:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches}: follows data.accumulate, which "
+            "takes each batch in parts; give data.accumulate instead."
+        )
+    if cfg.data.cache_size < cfg.data.image_size:
+        raise ConfigError(
+            f"data.cache_size={cfg.data.cache_size} is smaller than data.image_size={cfg.data.image_size}: "
+            "the cache must hold at least what the network sees; leave data.cache_size out to derive it."
+        )
+
+
+def text_or_null() -> Rule:
+    return Rule(lambda value: value is None or (type(value) is str and value != ""), "a name, or null")
+
+
+LAUNCHER_RULES: dict[str, Rule] = {
+    "workers": whole(1, or_null=True),
+    "partition": text_or_null(),
+    "account": text_or_null(),
+    "time": Rule(
+        lambda value: type(value) in (int, str) and minutes_of(value) is not None,
+        "minutes, hours:minutes:seconds or days-hours:minutes, above zero",
+    ),
+    "gpus": whole(0),
+    "cpus": whole(1),
+    "memory": number(0, above=True),
+    "at_a_time": whole(1, or_null=True),
+    "setup": Rule(
+        lambda value: isinstance(value, list) and all(type(line) is str for line in value),
+        "a list of lines for the batch script",
+    ),
+    "options": Rule(lambda value: isinstance(value, dict), "sbatch options with their values, such as {qos: high}"),
+}
+
+
+def check_launcher(settings: Mapping[Any, Any], prefix: str = "launcher") -> dict[str, Any]:
+    """The settings of a launcher, local or SLURM's, as plain values; raises ConfigError for one that can't be used."""
+    plain = {
+        str(name): OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        for name, value in settings.items()
+    }
+    for name, value in plain.items():
+        if not LAUNCHER_RULES[name].holds(value):
+            raise ConfigError(f"{prefix}.{name}={value}: must be {LAUNCHER_RULES[name].wanted}.")
+    return plain
+
+
+def check_extremities(key: str, wished: Any) -> None:
+    if isinstance(wished, str):
+        raise ConfigError(f"{key}={wished}: write it as a list, {key}=[{wished}].")
+    names = list(wished or [])
+    if not names:
+        raise ConfigError(f"{key} is empty: name at least one of {', '.join(EXTREMITIES)}.")
+    for name in names:
+        if name not in EXTREMITIES:
+            raise ConfigError(f"{key}: {unknown(str(name), list(EXTREMITIES), 'extremity')}")
+        if names.count(name) > 1:
+            raise ConfigError(f"{key} names {name} twice: name each extremity once.")
+
+
+def check_root(root: str | None) -> None:
+    """A data root is given and is a MURA folder; what is in it, the index says."""
+    if root is None or root == "":
+        raise ConfigError(
+            "data.root is not set: give data.root=DIR or set MURA_ROOT to your MURA-v1.1 folder "
+            "(`mura synth DIR` writes a synthetic one)."
+        )
+    if not Path(root).expanduser().is_dir():
+        raise ConfigError(f"data.root={root}: there is no such folder; give the path of MURA-v1.1.")
+    from mura.data.index import find_root  # pandas comes with it: not before all else is right
+
+    find_root(root)
+
+
+def check(cfg: DictConfig) -> None:
+    """All that can be known of one run's config before anything is imported, started or written."""
+    check_values(cfg)
+    if OmegaConf.is_missing(cfg.model, "name"):
+        raise ConfigError(
+            "model.name is not set: give any torchvision classifier, for example model.name=convnext_tiny."
+        )
+    check_tasks(cfg.trainer.devices, cfg.trainer.num_nodes)
+    check_root(cfg.data.root)
+
+
+def unknown(name: str, options: list[str], kind: str) -> str:
+    """`no model resnet81; did you mean resnet18? Options: ...`"""
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f" did you mean {near[0]}?" if near else ""
+    return f"there is no {kind} {name};{hint} Options: {', '.join(options)}."
