@@ -29,7 +29,7 @@ Benchmark = Callable[[Plan], list[Row]]
 
 
 def benchmarks(gpu: bool = False) -> dict[str, Benchmark]:
-    from benchmarks import comparison, loading, precision, scaling, startup, training
+    from benchmarks import comparison, loading, scaling, startup, training
 
     if gpu:
         from benchmarks import gpu as on_gpu
@@ -48,11 +48,10 @@ def benchmarks(gpu: bool = False) -> dict[str, Benchmark]:
         "comparison": comparison.comparison,
         "memory": scaling.memory,
         "growth": scaling.growth,
-        "precision": precision.precision,
     }
 
 
-LEFT_OUT_OF_QUICK = ("densenet121", "resnet18", "evaluation", "precision")
+LEFT_OUT_OF_QUICK = ("densenet121", "resnet18", "evaluation")
 
 
 def machine() -> dict[str, Any]:

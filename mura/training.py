@@ -28,6 +28,7 @@ from mura.models.classifier import AbnormalityClassifier, gather
 from mura.ranks import end_children, watched
 from mura.runs import PREDICTION_COLUMNS, RunFolder, is_rank_zero, write_atomically
 from mura.signals import Terminated
+from mura.stall import StallWatch
 
 HISTORY = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_kappa", "val_auroc"]
 MUCH_WAITING = 0.10
@@ -211,15 +212,15 @@ class EnsembleCheckpoint(ModelCheckpoint):
 
 
 def make_callbacks(run: RunFolder, monitor: str, mode: str, patience: int | None, ensemble: int = 1) -> list[Callback]:
-    """SIGTERM's answer, history and speed first, then what watches `monitor`: early stopping, the best checkpoint and
-    the last one, and, for an `ensemble`, so many of the best."""
+    """Signals, standstill, history and speed first, then what watches `monitor`: early stopping, the best checkpoint
+    and the last one, and, for an `ensemble`, so many of the best."""
     best = ModelCheckpoint(
         run.checkpoints, filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=True,
         enable_version_counter=False,
     )  # fmt: skip
     # after everything else of an epoch, so that going on from it repeats nothing and skips nothing
     last = ModelCheckpoint(run.checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks: list[Callback] = [SigtermAsBefore(), History(run.history), Speed()]
+    callbacks: list[Callback] = [SigtermAsBefore(), StallWatch(), History(run.history), Speed()]
     if patience is not None:
         stopper = EarlyStopping(monitor, mode=mode, patience=patience, check_on_train_epoch_end=True)
         callbacks += [stopper, StopWhereItStopped()]

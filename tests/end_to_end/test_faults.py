@@ -16,10 +16,13 @@ import pytest
 import torch
 from command import REPOSITORY, Command
 from conftest import draw
+from lightning import LightningModule, Trainer
 from soak import Soak
+from torch.utils.data import DataLoader, Dataset
 
 from mura.errors import MuraError
 from mura.runs import RunFolder
+from mura.stall import StallWatch
 from mura.training import clean_end
 
 # --- killed -----------------------------------------------------------------------------------------------
@@ -111,6 +114,46 @@ def test_memory_stays_flat_over_many_epochs(mura_root: Path, cache_dir: Path, tm
     early, late = (np.median([size for epoch, size in at.items() if low < epoch <= low + 10]) for low in (10, 40))
     print(f"{early} kB in epochs 11 to 20, {late} kB in epochs 41 to 50")
     assert late < 1.01 * early
+
+
+# --- standstill -------------------------------------------------------------------------------------------
+
+
+class SlowDisk(Dataset[torch.Tensor]):
+    """Its second batch takes its time."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        if number == 1:
+            time.sleep(1.5)
+        return torch.ones(2, 1)
+
+
+class Line(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return self.layer(batch).sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_waits_for_a_disk_says_where_and_says_it_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, callbacks=[StallWatch(limit=0.5)], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(Line(), DataLoader(SlowDisk(), batch_size=None))
+    [said] = [record.getMessage() for record in caplog.records if record.name == "mura.stall"]
+    assert "the process is in __getitem__ (test_faults.py, line" in said
 
 
 # --- several processes ------------------------------------------------------------------------------------
