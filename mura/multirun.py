@@ -34,9 +34,7 @@ def run_as_command(script: Path, run: RunFolder) -> None:
     job = Job(run.path.name, [*HydraConfig.get().overrides.task, f"hydra.run.dir='{run.path}'"], run.path)
     [outcome] = run_jobs(script, [job], lambda *_: None)
     if outcome.exit_code != 0:
-        raise MuraError(
-            f"{run.path}: this run failed (exit code {outcome.exit_code}); why stands in the output of its job."
-        )
+        raise MuraError(f"{run.path}: this run failed (exit code {outcome.exit_code}); its job's output says why.")
 
 
 @contextmanager

@@ -47,6 +47,25 @@ def resumable(run: RunFolder) -> Iterator[None]:
         raise InterruptedRunError(f"stopped; go on with: python train.py resume={run.path}", code) from None
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the end of the block: for C code that makes a fault of its own of them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, lambda sent, _: came.append(sent))
+        yield
+    finally:
+        for number, answer in before.items():
+            signal.signal(number, answer)
+        if came:
+            signal.raise_signal(came[0])
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     if signal.getsignal(signal.SIGTERM) is _terminate:  # Lightning calls this too, after its own answer
         raise Terminated(EXIT_CODE)

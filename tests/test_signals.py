@@ -8,7 +8,7 @@ import pytest
 
 from mura.errors import InterruptedRunError
 from mura.runs import RunFolder
-from mura.signals import resumable, sigterm_answered
+from mura.signals import held_back, resumable, sigterm_answered
 
 
 def test_sigterm_ends_a_program_with_a_sentence_and_143(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,3 +68,19 @@ def test_an_interrupted_run_says_how_to_go_on_unless_it_is_finished(
     run.metrics.write_text("{}")
     with pytest.raises((SystemExit, KeyboardInterrupt)), sigterm_answered(), resumable(run):
         os.kill(os.getpid(), sent)
+
+
+@pytest.mark.parametrize(("sent", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_what_may_not_be_interrupted_ends_first(sent: signal.Signals, raised: type[BaseException]) -> None:
+    done = []
+
+    def work() -> None:
+        os.kill(os.getpid(), sent)
+        done.append(True)
+
+    with sigterm_answered():
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        with pytest.raises(raised), held_back():
+            work()
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert done == [True]
