@@ -61,7 +61,7 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
     project = next(iter(configs.values()))["logger"]["project"]
     if study.wandb.workspace and not dry_run:
         require_workspace(project)
-    if here and not dry_run:
+    if here and not dry_run and not all(run.finished for run in grid.values()):
         warm_up()
     configs |= {cell: run_config(cell, settings, folder) for cell in grid if cell not in configs}
     fingerprint = data_fingerprint(next(iter(configs.values())))
@@ -74,12 +74,8 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
             print(f"{states[cell]:10} {cell.name}")
         print(f"{len(grid) - len(missing)} of {len(grid)} runs finished; time left: {in_words(estimate)}")
         return 0
-    if project is not None:
-        import wandb  # noqa: F401 (for the comparison; now, while the server imports torch)
-    from rich.console import Console
-
+    import_what_compares(project)
     from mura.study.progress import Watch, run_study
-    from mura.study.report import console_table, write_report
 
     if not here:
         slurm.require()
@@ -92,11 +88,16 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
         first = [job for job, cell in zip(jobs, missing, strict=True) if cell.parent is None]
         failed = run_study(run, [first, [job for job in jobs if job not in first]], watch)
         if len(failed) < len(grid):
-            report = write_report([folder], folder)
-            Console(width=None if sys.stdout.isatty() else 120).print(console_table(report))
-            if project is not None:
-                log_comparison(report, project, study)
+            compare_runs(folder, project, study)
     return 1 if failed else 0
+
+
+def import_what_compares(project: str | None) -> None:
+    """Now, while the server of the runs imports torch; at the end it would be waited for."""
+    import mura.study.report  # noqa: F401
+
+    if project is not None:
+        import wandb  # noqa: F401
 
 
 def require_workspace(project: str | None) -> None:
@@ -108,13 +109,21 @@ def require_workspace(project: str | None) -> None:
     require_workspaces()
 
 
-def log_comparison(report: Any, project: str, study: DictConfig) -> None:
-    """The comparison into the runs' W&B group, and the dashboard's view where it is asked for."""
-    from mura.study.publish import publish, save_workspace
+def compare_runs(folder: Path, project: str | None, study: DictConfig) -> None:
+    """The report, its table on the console, and the comparison in the runs' W&B group, with the dashboard's view where
+    it is asked for."""
+    from rich.console import Console
 
-    publish(report, project, study.name)
-    if study.wandb.workspace:
-        logging.info("W&B workspace: %s", save_workspace(project, study.name))
+    from mura.study.report import console_table, write_report
+
+    report = write_report([folder], folder)
+    Console(width=None if sys.stdout.isatty() else 120).print(console_table(report))
+    if project is not None:
+        from mura.study.publish import publish, save_workspace
+
+        publish(report, project, study.name)
+        if study.wandb.workspace:
+            logging.info("W&B workspace: %s", save_workspace(project, study.name))
 
 
 def planned(study: DictConfig) -> list[Cell]:
