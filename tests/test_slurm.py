@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import REPOSITORY, Command
+from command import REPOSITORY
 
 from mura.errors import ConfigError
 from mura.launch import Job
@@ -83,13 +83,3 @@ def test_faulty_resources_are_refused(
     assert sentence in found.stderr
     assert "Traceback" not in found.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_runs_of_several_processes_are_refused_under_another_launcher_than_our_own(
-    train: Command, tmp_path: Path
-) -> None:
-    found = train("-m", "data=wrist,hand", "trainer=ddp_cpu", "hydra/launcher=basic", check=False)
-    assert found.code == 2
-    assert "hydra/launcher=processes" in found.said
-    assert "Traceback" not in found.said
-    assert not (tmp_path / "runs").exists()
