@@ -18,7 +18,7 @@ from mura.data.index import read_index
 from mura.data.split import assign_folds
 from mura.extremities import EXTREMITIES, UNIFIED, data_name
 from mura.metrics import summarise
-from mura.runs import PREDICTION_COLUMNS, RunFolder, write_json
+from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder, write_json
 from mura.study.compare import compare
 from mura.study.report import write_report
 
@@ -48,7 +48,7 @@ def study_of(tables: dict[str, list[pd.DataFrame]], folder: Path) -> Path:
             test = table[table["extremity"].isin(names)]
             test = test.assign(path=test["extremity"] + test["study"] + test["view"].astype(str))
             about = {
-                "schema": 1, "model": "cnn4", "arm": arm, "data": data_name(names), "seed": 0, "best_epoch": 0,
+                "schema": SCHEMA, "model": "cnn4", "arm": arm, "data": data_name(names), "seed": 0, "best_epoch": 0,
                 "epochs": 1, "test": summarise(test), "data_fingerprint": "", "split_hash": "", "fold": 0, "name": "",
                 "speed": {"wall_seconds": 1.0, "train_images_per_second": 1.0}, "device": "cpu", "precision": "32-true",
                 "versions": {}, "git": None, "stopped_by": "max_epochs", "steps": 1,

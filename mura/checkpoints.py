@@ -14,6 +14,8 @@ from mura.errors import MuraError
 from mura.models.checkpoint import load_checkpoint
 from mura.runs import RunFolder
 
+UNREADABLE = (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError)
+
 log = logging.getLogger(__name__)
 
 
@@ -61,22 +63,27 @@ def newest_whole(run: RunFolder) -> Path | None:
 def load_whole(path: Path) -> dict[str, Any]:
     """The content of a checkpoint. Raises MuraError when it is not as it was written."""
     content = load_checkpoint(path)
-    if not is_whole(path):
+    if not _checksums_hold(path):
         run = path.parent.parent
         raise MuraError(f"{path} is damaged (a checksum is wrong): remove {run} and start the run again.")
     return content
 
 
 def is_whole(path: Path) -> bool:
-    """Whether every part of a checkpoint has the checksum (CRC-32) that it was written with, and it can be read.
+    """Whether every part of a checkpoint has the checksum that it was written with, and it can be read.
 
     PyTorch's own reader does not look at the checksums; a changed bit outside the parts shows when it reads.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                return False
-        load_checkpoint(path)
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, MuraError):
+        return _checksums_hold(path) and bool(load_checkpoint(path))
+    except (*UNREADABLE, MuraError):
         return False
-    return True
+
+
+def _checksums_hold(path: Path) -> bool:
+    """CRC-32, of every part."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except UNREADABLE:
+        return False

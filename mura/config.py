@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mura.data.sizes import cache_size_for
-from mura.errors import DISK_FULL, ConfigError, InterruptedRunError, MuraError
+from mura.errors import DISK_FULL, ConfigError, InterruptedRunError, MuraError, say
 from mura.extremities import arm_of, data_name
 from mura.rules import check, unknown
 from mura.runs import RunFolder, is_rank_zero
@@ -200,8 +200,3 @@ def one_clear_line(config_name: str = "train") -> Iterator[None]:
     except KeyboardInterrupt:
         say("stopped.")
         raise SystemExit(130) from None
-
-
-def say(sentence: str) -> None:
-    """The sentence on stderr, with the program's name."""
-    print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr, flush=True)

@@ -1,6 +1,8 @@
 """The errors that are a user's to mend. Raised where the fault is known; turned into one line at the door."""
 
 import errno
+import sys
+from pathlib import Path
 
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
@@ -18,8 +20,13 @@ class ConfigError(MuraError):
 
 
 class InterruptedRunError(MuraError):
-    """Ctrl-C, or SIGTERM (exit code 143). The run can go on; the sentence says how."""
+    """Ctrl-C, or SIGTERM. The run can go on; the sentence says how."""
 
-    def __init__(self, sentence: str, exit_code: int = 130) -> None:
+    def __init__(self, sentence: str, exit_code: int) -> None:
         super().__init__(sentence)
         self.exit_code = exit_code
+
+
+def say(sentence: str) -> None:
+    """The sentence on stderr, with the program's name."""
+    print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 PRELOADED = [
@@ -65,8 +65,7 @@ def run_jobs(
     cores between them, and `gpus` pins one to each. `captured` output goes to each job's `console.log`.
     Ctrl-C ends all children, lets them finish cleanly, and is raised again.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = forking_context()
     threads = max(1, (os.cpu_count() or 1) // workers)
     waiting, free = list(jobs), list(range(workers))
     running: dict[ForkServerProcess, tuple[Job, int, float]] = {}
@@ -93,9 +92,16 @@ def run_jobs(
     return outcomes
 
 
+def forking_context() -> ForkServerContext:
+    """Its processes are forked from a server that has imported torch once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
 def warm_up() -> None:
     """Starts the server now: what is left to do before the first run is then done while it imports torch."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    forking_context()
     forkserver.ensure_running()
 
 

@@ -13,8 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from mura.config import say, users_error
-from mura.errors import ConfigError, InterruptedRunError, MuraError
+from mura.config import users_error
+from mura.errors import ConfigError, InterruptedRunError, MuraError, say
 from mura.launch import Job, run_jobs
 from mura.runs import RunFolder, srun_tasks
 

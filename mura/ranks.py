@@ -5,7 +5,6 @@ A collective operation would else wait for the dead one, for half an hour under 
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from lightning import Trainer
 
-from mura.errors import MuraError
+from mura.errors import MuraError, say
 
 LOOK_EVERY = 0.5  # seconds
 GRACE = 1.5  # seconds that a process has to end with its own sentence; below the 5 after which Lightning kills it
@@ -51,7 +50,7 @@ def _watch(one_is_dead: Callable[[], bool], over: threading.Event, trainer: Trai
     while not over.wait(LOOK_EVERY):
         if one_is_dead():
             if not over.wait(GRACE):
-                print(f"{Path(sys.argv[0]).name}: {sentence(folder)}", file=sys.stderr, flush=True)
+                say(sentence(folder))
                 for child in children_of(trainer):
                     child.kill()
                 os._exit(1)  # the main thread may hang in a collective operation, where no exception reaches it

@@ -1,14 +1,12 @@
 """SIGTERM ends a program as Ctrl-C does: with a sentence, and with everything closed that was open."""
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
-from mura.errors import InterruptedRunError
+from mura.errors import InterruptedRunError, say
 from mura.runs import RunFolder
 
 EXIT_CODE = 128 + signal.SIGTERM
@@ -28,7 +26,7 @@ def sigterm_answered() -> Iterator[None]:
     try:
         yield
     except Terminated:
-        print(f"{Path(sys.argv[0]).name}: stopped.", file=sys.stderr, flush=True)
+        say("stopped.")
         raise SystemExit(EXIT_CODE) from None
     finally:
         if ours:

@@ -232,6 +232,8 @@ def test_when_one_of_two_processes_is_ended_the_other_ends_too_and_the_run_can_g
     _, said = first.communicate(timeout=60)  # the other one too holds the pipe until it has ended
     assert first.returncode == (1 if victim == "second" else {signal.SIGKILL: -9, signal.SIGTERM: 143}[sent])
     assert not Path(f"/proc/{second}").exists() or " Z " in Path(f"/proc/{second}/stat").read_text()
+    told = victim == "first" and sent == signal.SIGTERM  # it says itself that it was stopped
+    assert ("stopped" if told else "another process of this run has ended") + "; go on with: python train.py" in said
     assert f"go on with: python train.py resume={run}\n" in said
     assert "Traceback" not in said
     if sent == signal.SIGTERM:
