@@ -43,7 +43,7 @@ from mura.extremities import ARMS, LEAVE_ONE_OUT
 from mura.launch import Job, Outcome, Watch, run_jobs, visible_gpus, warm_up
 from mura.rules import check, check_launcher
 from mura.runs import RunFolder
-from mura.signals import sigterm_answered
+from mura.signals import stop_answered
 from mura.study.grid import BUDGETS, FINISHED, HALF_DONE, Cell, cells, seconds_left, state_of
 
 SCRIPT = Path(__file__).resolve().parent / "train.py"
@@ -235,5 +235,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    with one_clear_line(), sigterm_answered():
+    with stop_answered(), one_clear_line():
         sys.exit(main())

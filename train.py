@@ -18,7 +18,7 @@ from mura.command_line import check_names, help_page
 from mura.config import multirun_first, one_clear_line, register_resolvers, resume_arguments
 from mura.multirun import called_by_another_launcher, failing_alone, run_as_command
 from mura.runs import RunFolder, is_rank_zero
-from mura.signals import resumable, sigterm_answered
+from mura.signals import resumable, stop_answered
 from mura.slurm import cluster_environment, task_arguments
 
 
@@ -92,7 +92,7 @@ if __name__ == "__main__":
         print(help_page())
         sys.exit()
     register_resolvers()
-    with one_clear_line(), sigterm_answered():
+    with stop_answered(), one_clear_line():
         check_names(sys.argv[1:])
         sys.argv[1:] = task_arguments(resume_arguments(multirun_first(sys.argv[1:])))
         main()

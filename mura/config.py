@@ -30,6 +30,7 @@ from mura.errors import DISK_FULL, ConfigError, InterruptedRunError, MuraError, 
 from mura.extremities import arm_of, data_name
 from mura.rules import check, unknown
 from mura.runs import RunFolder, is_rank_zero
+from mura.signals import stop_behind
 
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 STATED_TWICE = re.compile(r"Multiple values for (\S+?)\.")
@@ -167,6 +168,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def users_error(error: Exception) -> MuraError | None:
     """The error of the user's in an exception, which Hydra may have wrapped; None when it is not the user's."""
+    if not isinstance(error, (HydraException, OmegaConfBaseException, MuraError)):
+        return None
     return next((cause for cause in _chain(error) if isinstance(cause, MuraError)), None)
 
 
@@ -179,24 +182,26 @@ def one_clear_line(config_name: str = "train") -> Iterator[None]:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then hands its errors on instead of printing them
     try:
         yield
-    except (HydraException, OmegaConfBaseException, MuraError) as error:
+    except Exception as error:
         user_error = users_error(error)
-        if user_error is not None:
-            if is_rank_zero() or not isinstance(user_error, InterruptedRunError):  # the first process speaks for all
-                say(str(user_error))
-            raise SystemExit(user_error.exit_code) from None
-        if not isinstance(error, (ConfigCompositionException, OverrideParseError, OmegaConfBaseException)):
+        if stop_behind(error) is not None and not isinstance(user_error, InterruptedRunError):
+            raise  # a library's reaction to Ctrl-C or SIGTERM
+        if user_error is None:
+            user_error = as_users_error(error, config_name)
+        if user_error is None:
             raise
-        if isinstance(error, MissingMandatoryValue):
-            say(f"{error.full_key} is not set: give {error.full_key}=VALUE.")
-        else:
-            say(sentence_for(error, config_name))
-        raise SystemExit(2) from None
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        say(f"{error.filename or 'the disk'}: no room ({error.strerror}); make room and give the same command again.")
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        say("stopped.")
-        raise SystemExit(130) from None
+        if is_rank_zero() or not isinstance(user_error, InterruptedRunError):  # the first process speaks for all
+            say(str(user_error))
+        raise SystemExit(user_error.exit_code) from None
+
+
+def as_users_error(error: Exception, config_name: str) -> MuraError | None:
+    """What Hydra, OmegaConf or the disk found wrong, as an error of the user's; None when it is not the user's."""
+    if isinstance(error, MissingMandatoryValue):
+        return ConfigError(f"{error.full_key} is not set: give {error.full_key}=VALUE.")
+    if isinstance(error, (ConfigCompositionException, OverrideParseError, OmegaConfBaseException)):
+        return ConfigError(sentence_for(error, config_name))
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        place = error.filename or "the disk"
+        return MuraError(f"{place}: no room ({error.strerror}); make room and give the same command again.")
+    return None

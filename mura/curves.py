@@ -6,8 +6,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mura.signals import held_back
-
 
 def draw_curves(history: pd.DataFrame, best_epoch: int, title: str, file: Path) -> None:
     """Two panels, training and validation, the best epoch marked; `history` has the columns of history.csv."""
@@ -22,5 +20,4 @@ def draw_curves(history: pd.DataFrame, best_epoch: int, title: str, file: Path) 
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     figure.suptitle(title)
-    with held_back():  # interrupted, Agg raises ValueError
-        figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=120)

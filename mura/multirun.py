@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from mura.config import users_error
@@ -42,7 +41,7 @@ def failing_alone() -> Iterator[None]:
     """A user's error is said when it happens, and handed on to Hydra, which goes on with the other jobs."""
     try:
         yield
-    except (HydraException, MuraError) as error:
+    except Exception as error:
         found = users_error(error)
         if found is None:
             raise

@@ -1,16 +1,20 @@
-"""SIGTERM ends a program as Ctrl-C does: with a sentence, and with everything closed that was open."""
+"""Ctrl-C and SIGTERM end a program alike: with a sentence, and with everything closed that was open.
+
+They are raised wherever the program is just then, often inside a library, which may make an error of its own of them
+before they arrive where they are answered. So the signal is remembered, and what arrives after it is taken for it.
+"""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from mura.errors import InterruptedRunError, say
 from mura.runs import RunFolder
 
-EXIT_CODE = 128 + signal.SIGTERM
-INTERRUPTED = 128 + signal.SIGINT
+_came: list[int] = []
 
 
 class Terminated(SystemExit):
@@ -18,19 +22,34 @@ class Terminated(SystemExit):
 
 
 @contextmanager
-def sigterm_answered() -> Iterator[None]:
-    """Exit code 143 on SIGTERM. Where something else answers it, as Lightning does while it trains, that stays so."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, _terminate)
+def stop_answered() -> Iterator[None]:
+    """Exit code 130 on Ctrl-C, 143 on SIGTERM. A signal that the program was told to ignore, or that something else
+    answers, as Lightning does while it trains, is left to that."""
+    _came.clear()
+    unanswered: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    ours = [number for number, before in unanswered.items() if in_main_thread and signal.getsignal(number) == before]
+    for number in ours:
+        signal.signal(number, _stop)
     try:
         yield
-    except Terminated:
+    except BaseException as error:
+        came = stop_behind(error)
+        answered = isinstance(error, (SystemExit, InterruptedRunError)) and not isinstance(error, Terminated)
+        if came is None or answered:
+            raise
         say("stopped.")
-        raise SystemExit(EXIT_CODE) from None
+        raise SystemExit(128 + came) from None
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, unanswered[number])
+
+
+def stop_behind(error: BaseException) -> int | None:
+    """The signal that has come to this, whatever a library has made of it; None for an error of another kind."""
+    if _came:
+        return _came[0]
+    return signal.SIGINT if isinstance(error, KeyboardInterrupt) else None
 
 
 @contextmanager
@@ -38,32 +57,15 @@ def resumable(run: RunFolder) -> Iterator[None]:
     """Ctrl-C and SIGTERM become InterruptedRunError, which says how to go on; of a finished run there is nothing to."""
     try:
         yield
-    except (KeyboardInterrupt, Terminated) as stop:
-        if run.finished:
+    except BaseException as error:
+        number = stop_behind(error)
+        if number is None or run.finished:
             raise
-        code = EXIT_CODE if isinstance(stop, Terminated) else INTERRUPTED
-        raise InterruptedRunError(f"stopped; go on with: python train.py resume={run.path}", code) from None
+        raise InterruptedRunError(f"stopped; go on with: python train.py resume={run.path}", 128 + number) from None
 
 
-@contextmanager
-def held_back() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait for the end of the block: for C code that makes a fault of its own of them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
+def _stop(number: int, frame: FrameType | None) -> None:
+    if signal.getsignal(number) is not _stop:  # Lightning calls this too, after its own answer
         return
-    came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in before:
-            signal.signal(number, lambda sent, _: came.append(sent))
-        yield
-    finally:
-        for number, answer in before.items():
-            signal.signal(number, answer)
-        if came:
-            signal.raise_signal(came[0])
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    if signal.getsignal(signal.SIGTERM) is _terminate:  # Lightning calls this too, after its own answer
-        raise Terminated(EXIT_CODE)
+    _came.append(number)
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(128 + number)

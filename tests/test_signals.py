@@ -1,14 +1,16 @@
-"""SIGTERM, where nothing else answers it, and where something does."""
+"""Ctrl-C and SIGTERM, where nothing else answers them, and where something does."""
 
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from hydra.errors import ConfigCompositionException
 
+from mura.config import one_clear_line
 from mura.errors import InterruptedRunError
 from mura.runs import RunFolder
-from mura.signals import held_back, resumable, sigterm_answered
+from mura.signals import resumable, stop_answered
 
 
 def test_sigterm_ends_a_program_with_a_sentence_and_143(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,7 +24,7 @@ def test_sigterm_ends_a_program_with_a_sentence_and_143(capsys: pytest.CaptureFi
         finally:
             closed.append("closed")
 
-    with pytest.raises(SystemExit) as ended, sigterm_answered():
+    with pytest.raises(SystemExit) as ended, stop_answered():
         working()
     assert ended.value.code == 143
     assert closed == ["closed"]
@@ -32,7 +34,7 @@ def test_sigterm_ends_a_program_with_a_sentence_and_143(capsys: pytest.CaptureFi
 
 def test_an_answer_that_calls_ours_after_its_own_is_not_interrupted() -> None:
     heard = []
-    with sigterm_answered():
+    with stop_answered():
         ours = signal.getsignal(signal.SIGTERM)
         assert callable(ours)
 
@@ -50,7 +52,7 @@ def test_an_answer_that_calls_ours_after_its_own_is_not_interrupted() -> None:
 def test_a_program_that_is_told_to_ignore_sigterm_goes_on_ignoring_it(before: signal.Handlers) -> None:
     signal.signal(signal.SIGTERM, before)
     try:
-        with sigterm_answered():
+        with stop_answered():
             os.kill(os.getpid(), signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) == before
     finally:
@@ -62,25 +64,36 @@ def test_an_interrupted_run_says_how_to_go_on_unless_it_is_finished(
     sent: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path)
-    with pytest.raises(InterruptedRunError, match=f"resume={tmp_path}") as stopped, sigterm_answered(), resumable(run):
+    with pytest.raises(InterruptedRunError, match=f"resume={tmp_path}") as stopped, stop_answered(), resumable(run):
         os.kill(os.getpid(), sent)
     assert stopped.value.exit_code == code
     run.metrics.write_text("{}")
-    with pytest.raises((SystemExit, KeyboardInterrupt)), sigterm_answered(), resumable(run):
+    with pytest.raises((SystemExit, KeyboardInterrupt)), stop_answered(), resumable(run):
         os.kill(os.getpid(), sent)
 
 
-@pytest.mark.parametrize(("sent", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
-def test_what_may_not_be_interrupted_ends_first(sent: signal.Signals, raised: type[BaseException]) -> None:
-    done = []
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("made_of_it", [ValueError("no such renderer"), ConfigCompositionException("no such key")])
+def test_a_signal_is_answered_whatever_a_library_makes_of_it(
+    sent: signal.Signals, code: int, made_of_it: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def working() -> None:
+        try:
+            os.kill(os.getpid(), sent)
+        except BaseException:
+            raise made_of_it from None
 
-    def work() -> None:
-        os.kill(os.getpid(), sent)
-        done.append(True)
+    with pytest.raises(SystemExit) as ended, stop_answered(), one_clear_line():
+        working()
+    assert ended.value.code == code
+    assert capsys.readouterr().err.endswith(": stopped.\n")
 
-    with sigterm_answered():
-        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-        with pytest.raises(raised), held_back():
-            work()
-        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    assert done == [True]
+    with pytest.raises(SystemExit) as ended, stop_answered(), one_clear_line(), resumable(RunFolder(tmp_path)):
+        working()
+    assert ended.value.code == code
+    assert capsys.readouterr().err.endswith(f"resume={tmp_path}\n")
+
+
+def test_an_error_without_a_signal_keeps_its_traceback() -> None:
+    with pytest.raises(ValueError, match="of its own"), stop_answered(), one_clear_line():
+        raise ValueError("of its own")
