@@ -16,7 +16,8 @@ again, it does only what is still missing. The study's own settings:
     wandb.workspace=true  saves a view of the W&B dashboard for this study (needs a login and mura[workspace])
     name=NAME           the study's folder below studies_dir
     studies_dir=studies
-    launcher=local      runs on this machine, launcher.workers=N at a time; by default one a GPU, or one
+    launcher=local      runs on this machine, launcher.workers=N at a time; by default one a GPU, or
+                        without GPUs as many as cores and memory allow
     launcher=slurm      runs in a SLURM queue, with launcher.partition, launcher.account, launcher.time=12:00:00,
                         launcher.gpus=1, launcher.cpus=4, launcher.memory=16 (GiB) for each, launcher.at_a_time=N,
                         launcher.setup=[lines for the batch script], launcher.options={qos: high} (docs/scaling.md)
@@ -40,7 +41,7 @@ from mura import slurm
 from mura.config import CONF_DIR, one_clear_line, register_resolvers
 from mura.errors import ConfigError, MuraError
 from mura.extremities import ARMS, LEAVE_ONE_OUT
-from mura.launch import Job, Outcome, Watch, run_jobs, visible_gpus, warm_up
+from mura.launch import Job, Outcome, Watch, groups, run_jobs, runs_at_a_time, unlisted_gpu, visible_gpus, warm_up
 from mura.rules import check, check_launcher
 from mura.runs import RunFolder
 from mura.signals import stop_answered
@@ -67,7 +68,7 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
     fingerprint = data_fingerprint(next(iter(configs.values())))
     states = {cell: state_of(run, configs[cell], fingerprint) for cell, run in grid.items()}
     missing = [cell for cell in grid if states[cell] != FINISHED]
-    at_a_time, run = launcher(study.launcher, folder)
+    at_a_time, run = launcher(study.launcher, folder, next(iter(configs.values()))["trainer"], len(grid))
     estimate = seconds_left([grid[cell] for cell in grid if states[cell] == FINISHED], missing, at_a_time or len(grid))
     if dry_run:
         for cell in grid:
@@ -157,13 +158,18 @@ def run_config(cell: Cell, settings: list[str], folder: Path) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def launcher(settings: DictConfig, folder: Path) -> tuple[int | None, Callable[[list[Job], Watch], list[Outcome]]]:
+def launcher(
+    settings: DictConfig, folder: Path, trainer: dict[str, Any], runs: int
+) -> tuple[int | None, Callable[[list[Job], Watch], list[Outcome]]]:
     """How many runs at a time (None: all), and what runs them: this machine, or SLURM."""
     plain = check_launcher(settings)
     if "workers" in plain:
-        gpus = visible_gpus()
-        workers = plain["workers"] or max(1, len(gpus))
-        return workers, partial(run_jobs, SCRIPT, workers=workers, gpus=gpus, captured=True)
+        on_cpu = trainer["accelerator"] == "cpu"
+        gpus = [] if on_cpu else visible_gpus()
+        cards = len(gpus) or int(not on_cpu and unlisted_gpu())
+        workers = plain["workers"] or runs_at_a_time(cards, trainer["devices"], runs)
+        pinned = groups(gpus, trainer["devices"])
+        return workers, partial(run_jobs, SCRIPT, workers=workers, gpus=pinned, captured=True)
     submitted = partial(slurm.run_jobs, SCRIPT, resources=slurm.Resources(**plain), folder=folder / ".slurm")
     return plain["at_a_time"], submitted
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mura.command_line import check_names, help_page
 from mura.config import multirun_first, one_clear_line, register_resolvers, resume_arguments
+from mura.imports import quick_imports
 from mura.multirun import called_by_another_launcher, failing_alone, run_as_command
 from mura.runs import RunFolder, is_rank_zero
 from mura.signals import resumable, stop_answered
@@ -24,11 +25,12 @@ from mura.slurm import cluster_environment, task_arguments
 
 def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     """One run, from the config to the run folder; returns what stands in its metrics.json."""
-    from lightning import seed_everything  # torch comes in only here, after the config has been checked
+    with quick_imports():  # torch comes in only here, after the config has been checked
+        from lightning import seed_everything
 
-    from mura import results, training
-    from mura.checkpoints import SafeCheckpointIO
-    from mura.device import choose_device, choose_precision
+        from mura import results, training
+        from mura.checkpoints import SafeCheckpointIO
+        from mura.device import choose_device, choose_precision
 
     device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
     precision = choose_precision(cfg.trainer.precision, device.value)

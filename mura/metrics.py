@@ -74,6 +74,18 @@ def auroc(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> float |
     return float(wins / (positives * negatives))
 
 
+def roc_curve(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """False and true positive rate, each [1 + distinct probabilities], from (0, 0) to (1, 1) with a falling threshold.
+
+    Both classes must occur.
+    """
+    order = np.argsort(-probability, kind="stable")
+    falls = np.flatnonzero(np.diff(probability[order], append=-np.inf))  # the last view at each threshold
+    true_positive = np.concatenate([[0], np.cumsum(label[order])[falls]])
+    false_positive = np.concatenate([[0], 1 + falls]) - true_positive
+    return false_positive / false_positive[-1], true_positive / true_positive[-1]
+
+
 def mid_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks 1..N of `values` [N]; equal values share the mean of their ranks."""
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)

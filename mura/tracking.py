@@ -8,6 +8,7 @@ import pandas as pd
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from mura.metrics import roc_curve
 from mura.runs import is_rank_zero
 from mura.wandb_run import forget_failure, never_fatal, open_run
 
@@ -72,8 +73,13 @@ def _log_to_wandb(run: Any, metrics: dict[str, Any], predictions: pd.DataFrame, 
     pictures: dict[str, Any] = {"curves": wandb.Image(str(curves))} if curves.is_file() else {}
     test = predictions[predictions["split"] == "test"]
     if test["label"].nunique() == 2:
-        scores = [[1 - value, value] for value in test["probability"]]
-        pictures["roc"] = wandb.plot.roc_curve(test["label"].tolist(), scores, labels=["normal", "abnormal"])
+        false_positive, true_positive = roc_curve(test["label"].to_numpy().astype(bool), test["probability"].to_numpy())
+        points = pd.DataFrame({"fpr": false_positive, "tpr": true_positive}).round(3).drop_duplicates()
+        pictures["roc"] = wandb.plot_table(  # as wandb.plot.roc_curve, without importing scikit-learn
+            "wandb/area-under-curve/v0", wandb.Table(dataframe=points.assign(**{"class": "abnormal"})),
+            {"x": "fpr", "y": "tpr", "class": "class"},
+            {"title": "ROC", "x-axis-title": "False positive rate", "y-axis-title": "True positive rate"},
+        )  # fmt: skip
     run.log({"predictions": wandb.Table(dataframe=predictions), **pictures, "epoch": metrics["epochs"]})
 
 

@@ -7,7 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from mura.launch import Job, Outcome, run_jobs
+import pytest
+
+from mura.launch import Job, Outcome, groups, run_jobs, runs_at_a_time
 
 SCRIPT = """
 import os, sys, time, pathlib
@@ -66,12 +68,42 @@ def test_a_failing_job_does_not_stop_the_others_and_is_reported_when_it_ends(tmp
 
 def test_workers_share_the_cores_and_pin_the_gpus_and_keep_their_output(tmp_path: Path) -> None:
     script, work = jobs(tmp_path, "run", "run", "run", "run")
-    outcomes = run_jobs(script, work, lambda job, outcome: None, workers=2, gpus=["0", "1"], captured=True)
+    outcomes = run_jobs(
+        script, work, lambda job, outcome: None, workers=2, gpus=[["0", "1"], ["2", "3"]], captured=True
+    )
     assert {outcome.exit_code for outcome in outcomes} == {0}
-    assert {(job.folder / "gpu").read_text() for job in work} == {"0", "1"}
+    assert {(job.folder / "gpu").read_text() for job in work} == {"0,1", "2,3"}
     assert {(job.folder / "threads").read_text() for job in work} == {str(max(1, (os.cpu_count() or 1) // 2))}
     assert "hello from job3" in work[3].log.read_text()
     assert len({(job.folder / "pid").read_text() for job in work}) == 4
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "gpus", "devices", "runs", "expected"),
+    [
+        (2, 24, 0, 1, 8, 2),
+        (2, 8, 0, 1, 8, 1),  # memory for one
+        (64, 512, 0, 1, 8, 2),  # else all but a few cores wait for the unified run
+        (64, 512, 0, 1, 24, 6),
+        (8, 512, 0, 2, 400, 4),
+        (1, 4, 0, 2, 1, 1),
+        (2, 8, 4, 1, 8, 4),
+        (2, 8, 4, 2, 8, 2),
+        (2, 8, 1, 2, 8, 1),
+    ],
+)
+def test_a_study_takes_what_the_machine_has(
+    monkeypatch: pytest.MonkeyPatch, cores: int, gib: int, gpus: int, devices: int, runs: int, expected: int
+) -> None:
+    monkeypatch.setattr("mura.launch.cores", lambda: cores)
+    monkeypatch.setattr("mura.launch.memory", lambda: gib * 2**30)
+    assert runs_at_a_time(gpus, devices, runs) == expected
+
+
+def test_runs_of_several_gpus_get_groups_of_them() -> None:
+    assert groups(["0", "1", "2"], 1) == [["0"], ["1"], ["2"]]
+    assert groups(["3", "1", "2"], 2) == [["3", "1"]]
+    assert groups(["0"], 2) == []
 
 
 def launch_a_long_job(folder: Path) -> tuple[subprocess.Popen[bytes], int]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from mura.errors import MuraError
-from mura.metrics import binary_metrics, study_table, summarise
+from mura.metrics import binary_metrics, roc_curve, study_table, summarise
 
 CASES = st.lists(
     st.tuples(st.integers(0, 1), st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))),
@@ -51,6 +51,15 @@ def test_metrics_equal_those_of_scikit_learn(cases):
         "ece",
     }
     json.dumps(ours, allow_nan=False)
+
+
+@given(CASES.filter(lambda cases: 0 < sum(label for label, _ in cases) < len(cases)))
+def test_the_roc_curve_is_scikit_learns(cases):
+    label, probability = np.array([case[0] for case in cases]), np.array([case[1] for case in cases])
+    false_positive, true_positive, _ = sk.roc_curve(label, probability, drop_intermediate=False)
+    ours = roc_curve(label.astype(bool), probability)
+    np.testing.assert_allclose(ours[0], false_positive)
+    np.testing.assert_allclose(ours[1], true_positive)
 
 
 @given(CASES)

@@ -1,0 +1,21 @@
+"""What a run imports: once, in the server that many runs are forked from."""
+
+# ruff: noqa: F401
+from contextlib import suppress
+
+from mura.imports import quick_imports
+
+with quick_imports():
+    import hydra
+    import lightning
+    import torch
+    import torchvision
+    import wandb
+
+    import mura.command_line
+    import mura.results
+
+    with suppress(ImportError):  # W&B, as a run starts
+        import opentelemetry.exporter.otlp.proto.http.metric_exporter
+        import requests
+        import wandb.sdk.launch
