@@ -30,6 +30,7 @@ Every other setting goes through to each run: see python train.py --help.
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,46 +52,80 @@ SCRIPT = Path(__file__).resolve().parent / "train.py"
 OWN = ("models", "seeds", "extremities", "arms", "budget", "wandb", "name", "studies_dir", "launcher", "study")
 
 
+@dataclass(frozen=True)
+class Plan:
+    """The study's runs: where each is written, the config that it would have, and whether it is finished."""
+
+    folder: Path
+    runs: dict[Cell, RunFolder]
+    configs: dict[Cell, dict[str, Any]]
+    states: dict[Cell, str]
+
+    @property
+    def missing(self) -> list[Cell]:
+        return [cell for cell in self.runs if self.states[cell] != FINISHED]
+
+    @property
+    def a_config(self) -> dict[str, Any]:
+        """For what is the same in all runs."""
+        return next(iter(self.configs.values()))
+
+    @property
+    def project(self) -> str | None:
+        """W&B's, or None where the runs don't log to it."""
+        return self.a_config["logger"]["project"]
+
+    def seconds_left(self, at_a_time: int | None) -> float | None:
+        finished = [run for cell, run in self.runs.items() if self.states[cell] == FINISHED]
+        return seconds_left(finished, self.missing, at_a_time or len(self.runs))
+
+    def show(self, at_a_time: int | None) -> None:
+        for cell in self.runs:
+            print(f"{self.states[cell]:10} {cell.name}")
+        finished = len(self.runs) - len(self.missing)
+        print(f"{finished} of {len(self.runs)} runs finished; time left: {in_words(self.seconds_left(at_a_time))}")
+
+
 def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
     """Runs what is missing, then compares; the exit code is 1 when a run failed."""
-    planned_cells = planned(study)
-    here = "workers" in study.launcher
-    folder = Path(str(study.studies_dir)).resolve() / str(study.name)
-    grid = {cell: RunFolder(folder / cell.name) for cell in planned_cells}
-    one_a_model = {cell.model: cell for cell in grid}.values()  # where most faults of a command line show
-    configs = {cell: run_config(cell, settings, folder) for cell in one_a_model}
-    project = next(iter(configs.values()))["logger"]["project"]
-    if study.wandb.workspace and not dry_run:
-        require_workspace(project)
-    if here and not dry_run and not all(run.finished for run in grid.values()):
-        warm_up()
-    configs |= {cell: run_config(cell, settings, folder) for cell in grid if cell not in configs}
-    fingerprint = data_fingerprint(next(iter(configs.values())))
-    states = {cell: state_of(run, configs[cell], fingerprint) for cell, run in grid.items()}
-    missing = [cell for cell in grid if states[cell] != FINISHED]
-    at_a_time, run = launcher(study.launcher, folder, next(iter(configs.values()))["trainer"], len(grid))
-    estimate = seconds_left([grid[cell] for cell in grid if states[cell] == FINISHED], missing, at_a_time or len(grid))
+    plan = plan_of(study, settings, dry_run)
+    at_a_time, run = launcher(study.launcher, plan.folder, plan.a_config["trainer"], len(plan.runs))
     if dry_run:
-        for cell in grid:
-            print(f"{states[cell]:10} {cell.name}")
-        print(f"{len(grid) - len(missing)} of {len(grid)} runs finished; time left: {in_words(estimate)}")
+        plan.show(at_a_time)
         return 0
-    import_what_compares(project)
+    import_what_compares(plan.project)
     from mura.study.progress import Watch, run_study
 
-    if not here:
+    if "workers" not in study.launcher:
         slurm.require()
-    build_caches([configs[cell]["data"] for cell in missing])
-    watch = Watch(len(grid), len(missing))
-    with RunFolder(made(folder)).locked("study"):
-        jobs = [
-            job(cell, grid[cell], states[cell], [*settings, *cell.overrides(folder)], study.name) for cell in missing
-        ]
-        first = [job for job, cell in zip(jobs, missing, strict=True) if cell.parent is None]
-        failed = run_study(run, [first, [job for job in jobs if job not in first]], watch)
-        if len(failed) < len(grid):
-            compare_runs(folder, project, study)
+    build_caches([plan.configs[cell]["data"] for cell in plan.missing])
+    watch = Watch(len(plan.runs), len(plan.missing))
+    with RunFolder(made(plan.folder)).locked("study"):
+        waves: list[list[Job]] = [[], []]  # what starts from another run of the study comes after it
+        for cell in plan.missing:
+            own = [*settings, *cell.overrides(plan.folder)]
+            waves[cell.parent is not None].append(job(cell, plan.runs[cell], plan.states[cell], own, study.name))
+        failed = run_study(run, waves, watch)
+        if len(failed) < len(plan.runs):
+            compare_runs(plan.folder, plan.project, study)
     return 1 if failed else 0
+
+
+def plan_of(study: DictConfig, settings: list[str], dry_run: bool) -> Plan:
+    """Nothing is written yet; but the runs' server starts, so that it imports torch while the rest is looked at."""
+    planned_cells = planned(study)
+    folder = Path(str(study.studies_dir)).resolve() / str(study.name)
+    runs = {cell: RunFolder(folder / cell.name) for cell in planned_cells}
+    one_a_model = {cell.model: cell for cell in runs}.values()  # where most faults of a command line show
+    configs = {cell: run_config(cell, settings, folder) for cell in one_a_model}
+    if study.wandb.workspace and not dry_run:
+        require_workspace(next(iter(configs.values()))["logger"]["project"])
+    if "workers" in study.launcher and not dry_run and not all(run.finished for run in runs.values()):
+        warm_up()
+    configs |= {cell: run_config(cell, settings, folder) for cell in runs if cell not in configs}
+    fingerprint = data_fingerprint(next(iter(configs.values())))
+    states = {cell: state_of(run, configs[cell], fingerprint) for cell, run in runs.items()}
+    return Plan(folder, runs, configs, states)
 
 
 def import_what_compares(project: str | None) -> None:

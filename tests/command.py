@@ -1,8 +1,13 @@
 """How a test starts a command of this repository, and what comes of it."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -16,3 +21,19 @@ class Ended:
 
 
 Command = Callable[..., Ended]
+
+
+def start(train_arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    """`python train.py` in `folder`, to be signalled or waited for; on one core."""
+    command = [sys.executable, str(REPOSITORY / "train.py"), *train_arguments]
+    return subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def weights(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / name, weights_only=True)["state_dict"]
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)

@@ -1,12 +1,8 @@
-"""`python train.py`, as typed: one run, a multirun, several processes, an interruption, bad input."""
+"""`python train.py`, as typed: one run, a multirun, bad input."""
 
 import json
 import os
-import resource
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +11,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from command import REPOSITORY, Command
+from command import Command, same, weights
 
 from mura.data.cache import open_cache
 from mura.data.sizes import cache_size_for
@@ -25,14 +21,6 @@ from mura.models.classifier import AbnormalityClassifier
 from mura.runs import PREDICTION_COLUMNS
 
 CONTRACT = ["config.yaml", "metrics.json", "predictions.csv", "history.csv", "curves.png", "train.log", ".hydra"]
-
-
-def weights(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoints" / name, weights_only=True)["state_dict"]
-
-
-def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
 def test_a_run_leaves_the_contracted_folder(train: Command, tmp_path: Path, mura_root: Path) -> None:
@@ -173,31 +161,6 @@ def test_early_stopping_ends_a_run_that_does_not_improve(train: Command, tmp_pat
     assert metrics["epochs"] < 9
 
 
-# --- interruption -----------------------------------------------------------------------------------------
-
-
-def start(train_arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, str(REPOSITORY / "train.py"), *train_arguments]
-    return subprocess.Popen(
-        command, cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-
-
-def arguments_for_a_long_run(mura_root: Path, cache_dir: Path, run: Path) -> list[str]:
-    return [
-        "model=cnn4", "logger=none", "trainer=cpu", f"data.root={mura_root}", f"data.cache_dir={cache_dir}",
-        "data.image_size=32", "data.batch_size=4", "trainer.max_epochs=5", "early_stopping.patience=null",
-        "scheduler=plateau", f"hydra.run.dir={run}",
-    ]  # fmt: skip
-
-
-def wait_for_epochs(run: Path, epochs: int) -> None:
-    deadline = time.monotonic() + 120
-    while not (run / "history.csv").is_file() or len((run / "history.csv").read_text().splitlines()) <= epochs:
-        assert time.monotonic() < deadline, "no epoch in time"
-        time.sleep(0.02)
-
-
 def test_a_batch_in_parts_trains_as_the_undivided_one(train: Command, tmp_path: Path) -> None:
     common = ["data=wrist", "data.batch_size=16", "trainer.max_epochs=2", "model.dropout=0", "augmentation=none"]
     train(*common, f"hydra.run.dir={tmp_path / 'whole'}")
@@ -211,220 +174,6 @@ def test_a_batch_in_parts_trains_as_the_undivided_one(train: Command, tmp_path: 
         assert steps[0] == steps[1]
         losses = [pd.read_csv(tmp_path / run / "history.csv")["train_loss"] for run in (name, "whole")]
         np.testing.assert_allclose(*losses, rtol=1e-4)
-
-
-def children(process: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes of a run in /proc")
-@pytest.mark.parametrize("victim", ["first", "second"])
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-def test_when_one_of_two_processes_is_ended_the_other_ends_too_and_the_run_can_go_on(
-    victim: str, sent: signal.Signals, mura_root: Path, cache_dir: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    arguments = [*arguments_for_a_long_run(mura_root, cache_dir, run), "trainer=ddp_cpu", "trainer.max_epochs=500"]
-    first = start([argument for argument in arguments if argument != "trainer=cpu"], tmp_path)
-    wait_for_epochs(run, 1)
-    [second] = [pid for pid in children(first.pid) if "train.py" in Path(f"/proc/{pid}/cmdline").read_text()]
-    os.kill({"first": first.pid, "second": second}[victim], sent)
-    _, said = first.communicate(timeout=60)  # the other one too holds the pipe until it has ended
-    assert first.returncode == (1 if victim == "second" else {signal.SIGKILL: -9, signal.SIGTERM: 143}[sent])
-    assert not Path(f"/proc/{second}").exists() or " Z " in Path(f"/proc/{second}/stat").read_text()
-    told = victim == "first" and sent == signal.SIGTERM  # it says itself that it was stopped
-    assert ("stopped" if told else "another process of this run has ended") + "; go on with: python train.py" in said
-    assert f"go on with: python train.py resume={run}\n" in said
-    assert "Traceback" not in said
-    if sent == signal.SIGTERM:
-        return  # what is saved is the same: an epoch that has ended
-    resumed = start([f"resume={run}", "trainer.max_epochs=3"], tmp_path)
-    _, said = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, said
-
-
-@pytest.fixture(scope="module")
-def whole(mura_root: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run; the tests that compare with it share a worker, and so the run."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    process = start(arguments_for_a_long_run(mura_root, cache_dir, folder / "whole"), folder)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return folder / "whole"
-
-
-@pytest.mark.xdist_group("interruption")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    how: signal.Signals, whole: Path, mura_root: Path, cache_dir: Path, tmp_path: Path
-) -> None:
-    broken = tmp_path / "broken"
-    process = start(arguments_for_a_long_run(mura_root, cache_dir, broken), tmp_path)
-    wait_for_epochs(broken, 2)
-    time.sleep(0.1)  # into the third epoch
-    process.send_signal(how)
-    _, said = process.communicate(timeout=120)
-    assert not (broken / "metrics.json").exists()
-    if how != signal.SIGKILL:
-        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[how]
-        assert f"go on with: python train.py resume={broken}" in said
-        assert "Traceback" not in said
-
-    resumed = start([f"resume={broken}"], tmp_path)
-    _, said = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, said
-    assert same(weights(whole), weights(broken))
-    assert same(weights(whole, "best.ckpt"), weights(broken, "best.ckpt"))
-    assert (whole / "predictions.csv").read_text() == (broken / "predictions.csv").read_text()
-    columns = [name for name in pd.read_csv(whole / "history.csv").columns if name != "seconds"]
-    pd.testing.assert_frame_equal(
-        pd.read_csv(whole / "history.csv")[columns], pd.read_csv(broken / "history.csv")[columns]
-    )
-
-
-@pytest.mark.xdist_group("interruption")
-def test_a_run_killed_in_its_first_epoch_begins_anew_and_ends_the_same(
-    whole: Path, mura_root: Path, cache_dir: Path, tmp_path: Path
-) -> None:
-    process = start(arguments_for_a_long_run(mura_root, cache_dir, tmp_path / "broken"), tmp_path)
-    while (
-        not (tmp_path / "broken" / "train.log").is_file() or "model:" not in (tmp_path / "broken/train.log").read_text()
-    ):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
-    assert not (tmp_path / "broken" / "checkpoints" / "last.ckpt").exists()
-    resumed = start([f"resume={tmp_path / 'broken'}"], tmp_path)
-    _, said = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, said
-    assert same(weights(whole), weights(tmp_path / "broken"))
-
-
-def test_a_damaged_last_checkpoint_costs_an_epoch_and_not_the_run(train: Command, tmp_path: Path) -> None:
-    settings = ("data=wrist", "scheduler=plateau", "early_stopping.patience=null")
-    for name, epochs in (("whole", 4), ("broken", 3)):
-        train(*settings, f"hydra.run.dir={tmp_path / name}", f"trainer.max_epochs={epochs}")
-    run = tmp_path / "broken"
-    (run / "metrics.json").unlink()
-    last = run / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:-3000])
-    said = train(f"resume={run}", "trainer.max_epochs=4", bare=True).said
-    assert "last.ckpt is damaged: going on from previous.ckpt, an epoch earlier" in said
-    assert same(weights(tmp_path / "whole"), weights(run))
-    assert (tmp_path / "whole" / "predictions.csv").read_text() == (run / "predictions.csv").read_text()
-
-
-def test_a_disk_that_fills_in_the_middle_ends_in_one_sentence_and_the_run_can_go_on(
-    mura_root: Path, cache_dir: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    arguments = arguments_for_a_long_run(mura_root, cache_dir, run)
-
-    def little_room() -> None:  # enough for everything but a checkpoint
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
-
-    command = [sys.executable, str(REPOSITORY / "train.py"), *arguments]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=little_room, timeout=300)
-    assert found.returncode == 1
-    assert f"{run}: no room to write there (File too large)" in found.stderr
-    assert f"python train.py resume={run}" in found.stderr
-    assert "Traceback" not in found.stderr
-    assert list((run / "checkpoints").iterdir()) == []  # nothing half written
-    resumed = start([f"resume={run}"], tmp_path)
-    _, said = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, said
-
-
-def test_a_run_that_stopped_early_trains_no_more_when_it_is_resumed(train: Command, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    train(
-        "data=wrist", "optimizer.lr=1e-12", "early_stopping.patience=2", f"hydra.run.dir={run}", "trainer.max_epochs=9"
-    )
-    before = weights(run), (run / "predictions.csv").read_text()
-    (run / "metrics.json").unlink()
-    (run / "predictions.csv").unlink()
-    train(f"resume={run}", bare=True)
-    assert same(before[0], weights(run))
-    assert (run / "predictions.csv").read_text() == before[1]
-    assert json.loads((run / "metrics.json").read_text())["stopped_by"] == "early_stopping"
-
-
-# --- several processes ------------------------------------------------------------------------------------
-
-
-def test_two_processes_give_the_weights_and_metrics_of_one(train: Command, tmp_path: Path) -> None:
-    # no dropout, no batch normalisation, nothing drawn; 29 is not divided by the batch size, nor that by 2
-    common = ["data=wrist", "model.dropout=0", "augmentation=none", "data.batch_size=7", "trainer.max_epochs=1"]
-    train(*common, f"hydra.run.dir={tmp_path / 'one'}")
-    train(*common, f"hydra.run.dir={tmp_path / 'two'}", "trainer=ddp_cpu", "trainer.devices=2")
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for key in one:
-        torch.testing.assert_close(one[key], two[key], atol=1e-6, rtol=1e-5)
-    tables = [pd.read_csv(tmp_path / name / "predictions.csv") for name in ("one", "two")]
-    assert list(tables[0]["path"]) == list(tables[1]["path"])
-    np.testing.assert_allclose(tables[0]["logit"], tables[1]["logit"], atol=1e-5)
-    assert json.loads((tmp_path / "two" / "metrics.json").read_text())["devices"] == 2
-
-
-@pytest.mark.slow
-def test_a_multirun_of_distributed_runs_is_one_folder_a_run_and_leaves_no_process(
-    train: Command, tmp_path: Path
-) -> None:
-    train("-m", "data=wrist,elbow", "trainer=ddp_cpu", "trainer.max_epochs=1", "hydra.sweep.dir=all", "logger=wandb")
-    runs = sorted(path.parent for path in (tmp_path / "all").rglob("metrics.json"))
-    assert [run.name for run in runs] == ["0_cnn2_wrist", "1_cnn2_elbow"]
-    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == [
-        "0_cnn2_wrist", "1_cnn2_elbow", "multirun.yaml",
-    ]  # fmt: skip
-    for run in runs:
-        assert len(list((run / "wandb").glob("offline-run-*"))) == 1
-        test = pd.read_csv(run / "predictions.csv").query("split == 'test'")
-        assert not test["path"].duplicated().any()
-    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert str(tmp_path) not in processes
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
-def test_distributed_runs_under_hydras_other_launchers_are_one_folder_each_and_one_may_fail(
-    launcher: str, mura_root: Path, cache_dir: Path, tmp_path: Path
-) -> None:
-    process = start(  # not forked: joblib's workers end with a program that ends by itself
-        ["-m", f"hydra/launcher={launcher}", "model=cnn2", "data=wrist", f"model.weights={tmp_path / 'absent.pt'},null",
-         "trainer=ddp_cpu", "trainer.max_epochs=1", "logger=none", f"data.root={mura_root}",
-         f"data.cache_dir={cache_dir}", "data.image_size=32", f"hydra.sweep.dir={tmp_path / 'all'}"], tmp_path,
-    )  # fmt: skip
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert f"{tmp_path}/all/0_cnn2_wrist: this run failed (exit code 1)" in said
-    assert "Traceback" not in said
-    assert [path.parent.name for path in tmp_path.rglob("metrics.json")] == ["1_cnn2_wrist"]
-    assert json.loads((tmp_path / "all/1_cnn2_wrist/metrics.json").read_text())["devices"] == 2
-    assert not pd.read_csv(tmp_path / "all/1_cnn2_wrist/predictions.csv")["path"].duplicated().any()
-    runs = [path.name for path in (tmp_path / "all").iterdir() if path.is_dir() and path.name != ".submitit"]
-    assert sorted(runs) == ["0_cnn2_wrist", "1_cnn2_wrist"]
-    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert str(tmp_path) not in processes
-
-
-def test_a_failing_run_under_hydras_basic_launcher_does_not_stop_the_others(train: Command, tmp_path: Path) -> None:
-    found = train(
-        "-m", "hydra/launcher=basic", "data=wrist", f"model.weights={tmp_path / 'absent.pt'},null",
-        "trainer.max_epochs=1", "hydra.sweep.dir=all", check=False,
-    )  # fmt: skip
-    assert found.code == 1
-    assert found.said.count("train.py: model.weights: ") == 2  # when it happens, and at the end
-    assert "Traceback" not in found.said
-    assert [path.parent.name for path in tmp_path.rglob("metrics.json")] == ["1_cnn2_wrist"]
-
-
-def test_two_gpus_are_refused_where_there_are_none(train: Command, tmp_path: Path) -> None:
-    if torch.cuda.device_count() >= 2:
-        pytest.skip("this machine has two GPUs")
-    found = train("data=wrist", "trainer=ddp_2xt4", check=False)
-    assert found.code == 2
-    assert "trainer.accelerator=gpu trainer.devices=2: this machine has" in found.said
 
 
 def test_imagenet_weights_that_cannot_be_had_are_one_sentence_with_three_ways_out(

@@ -1,0 +1,163 @@
+"""What is in a picture beside anatomy: a patient's own build and habits, and a sign of abnormality."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mura.data.radiograph.anatomy import METAL, SITES, Break, Point, Spot, Tube, cos_sin
+
+KINDS = ("fracture", "plate", "wire", "lytic", "sclerotic")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sign of abnormality at `at` (0 to 1) along a bone. `subtlety` 0 is plain to see, 1 hardly visible.
+
+    `slope` is a break's against the bone's cross-section, `facing` the side (degrees) of a step or a plate.
+    """
+
+    kind: str
+    bone: str
+    at: float
+    subtlety: float
+    slope: float
+    facing: float
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a patient's pictures have in common."""
+
+    left: bool  # arm
+    size: float  # of the whole body, 1 is usual; so are the next two
+    stout: float  # bones
+    flesh: float
+    child: bool  # with growth plates
+    digit: int  # the finger that finger studies show, 1 is the thumb
+    habits: int  # seed of what is normal and yet seen, such as a ring
+
+
+def new_body(rng: np.random.Generator) -> Body:
+    """A patient."""
+    child = bool(rng.random() < 0.15)
+    return Body(
+        left=bool(rng.random() < 0.5),
+        size=float(rng.uniform(0.75, 0.95)) if child else float(rng.uniform(0.9, 1.1)),
+        stout=float(rng.uniform(0.88, 1.14)),
+        flesh=float(rng.uniform(0.88, 1.2)),
+        child=child,
+        digit=int(rng.integers(1, 6)),
+        habits=int(rng.integers(2**31)),
+    )
+
+
+def new_finding(extremity: str, body: Body, rng: np.random.Generator, kinds: Iterable[str] = KINDS) -> Finding:
+    """A sign of abnormality somewhere in this extremity."""
+    sites = SITES[extremity]
+    bone, low, high = sites[int(rng.integers(len(sites)))]
+    if extremity == "finger":
+        bone = f"{'pp' if bone == 'mp' and body.digit == 1 else bone}{body.digit}"
+    kinds = list(kinds)
+    return Finding(
+        kind=kinds[int(rng.integers(len(kinds)))],
+        bone=bone,
+        at=float(rng.uniform(low, high)),
+        subtlety=float(rng.random() * rng.random()),
+        slope=float(rng.uniform(-0.7, 0.7)),
+        facing=float(rng.uniform(0, 360)),
+    )
+
+
+def rod(name: str, start: Point, end: Point, radius: float, depth: float | None = None) -> Tube:
+    return Tube(name, "rod", start, end, radius, radius if depth is None else depth, density=METAL, marrow=0)
+
+
+def _plate(bone: Tube, finding: Finding) -> list[Tube]:
+    """A plate along the shaft and its screws across it."""
+    half = min(0.3, 5.0 / bone.length) * (1.15 - 0.6 * finding.subtlety)
+    first, last = max(0.03, finding.at - half), min(0.97, finding.at + half)
+    cos, sin = cos_sin(finding.facing)
+
+    def surface(at: float, distance: float) -> Point:
+        return bone.beside(at, distance * bone.width * cos, distance * bone.depth * sin)
+
+    thick = min(bone.width, 0.8) * (0.5 - 0.3 * finding.subtlety)
+    screws = max(3, round(6 - 3 * finding.subtlety))
+    places = [first + (last - first) * (i + 0.5) / screws for i in range(screws)]
+    metal = [rod("screw", surface(at, 1.1), surface(at, -1.05), min(bone.width, 0.8) * 0.18) for at in places]
+    return [rod("plate", surface(first, 1.05), surface(last, 1.05), thick), *metal]
+
+
+def _wires(bone: Tube, finding: Finding) -> list[Tube]:
+    """One to three K-wires through the bone at shallow angles."""
+    reach = min(0.5, max(0.3, 3.0 / bone.length))
+    wires = []
+    for i in range(3 - round(2 * finding.subtlety)):
+        (ax, ay, az), (bx, by, bz) = bone.beside(finding.at - reach), bone.beside(finding.at + reach)
+        lean = bone.width * (1.5 - 1.1 * i) * (1 if finding.slope > 0 else -1)
+        ends = (ax + lean, ay, az + 0.2 * i), (bx - lean, by, bz)
+        wires.append(rod("wire", *ends, min(bone.width * 0.3, 0.24) * (1 - 0.6 * finding.subtlety)))
+    return wires
+
+
+def _marked(bone: Tube, finding: Finding) -> Tube:
+    """The bone with its fracture or lesion."""
+    plain = 1 - finding.subtlety
+    if finding.kind == "fracture":
+        cos, sin = cos_sin(finding.facing)
+        far = bone.width * (0.15 + 1.6 * plain)
+        gap = Break(
+            finding.at,
+            finding.slope,
+            min(bone.width, 0.7) * (0.1 + 0.6 * plain),
+            0.45 + 0.5 * plain,
+            (far * cos, far * sin),
+        )
+        return replace(bone, breaks=(*bone.breaks, gap))
+    radius = bone.width * (0.7 + 1.1 * plain)
+    amount = -(0.3 + 0.65 * plain) if finding.kind == "lytic" else 0.3 + 1.7 * plain
+    return replace(bone, spots=(*bone.spots, Spot(finding.at, radius, amount)))
+
+
+def with_finding(bones: list[Tube], finding: Finding) -> tuple[list[Tube], list[Tube]]:
+    """All bones with the finding in its place, and the tubes that span it."""
+    place = next(i for i, bone in enumerate(bones) if bone.name == finding.bone)
+    bone = bones[place]
+    if finding.kind in ("plate", "wire"):
+        metal = (_plate if finding.kind == "plate" else _wires)(bone, finding)
+        return bones + metal, metal
+    around = bone.width * 1.9 / bone.length
+    span = replace(
+        bone, start=bone.beside(finding.at - around), end=bone.beside(finding.at + around), width=bone.width * 1.9
+    )
+    return [*bones[:place], _marked(bone, finding), *bones[place + 1 :]], [replace(span, depth=span.width, shape="rod")]
+
+
+def everyday(bones: list[Tube], extremity: str, body: Body) -> list[Tube]:
+    """What is no abnormality but may look like one: growth plates, a nutrient canal, a bone island, a ring."""
+    rng = np.random.default_rng(body.habits)
+    plate = Break(0.93, float(rng.uniform(-0.2, 0.2)), 0.14, 0.5)
+    long = ("radius", "ulna", "humerus", "metacarpal", "phalanx")
+    if body.child:
+        bones = [
+            replace(bone, breaks=(replace(plate, at=0.9 if bone.shape == "metacarpal" else 0.075),))
+            if bone.shape in long
+            else bone
+            for bone in bones
+        ]
+    canal, island, ring, marked = (float(v) for v in rng.random(4))
+    names = sorted({name for name, *_ in SITES[extremity]})
+    chosen = names[int(marked * len(names))]
+    extra: list[Tube] = []
+    for i, bone in enumerate(bones):
+        if bone.name in (chosen, f"{chosen}{body.digit}"):
+            if canal < 0.35:
+                line = Break(0.3 + 0.4 * marked, 2.2, 0.1, 0.3)
+                bones[i] = bone = replace(bone, breaks=(*bone.breaks, line))
+            if island < 0.25:
+                bones[i] = bone = replace(bone, spots=(*bone.spots, Spot(0.2 + 0.6 * ring, 0.4 * bone.width, 0.5)))
+        if extremity in ("hand", "finger") and ring < 0.2 and bone.name == "pp4":
+            half = 2.3 * bone.width
+            extra.append(rod("ring", bone.beside(0.45, -half), bone.beside(0.5, half), 0.17, 0.3))
+    return bones + extra

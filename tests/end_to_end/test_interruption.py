@@ -1,0 +1,169 @@
+"""Runs that are stopped, killed, damaged or short of room, and what becomes of them."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from command import REPOSITORY, Command, same, start, weights
+
+
+def arguments_for_a_long_run(mura_root: Path, cache_dir: Path, run: Path) -> list[str]:
+    return [
+        "model=cnn4", "logger=none", "trainer=cpu", f"data.root={mura_root}", f"data.cache_dir={cache_dir}",
+        "data.image_size=32", "data.batch_size=4", "trainer.max_epochs=5", "early_stopping.patience=null",
+        "scheduler=plateau", f"hydra.run.dir={run}",
+    ]  # fmt: skip
+
+
+def wait_for_epochs(run: Path, epochs: int) -> None:
+    deadline = time.monotonic() + 120
+    while not (run / "history.csv").is_file() or len((run / "history.csv").read_text().splitlines()) <= epochs:
+        assert time.monotonic() < deadline, "no epoch in time"
+        time.sleep(0.02)
+
+
+def children(process: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes of a run in /proc")
+@pytest.mark.parametrize("victim", ["first", "second"])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_when_one_of_two_processes_is_ended_the_other_ends_too_and_the_run_can_go_on(
+    victim: str, sent: signal.Signals, mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = [*arguments_for_a_long_run(mura_root, cache_dir, run), "trainer=ddp_cpu", "trainer.max_epochs=500"]
+    first = start([argument for argument in arguments if argument != "trainer=cpu"], tmp_path)
+    wait_for_epochs(run, 1)
+    [second] = [pid for pid in children(first.pid) if "train.py" in Path(f"/proc/{pid}/cmdline").read_text()]
+    os.kill({"first": first.pid, "second": second}[victim], sent)
+    _, said = first.communicate(timeout=60)  # the other one too holds the pipe until it has ended
+    assert first.returncode == (1 if victim == "second" else {signal.SIGKILL: -9, signal.SIGTERM: 143}[sent])
+    assert not Path(f"/proc/{second}").exists() or " Z " in Path(f"/proc/{second}/stat").read_text()
+    told = victim == "first" and sent == signal.SIGTERM  # it says itself that it was stopped
+    assert ("stopped" if told else "another process of this run has ended") + "; go on with: python train.py" in said
+    assert f"go on with: python train.py resume={run}\n" in said
+    assert "Traceback" not in said
+    if sent == signal.SIGTERM:
+        return  # what is saved is the same: an epoch that has ended
+    resumed = start([f"resume={run}", "trainer.max_epochs=3"], tmp_path)
+    _, said = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, said
+
+
+@pytest.fixture(scope="module")
+def whole(mura_root: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run; the tests that compare with it share a worker, and so the run."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    process = start(arguments_for_a_long_run(mura_root, cache_dir, folder / "whole"), folder)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return folder / "whole"
+
+
+@pytest.mark.xdist_group("interruption")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    how: signal.Signals, whole: Path, mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    process = start(arguments_for_a_long_run(mura_root, cache_dir, broken), tmp_path)
+    wait_for_epochs(broken, 2)
+    time.sleep(0.1)  # into the third epoch
+    process.send_signal(how)
+    _, said = process.communicate(timeout=120)
+    assert not (broken / "metrics.json").exists()
+    if how != signal.SIGKILL:
+        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[how]
+        assert f"go on with: python train.py resume={broken}" in said
+        assert "Traceback" not in said
+
+    resumed = start([f"resume={broken}"], tmp_path)
+    _, said = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said
+    assert same(weights(whole), weights(broken))
+    assert same(weights(whole, "best.ckpt"), weights(broken, "best.ckpt"))
+    assert (whole / "predictions.csv").read_text() == (broken / "predictions.csv").read_text()
+    columns = [name for name in pd.read_csv(whole / "history.csv").columns if name != "seconds"]
+    pd.testing.assert_frame_equal(
+        pd.read_csv(whole / "history.csv")[columns], pd.read_csv(broken / "history.csv")[columns]
+    )
+
+
+@pytest.mark.xdist_group("interruption")
+def test_a_run_killed_in_its_first_epoch_begins_anew_and_ends_the_same(
+    whole: Path, mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    process = start(arguments_for_a_long_run(mura_root, cache_dir, tmp_path / "broken"), tmp_path)
+    while (
+        not (tmp_path / "broken" / "train.log").is_file() or "model:" not in (tmp_path / "broken/train.log").read_text()
+    ):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "broken" / "checkpoints" / "last.ckpt").exists()
+    resumed = start([f"resume={tmp_path / 'broken'}"], tmp_path)
+    _, said = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said
+    assert same(weights(whole), weights(tmp_path / "broken"))
+
+
+def test_a_damaged_last_checkpoint_costs_an_epoch_and_not_the_run(train: Command, tmp_path: Path) -> None:
+    settings = ("data=wrist", "scheduler=plateau", "early_stopping.patience=null")
+    for name, epochs in (("whole", 4), ("broken", 3)):
+        train(*settings, f"hydra.run.dir={tmp_path / name}", f"trainer.max_epochs={epochs}")
+    run = tmp_path / "broken"
+    (run / "metrics.json").unlink()
+    last = run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-3000])
+    said = train(f"resume={run}", "trainer.max_epochs=4", bare=True).said
+    assert "last.ckpt is damaged: going on from previous.ckpt, an epoch earlier" in said
+    assert same(weights(tmp_path / "whole"), weights(run))
+    assert (tmp_path / "whole" / "predictions.csv").read_text() == (run / "predictions.csv").read_text()
+
+
+def test_a_disk_that_fills_in_the_middle_ends_in_one_sentence_and_the_run_can_go_on(
+    mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = arguments_for_a_long_run(mura_root, cache_dir, run)
+
+    def little_room() -> None:  # enough for everything but a checkpoint
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+
+    command = [sys.executable, str(REPOSITORY / "train.py"), *arguments]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=little_room, timeout=300)
+    assert found.returncode == 1
+    assert f"{run}: no room to write there (File too large)" in found.stderr
+    assert f"python train.py resume={run}" in found.stderr
+    assert "Traceback" not in found.stderr
+    assert list((run / "checkpoints").iterdir()) == []  # nothing half written
+    resumed = start([f"resume={run}"], tmp_path)
+    _, said = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said
+
+
+def test_a_run_that_stopped_early_trains_no_more_when_it_is_resumed(train: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(
+        "data=wrist", "optimizer.lr=1e-12", "early_stopping.patience=2", f"hydra.run.dir={run}", "trainer.max_epochs=9"
+    )
+    before = weights(run), (run / "predictions.csv").read_text()
+    (run / "metrics.json").unlink()
+    (run / "predictions.csv").unlink()
+    train(f"resume={run}", bare=True)
+    assert same(before[0], weights(run))
+    assert (run / "predictions.csv").read_text() == before[1]
+    assert json.loads((run / "metrics.json").read_text())["stopped_by"] == "early_stopping"
+
+
+# --- several processes ------------------------------------------------------------------------------------
