@@ -4,6 +4,7 @@ import logging
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,28 +86,56 @@ def training_rate(cfg: DictConfig, steps: int, warm: int) -> float:
     return watch.rate
 
 
-class EvaluationStopwatch(Callback):
-    """Pictures a second of a prediction after its first `warm` batches."""
+class TurnAndTurn(Callback):
+    """After each of our batches a step of another loop, so that both see the same machine: the seconds of both, all
+    that happens between two batches included, after the first `warm` ones. For a CPU, which waits for nothing."""
 
-    def __init__(self, warm: int, batches: int) -> None:
-        self.warm, self.batches, self.started, self.pictures, self.rate = warm, batches, 0.0, 0, 0.0
+    def __init__(self, other: Callable[[], None], warm: int) -> None:
+        self.other, self.warm, self.resumed = other, warm, 0.0
+        self.ours: list[float] = []
+        self.others: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, n: int
+    ) -> None:
+        self._turn(n)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, n: int, dataloader_idx: int = 0
     ) -> None:
-        if dataloader_idx == 0 and n == self.warm - 1:
-            self.started = time.perf_counter()
-        elif dataloader_idx == 0 and n >= self.warm:
-            self.pictures += len(batch["label"])
-            if n == self.batches - 1:
-                self.rate = self.pictures / (time.perf_counter() - self.started)
+        if dataloader_idx == 0:
+            self._turn(n)
+
+    def _turn(self, n: int) -> None:
+        ended = time.perf_counter()
+        self.other()
+        resumed = time.perf_counter()
+        if n >= self.warm:
+            self.ours.append(ended - self.resumed)
+            self.others.append(resumed - ended)
+        self.resumed = resumed
+
+    def rates(self, batch_size: int) -> tuple[float, float]:
+        """Pictures a second of ours and of the other."""
+        return batch_size * len(self.ours) / sum(self.ours), batch_size * len(self.others) / sum(self.others)
 
 
-def inference_rate(cfg: DictConfig, steps: int, warm: int) -> float:
+def training_rates(cfg: DictConfig, steps: int, warm: int, other: Callable[[], None]) -> tuple[float, float]:
+    """Of a real fit and of another loop, step by step in turns."""
+    cfg = cfg.copy()
+    cfg.trainer.max_epochs, cfg.trainer.limit_train_batches, cfg.trainer.limit_val_batches = 1, warm + steps, 1
+    data, model = parts(cfg)
+    watch = TurnAndTurn(other, warm)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer_of(cfg, Path(folder), watch).fit(model, data)
+    return watch.rates(cfg.data.batch_size)
+
+
+def inference_rates(cfg: DictConfig, steps: int, warm: int, other: Callable[[], None]) -> tuple[float, float]:
     cfg = cfg.copy()
     cfg.trainer.limit_predict_batches = warm + steps
     data, model = parts(cfg)
-    watch = EvaluationStopwatch(warm, warm + steps)
+    watch = TurnAndTurn(other, warm)
     with tempfile.TemporaryDirectory() as folder:
         trainer_of(cfg, Path(folder), watch).predict(model, data)
-    return watch.rate
+    return watch.rates(cfg.data.batch_size)

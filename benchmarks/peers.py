@@ -88,45 +88,43 @@ def bare_batches(side: int, channels: int, batch_size: int, device: str) -> Iter
         yield from ready
 
 
+class BareLoop:
+    """A step at a time of a loop around nothing but forward, backward and step; or, for evaluation, forward alone."""
+
+    def __init__(
+        self, network: nn.Module, side: int, channels: int, batch_size: int, precision: str, device: str = "cpu",
+        evaluates: bool = False,
+    ) -> None:  # fmt: skip
+        self.network, self.precision, self.device = network.to(device).train(not evaluates), precision, device
+        self.batches = bare_batches(side, channels, batch_size, device)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=1e-3, momentum=0.8, weight_decay=1e-3)
+        self.scaler = torch.amp.GradScaler(device, enabled=precision == "16-mixed")
+
+    def train(self) -> None:
+        images, labels = next(self.batches)
+        with mixed(self.precision, self.device):
+            loss = F.binary_cross_entropy_with_logits(self.network(images).squeeze(1).float(), labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def evaluate(self) -> None:
+        with torch.inference_mode(), mixed(self.precision, self.device):
+            self.network(next(self.batches)[0])
+
+
 def bare_training(
-    network: nn.Module, side: int, channels: int, batch_size: int, steps: int, warm: int, precision: str,
-    device: str = "cpu",
-) -> float:  # fmt: skip
+    network: nn.Module, side: int, channels: int, batch_size: int, steps: int, warm: int, precision: str, device: str
+) -> float:
     """Pictures a second over `steps` steps, after `warm` ones."""
-    network = network.to(device).train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.8, weight_decay=1e-3)
-    scaler = torch.amp.GradScaler(device, enabled=precision == "16-mixed")
-    batches = bare_batches(side, channels, batch_size, device)
+    loop = BareLoop(network, side, channels, batch_size, precision, device)
     start = 0.0
     for step in range(warm + steps):
         if step == warm:
             _wait_for(device)
             start = time.perf_counter()
-        images, labels = next(batches)
-        with mixed(precision, device):
-            loss = F.binary_cross_entropy_with_logits(network(images).squeeze(1).float(), labels)
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-    _wait_for(device)
-    return batch_size * steps / (time.perf_counter() - start)
-
-
-def bare_inference(
-    network: nn.Module, side: int, channels: int, batch_size: int, steps: int, warm: int, precision: str,
-    device: str = "cpu",
-) -> float:  # fmt: skip
-    """Pictures a second, without gradients."""
-    network = network.to(device).eval()
-    batches = bare_batches(side, channels, batch_size, device)
-    start = 0.0
-    with torch.inference_mode(), mixed(precision, device):
-        for step in range(warm + steps):
-            if step == warm:
-                _wait_for(device)
-                start = time.perf_counter()
-            network(next(batches)[0])
+        loop.train()
     _wait_for(device)
     return batch_size * steps / (time.perf_counter() - start)
 

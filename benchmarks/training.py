@@ -6,13 +6,12 @@ import torch
 from lightning import LightningModule
 
 from benchmarks.data import noise, radiographs
-from benchmarks.measure import Plan, Row, by_turns, median_of, ratios
-from benchmarks.ours import Stopwatch, composed, inference_rate, training_rate
+from benchmarks.measure import Plan, Row, median_of, ratios
+from benchmarks.ours import Stopwatch, composed, inference_rates, training_rates
 from benchmarks.peers import (
+    BareLoop,
     PictureFolder,
     TemplateModule,
-    bare_inference,
-    bare_training,
     template_loader,
     template_trainer,
 )
@@ -56,18 +55,21 @@ def template_rate(plan: Plan, model: str, side: int, steps: int, warm: int, prec
 
 
 def against_both(plan: Plan, model: str, side: int, steps: int, warm: int, bare_wanted: float) -> list[Row]:
-    """Ours, the bare loop and the template by turns; where the CPU has bfloat16, the template in it too."""
+    """Ours and the bare loop step by step in turns; then the template; where the CPU has bfloat16, it in that too."""
     cfg = composed(*settings(plan, model, side))
     precision = choose_precision("auto", "cpu").value
     has_bf16 = cpu_computes_bfloat16()
-    contenders = {
-        "ours": lambda: training_rate(cfg, steps, warm),
-        "bare": lambda: bare_training(network(model), side, CHANNELS[model], BATCH, steps, warm, precision),
-        "template": lambda: template_rate(plan, model, side, steps, warm, "32-true"),
-    }
+    found: dict[str, list[float]] = {"ours": [], "bare": [], "template": []}
     if has_bf16:
-        contenders["template in bfloat16"] = lambda: template_rate(plan, model, side, steps, warm, "bf16-mixed")
-    found = dict(zip(contenders, by_turns(plan.rounds, *contenders.values()), strict=True))
+        found["template in bfloat16"] = []
+    for _ in range(plan.rounds):
+        bare = BareLoop(network(model), side, CHANNELS[model], BATCH, precision)
+        ours, theirs = training_rates(cfg, steps, warm, bare.train)
+        found["ours"].append(ours)
+        found["bare"].append(theirs)
+        found["template"].append(template_rate(plan, model, side, steps, warm, "32-true"))
+        if has_bf16:
+            found["template in bfloat16"].append(template_rate(plan, model, side, steps, warm, "bf16-mixed"))
     name = f"training {model} at {side}, batch {BATCH}, {precision}"
     detail = ", ".join(f"{who} {median_of(values, 'pictures/s')}" for who, values in found.items())
     large = side == 224  # what is asked of the template is asked of these
@@ -97,10 +99,10 @@ def evaluation(plan: Plan) -> list[Row]:
     cfg = composed(*settings(plan, "resnet18", 224), f"data.root={noise(plan.folder, 4000)}")
     precision = choose_precision("auto", "cpu").value
     steps, warm = (3, 1) if plan.quick else (8, 1)
-    ours, bare = by_turns(
-        plan.rounds,
-        lambda: inference_rate(cfg, steps, warm),
-        lambda: bare_inference(network("resnet18"), 224, 3, BATCH, steps, warm, precision),
-    )
+    ours, bare = [], []
+    for _ in range(plan.rounds):
+        loop = BareLoop(network("resnet18"), 224, 3, BATCH, precision, evaluates=True)
+        for rates, rate in zip((ours, bare), inference_rates(cfg, steps, warm, loop.evaluate), strict=True):
+            rates.append(rate)
     detail = f"ours {median_of(ours, 'pictures/s')}, bare {median_of(bare, 'pictures/s')}"
     return [Row("evaluation resnet18 at 224", "a bare inference loop", ratios(ours, bare), 0.97, detail=detail)]
