@@ -5,6 +5,7 @@ run with the command line of the first, which is there the whole multirun's, or 
 several processes is started from here with a command line of its own.
 """
 
+import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ def run_as_command(script: Path, run: RunFolder) -> None:
             f"srun started {srun_tasks()} tasks for a job of this multirun, and each would start the whole run: set "
             "hydra.launcher.tasks_per_node=1."
         )
+    # a worker of joblib has a way of its own to start processes, which the new one would be told of and does not know
+    multiprocessing.set_start_method("forkserver", force=True)
     job = Job(run.path.name, [*HydraConfig.get().overrides.task, f"hydra.run.dir='{run.path}'"], run.path)
     [outcome] = run_jobs(script, [job], lambda *_: None)
     if outcome.exit_code != 0:
