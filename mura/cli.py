@@ -1,4 +1,4 @@
-"""The `mura` command: synthetic data, a look into a MURA folder, and the table of finished runs."""
+"""The `mura` command: synthetic data, a look into a MURA folder, a model's predictions, and finished runs compared."""
 
 import json
 import logging
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mura.errors import MuraError
+from mura.imports import quick_imports
 from mura.progress import progress_bar
 
 app = typer.Typer(
@@ -68,6 +69,39 @@ def check(
     else:
         Console().print(render(report))
     raise typer.Exit(1 if report.problems else 0)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run folder (its best checkpoint, or ensemble), or a checkpoint.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Picture files, or folders: those of one folder are a study.")],
+    extremity: Annotated[
+        str | None, typer.Option(help="What they show, where their path does not say it as MURA's does.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the table to this CSV file.")] = None,
+) -> None:
+    """How probably pictures are abnormal, one by one and by study. For research: not a medical device.
+
+    A table on a terminal, CSV into a pipe. Exit code 1 when a picture could not be read.
+    """
+    with quick_imports():
+        from mura.predict import predict as ask
+        from mura.predict import render
+    from mura.runs import write_atomically
+
+    if out is not None and not out.parent.is_dir():
+        raise MuraError(f"--out {out}: there is no folder {out.parent}.")
+    with progress_bar("predicting") as progress:
+        table, faults = ask(model, pictures, extremity, progress)
+    for fault in faults:
+        print(f"mura: {fault}", file=sys.stderr)
+    if out is not None:
+        write_atomically(out, table.to_csv(index=False))
+    elif sys.stdout.isatty():
+        render(table)
+    else:
+        print(table.to_csv(index=False), end="")
+    raise typer.Exit(1 if faults else 0)
 
 
 @app.command()
