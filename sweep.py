@@ -42,7 +42,7 @@ from mura import slurm
 from mura.config import CONF_DIR, one_clear_line, register_resolvers
 from mura.errors import ConfigError, MuraError
 from mura.extremities import ARMS, LEAVE_ONE_OUT
-from mura.launch import Job, Outcome, Watch, groups, run_jobs, runs_at_a_time, unlisted_gpu, visible_gpus, warm_up
+from mura.launch import Job, Outcome, Watch, placement, run_jobs, warm_up
 from mura.rules import check, check_launcher
 from mura.runs import RunFolder
 from mura.signals import stop_answered
@@ -199,12 +199,8 @@ def launcher(
     """How many runs at a time (None: all), and what runs them: this machine, or SLURM."""
     plain = check_launcher(settings)
     if "workers" in plain:
-        on_cpu = trainer["accelerator"] == "cpu"
-        gpus = [] if on_cpu else visible_gpus()
-        cards = len(gpus) or int(not on_cpu and unlisted_gpu())
-        workers = plain["workers"] or runs_at_a_time(cards, trainer["devices"], runs)
-        pinned = groups(gpus, trainer["devices"])
-        return workers, partial(run_jobs, SCRIPT, workers=workers, gpus=pinned, captured=True)
+        workers, gpus = placement(plain["workers"], trainer["accelerator"], trainer["devices"], runs)
+        return workers, partial(run_jobs, SCRIPT, workers=workers, gpus=gpus, captured=True)
     submitted = partial(slurm.run_jobs, SCRIPT, resources=slurm.Resources(**plain), folder=folder / ".slurm")
     return plain["at_a_time"], submitted
 

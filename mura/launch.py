@@ -104,6 +104,17 @@ def warm_up() -> None:
     forkserver.ensure_running()
 
 
+def placement(workers: int | None, accelerator: str, devices: int, runs: int) -> tuple[int, list[list[str]]]:
+    """How many of a study's runs at a time (`workers`, where that is given), and the GPUs of each, in groups.
+
+    A run of several `devices` gets a group of so many; GPUs that are left over stay unused.
+    """
+    gpus = [] if accelerator == "cpu" else visible_gpus()
+    cards = len(gpus) or int(accelerator != "cpu" and unlisted_gpu())
+    groups = [gpus[start : start + devices] for start in range(0, len(gpus) - devices + 1, devices)]
+    return workers or runs_at_a_time(cards, devices, runs), groups
+
+
 def runs_at_a_time(gpus: int, devices: int, runs: int) -> int:
     """How many of a study's runs, of `devices` processes each, this machine takes side by side.
 
@@ -129,11 +140,6 @@ def memory() -> int:
     limits = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
     stated = [limit.read_text().strip() for limit in limits if limit.is_file()]
     return min([installed, *(int(limit) for limit in stated if limit.isdigit())])
-
-
-def groups(gpus: Sequence[str], devices: int) -> list[list[str]]:
-    """The GPUs in groups of `devices`; those that are left over stay unused."""
-    return [list(gpus[start : start + devices]) for start in range(0, len(gpus) - devices + 1, devices)]
 
 
 def visible_gpus() -> list[str]:

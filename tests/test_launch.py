@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mura.launch import Job, Outcome, groups, run_jobs, runs_at_a_time
+from mura.launch import Job, Outcome, placement, run_jobs, runs_at_a_time
 
 SCRIPT = """
 import os, sys, time, pathlib
@@ -100,10 +100,21 @@ def test_a_study_takes_what_the_machine_has(
     assert runs_at_a_time(gpus, devices, runs) == expected
 
 
-def test_runs_of_several_gpus_get_groups_of_them() -> None:
-    assert groups(["0", "1", "2"], 1) == [["0"], ["1"], ["2"]]
-    assert groups(["3", "1", "2"], 2) == [["3", "1"]]
-    assert groups(["0"], 2) == []
+@pytest.mark.parametrize(
+    ("workers", "accelerator", "devices", "expected"),
+    [
+        (None, "auto", 1, (3, [["3"], ["1"], ["2"]])),
+        (None, "gpu", 2, (1, [["3", "1"]])),
+        (2, "gpu", 2, (2, [["3", "1"]])),
+        (None, "gpu", 4, (1, [])),  # the run itself says that there are too few
+        (5, "cpu", 1, (5, [])),
+    ],
+)
+def test_each_run_of_a_study_gets_gpus_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, workers: int | None, accelerator: str, devices: int, expected: object
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,2")
+    assert placement(workers, accelerator, devices, runs=8) == expected
 
 
 def launch_a_long_job(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
