@@ -71,15 +71,19 @@ def predict(
 
 
 def render(table: pd.DataFrame) -> None:
-    """To the console: a line a study, with its pictures' probabilities."""
-    shown = Table("study", "extremity", box=box.SIMPLE_HEAD)
-    shown.add_column("probability of abnormal", justify="right")
+    """To the console: a line a study, named from where the paths part, with its pictures' probabilities."""
+    above = os.path.commonpath([Path(study).parent for study in table["study"]])
+    shown = Table(title=f"studies below {above}", title_justify="left", box=box.SIMPLE_HEAD)
+    shown.add_column("study", overflow="fold", min_width=32)
+    shown.add_column("extremity")
+    shown.add_column("abnormal", justify="right")
     shown.add_column("each picture", justify="right")
     for study, views in table.groupby("study", sort=False):
         first = views.iloc[0]
         style = "bold" if first["study_is"] == "abnormal" else ""
         each = ", ".join(f"{probability:.2f}" for probability in views["probability"])
-        shown.add_row(str(study), first["extremity"] or "", f"{first['study_probability']:.3f}", each, style=style)
+        name = os.path.relpath(str(study), above)
+        shown.add_row(name, first["extremity"] or "", f"{first['study_probability']:.3f}", each, style=style)
     Console().print(shown)
 
 
