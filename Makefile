@@ -33,7 +33,7 @@ format: setup ## put the code in shape
 bench: setup ## how fast it is, each figure a ratio against a peer
 	$(PY) -m benchmarks
 
-bench-quick: setup ## the same, shorter and rougher, without the large networks
+bench-quick: setup ## the same, shorter and rougher, without the large networks and the study
 	$(PY) -m benchmarks --quick
 
 soak: setup ## kill runs at 50 random moments; each must end as an undisturbed one (3 to 5 minutes)

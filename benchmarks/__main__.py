@@ -51,7 +51,7 @@ def benchmarks(gpu: bool = False) -> dict[str, Benchmark]:
     }
 
 
-LEFT_OUT_OF_QUICK = ("densenet121", "resnet18", "evaluation")
+LEFT_OUT_OF_QUICK = ("densenet121", "resnet18", "evaluation", "study")
 
 
 def machine() -> dict[str, Any]:

@@ -63,8 +63,7 @@ def first_step(plan: Plan) -> list[Row]:
 def study(plan: Plan) -> list[Row]:
     """Eight short runs, all included (imports, start, cache, evaluation, report), against the time in their epochs when
     each has the machine to itself: as `sweep.py` runs them here, and one at a time."""
-    root = radiographs(plan.folder, 200 if plan.quick else 600, 96)
-    epochs = 3 if plan.quick else 20
+    root, epochs = radiographs(plan.folder, 600, 96), 20
 
     def seconds(*more: str) -> tuple[float, float]:
         """Of the whole study, and in the epochs of its runs."""

@@ -92,7 +92,7 @@ def resnet(plan: Plan) -> list[Row]:
 
 
 def densenet(plan: Plan) -> list[Row]:
-    return against_both(plan, "densenet121", 224, 2 if plan.quick else 4, 1 if plan.quick else 2, 0.97)
+    return against_both(plan, "densenet121", 224, 2 if plan.quick else 3, 1, 0.97)
 
 
 def evaluation(plan: Plan) -> list[Row]:
