@@ -173,8 +173,13 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     """Commit and whether there were uncommitted changes; None outside a repository or without git."""
 
     def git(*arguments: str) -> str:
+        # no optional locks: interrupted, it would leave one behind, and with it a repository that can't commit
         return subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=20
+            ["git", "--no-optional-locks", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
         ).stdout.strip()
 
     try:

@@ -2,12 +2,13 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from mura.errors import MuraError
-from mura.runs import RunFolder, write_atomically, write_json
+from mura.runs import RunFolder, git_state, write_atomically, write_json
 
 
 def test_a_finished_run_is_refused_and_untouched(tmp_path: Path) -> None:
@@ -43,3 +44,19 @@ def test_who_holds_a_folder_is_said_with_its_process(tmp_path: Path) -> None:
     with RunFolder(tmp_path).locked():
         pass  # free again
     assert not (tmp_path / ".writer").exists()
+
+
+def test_asking_for_the_git_state_takes_no_lock_and_leaves_the_index_as_it_is(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "file").write_text("content")
+    git("add", "file")
+    git("-c", "user.name=n", "-c", "user.email=e@example.org", "commit", "-m", "one")
+    os.utime(tmp_path / "file", (1, 1))  # git would note the new time in its index, under a lock
+    before = (tmp_path / ".git" / "index").read_bytes()
+    found = git_state(tmp_path)
+    assert found is not None
+    assert found["dirty"] is False
+    assert (tmp_path / ".git" / "index").read_bytes() == before
