@@ -118,12 +118,13 @@ def plan_of(study: DictConfig, settings: list[str], dry_run: bool) -> Plan:
     runs = {cell: RunFolder(folder / cell.name) for cell in planned_cells}
     one_a_model = {cell.model: cell for cell in runs}.values()  # where most faults of a command line show
     configs = {cell: run_config(cell, settings, folder) for cell in one_a_model}
+    a_config = next(iter(configs.values()))
     if study.wandb.workspace and not dry_run:
-        require_workspace(next(iter(configs.values()))["logger"]["project"])
+        require_workspace(a_config["logger"]["project"])
     if "workers" in study.launcher and not dry_run and not all(run.finished for run in runs.values()):
         warm_up()
     configs |= {cell: run_config(cell, settings, folder) for cell in runs if cell not in configs}
-    fingerprint = data_fingerprint(next(iter(configs.values())))
+    fingerprint = data_fingerprint(a_config)
     states = {cell: state_of(run, configs[cell], fingerprint) for cell, run in runs.items()}
     return Plan(folder, runs, configs, states)
 

@@ -77,13 +77,18 @@ def trainer_of(cfg: DictConfig, folder: Path, *more: Callback) -> Trainer:
 
 def training_rate(cfg: DictConfig, steps: int, warm: int) -> float:
     """Pictures a second of a real fit, in the steady state."""
-    cfg = cfg.copy()
-    cfg.trainer.max_epochs, cfg.trainer.limit_train_batches, cfg.trainer.limit_val_batches = 1, warm + steps, 1
-    data, model = parts(cfg)
     watch = Stopwatch(warm)
+    fit(cfg, warm + steps, watch)
+    return watch.rate
+
+
+def fit(cfg: DictConfig, batches: int, watch: Callback) -> None:
+    """So many training batches, and one of validation."""
+    cfg = cfg.copy()
+    cfg.trainer.max_epochs, cfg.trainer.limit_train_batches, cfg.trainer.limit_val_batches = 1, batches, 1
+    data, model = parts(cfg)
     with tempfile.TemporaryDirectory() as folder:
         trainer_of(cfg, Path(folder), watch).fit(model, data)
-    return watch.rate
 
 
 class TurnAndTurn(Callback):
@@ -122,12 +127,8 @@ class TurnAndTurn(Callback):
 
 def training_rates(cfg: DictConfig, steps: int, warm: int, other: Callable[[], None]) -> tuple[float, float]:
     """Of a real fit and of another loop, step by step in turns."""
-    cfg = cfg.copy()
-    cfg.trainer.max_epochs, cfg.trainer.limit_train_batches, cfg.trainer.limit_val_batches = 1, warm + steps, 1
-    data, model = parts(cfg)
     watch = TurnAndTurn(other, warm)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer_of(cfg, Path(folder), watch).fit(model, data)
+    fit(cfg, warm + steps, watch)
     return watch.rates(cfg.data.batch_size)
 
 

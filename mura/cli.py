@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mura.errors import MuraError
+from mura.errors import MuraError, say
 from mura.imports import quick_imports
 from mura.progress import progress_bar
 
@@ -94,7 +94,7 @@ def predict(
     with progress_bar("predicting") as progress:
         table, faults = ask(model, pictures, extremity, progress)
     for fault in faults:
-        print(f"mura: {fault}", file=sys.stderr)
+        say(fault)
     if out is not None:
         write_atomically(out, table.to_csv(index=False))
     elif sys.stdout.isatty():
@@ -124,7 +124,7 @@ def main() -> None:
     try:
         app()
     except MuraError as error:
-        print(f"mura: {error}", file=sys.stderr)
+        say(str(error))
         sys.exit(error.exit_code)
 
 

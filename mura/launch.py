@@ -18,6 +18,8 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
+from mura.machine import cores, memory
+
 GIB_A_PROCESS = 7  # of main memory; DenseNet-121 on batches of 32 at 224 pixels takes 5.5
 PATIENCE = 60  # seconds that an interrupted run has to end by itself
 
@@ -127,19 +129,6 @@ def runs_at_a_time(gpus: int, devices: int, runs: int) -> int:
         return max(1, gpus // devices)
     room = int(memory() // (GIB_A_PROCESS * 2**30))
     return max(1, min(cores() // devices, room // devices, runs // 4))
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def memory() -> int:
-    """Bytes of main memory, or of what a container is allowed of it."""
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
-    stated = [limit.read_text().strip() for limit in limits if limit.is_file()]
-    return min([installed, *(int(limit) for limit in stated if limit.isdigit())])
 
 
 def visible_gpus() -> list[str]:

@@ -21,6 +21,7 @@ from mura.data.images import UnreadableImage, decode, fit
 from mura.data.index import EXTREMITY, MAC_FILE
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, EXTREMITY_OF, INDEX_OF
+from mura.machine import cores
 from mura.metrics import THRESHOLD
 from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import AbnormalityClassifier
@@ -119,9 +120,10 @@ def _extremity_of(path: str) -> str | None:
 
 def _loaded(path: Path) -> tuple[AbnormalityClassifier, dict[str, Any]]:
     """The model, ready to predict, and what its checkpoint says of its making."""
-    provenance = load_checkpoint(path)["hyper_parameters"]["provenance"]
-    model = AbnormalityClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), provenance
+    content = load_checkpoint(path)
+    model = AbnormalityClassifier(**content["hyper_parameters"])
+    model.load_state_dict(content["state_dict"])
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), content["hyper_parameters"]["provenance"]
 
 
 @torch.inference_mode()
@@ -141,7 +143,7 @@ def _probabilities(
         except UnreadableImage as fault:
             return fault
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(table), BATCH):
             part = table.iloc[start : start + BATCH]
             decoded = list(enumerate(pool.map(picture, part["path"]), start))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mura.launch import Job, Outcome, placement, run_jobs, runs_at_a_time
+from mura.machine import cores
 
 SCRIPT = """
 import os, sys, time, pathlib
@@ -73,13 +74,13 @@ def test_workers_share_the_cores_and_pin_the_gpus_and_keep_their_output(tmp_path
     )
     assert {outcome.exit_code for outcome in outcomes} == {0}
     assert {(job.folder / "gpu").read_text() for job in work} == {"0,1", "2,3"}
-    assert {(job.folder / "threads").read_text() for job in work} == {str(max(1, (os.cpu_count() or 1) // 2))}
+    assert {(job.folder / "threads").read_text() for job in work} == {str(max(1, cores() // 2))}
     assert "hello from job3" in work[3].log.read_text()
     assert len({(job.folder / "pid").read_text() for job in work}) == 4
 
 
 @pytest.mark.parametrize(
-    ("cores", "gib", "gpus", "devices", "runs", "expected"),
+    ("n_cores", "gib", "gpus", "devices", "runs", "expected"),
     [
         (2, 24, 0, 1, 8, 2),
         (2, 8, 0, 1, 8, 1),  # memory for one
@@ -93,9 +94,9 @@ def test_workers_share_the_cores_and_pin_the_gpus_and_keep_their_output(tmp_path
     ],
 )
 def test_a_study_takes_what_the_machine_has(
-    monkeypatch: pytest.MonkeyPatch, cores: int, gib: int, gpus: int, devices: int, runs: int, expected: int
+    monkeypatch: pytest.MonkeyPatch, n_cores: int, gib: int, gpus: int, devices: int, runs: int, expected: int
 ) -> None:
-    monkeypatch.setattr("mura.launch.cores", lambda: cores)
+    monkeypatch.setattr("mura.launch.cores", lambda: n_cores)
     monkeypatch.setattr("mura.launch.memory", lambda: gib * 2**30)
     assert runs_at_a_time(gpus, devices, runs) == expected
 

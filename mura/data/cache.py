@@ -27,6 +27,7 @@ from mura.data.images import UnreadableImage, decode, fit
 from mura.data.index import content_hashes, find_root, fingerprint, read_index, stat_digest
 from mura.data.split import assign_folds, split_hash
 from mura.errors import DISK_FULL, MuraError
+from mura.machine import cores
 from mura.progress import progress_bar
 from mura.runs import write_atomically, write_json
 
@@ -152,7 +153,7 @@ def _decode_all(
     try:
         if len(index) and hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(handle, 0, len(index) * size * size)  # a full disk is met now, not after an hour
-        with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("cache") as show:
+        with ThreadPoolExecutor(cores()) as pool, progress_bar("cache") as show:
             try:
                 for count, done in enumerate(as_completed([pool.submit(one, row) for row in rows]), 1):
                     done.result()

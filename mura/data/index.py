@@ -17,6 +17,7 @@ import pandas as pd
 
 from mura.errors import MuraError
 from mura.extremities import EXTREMITY_OF
+from mura.machine import cores
 from mura.progress import progress_bar
 
 COLUMNS = ["split", "extremity", "patient", "study", "view", "label", "path"]
@@ -140,7 +141,7 @@ def content_hashes(root: str | Path, index: pd.DataFrame) -> list[str]:
 
 def in_threads(work: Callable[[str], Result], paths: list[str], title: str) -> Iterator[Result]:
     """`work(path)` of every path, in order; with a progress bar when stderr is a terminal."""
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(cores())
     try:
         with progress_bar(title) as show:
             for done, result in enumerate(pool.map(work, paths), 1):

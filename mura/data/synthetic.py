@@ -10,7 +10,6 @@ import functools
 import itertools
 import math
 import multiprocessing
-import os
 import shutil
 import signal
 import tempfile
@@ -26,6 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mura.data.radiograph import KINDS, Finding, draw_radiograph, new_body, new_finding
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, FOLDER_OF, INDEX_OF
+from mura.machine import cores
 
 DATASET = "MURA-v1.1"
 SPLITS = ("train", "valid")  # MURA's folder names; `valid` is everybody's test set
@@ -310,10 +310,6 @@ def _check_settings(
             raise MuraError(sentence)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _write_pictures(
     root: Path,
     studies: list[Study],
@@ -329,7 +325,7 @@ def _write_pictures(
     draw = functools.partial(_write_study, root, size, seed, world)
     total, done, boxes = sum(study.views for study in studies), 0, []
     with contextlib.ExitStack() as stack:
-        processes = min(_cores(), math.ceil(total / WORTH_A_PROCESS)) if workers is None else workers
+        processes = min(cores(), math.ceil(total / WORTH_A_PROCESS)) if workers is None else workers
         if processes == 1:
             drawn: Iterator[list[list[object]]] = map(draw, studies)
         else:
