@@ -63,7 +63,7 @@ def newest_whole(run: RunFolder) -> Path | None:
 def load_whole(path: Path) -> dict[str, Any]:
     """The content of a checkpoint. Raises MuraError when it is not as it was written."""
     content = load_checkpoint(path)
-    if not _checksums_hold(path):
+    if not checksums_hold(path):
         run = path.parent.parent
         raise MuraError(f"{path} is damaged (a checksum is wrong): remove {run} and start the run again.")
     return content
@@ -75,12 +75,12 @@ def is_whole(path: Path) -> bool:
     PyTorch's own reader does not look at the checksums; a changed bit outside the parts shows when it reads.
     """
     try:
-        return _checksums_hold(path) and bool(load_checkpoint(path))
+        return checksums_hold(path) and bool(load_checkpoint(path))
     except (*UNREADABLE, MuraError):
         return False
 
 
-def _checksums_hold(path: Path) -> bool:
+def checksums_hold(path: Path) -> bool:
     """CRC-32, of every part."""
     try:
         with zipfile.ZipFile(path) as archive:

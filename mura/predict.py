@@ -17,6 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mura.checkpoints import checksums_hold
 from mura.data.images import UnreadableImage, decode, fit
 from mura.data.index import EXTREMITY, MAC_FILE
 from mura.errors import MuraError
@@ -121,6 +122,8 @@ def _extremity_of(path: str) -> str | None:
 def _loaded(path: Path) -> tuple[AbnormalityClassifier, dict[str, Any]]:
     """The model, ready to predict, and what its checkpoint says of its making."""
     content = load_checkpoint(path)
+    if not checksums_hold(path):
+        raise MuraError(f"{path} is damaged (a checksum is wrong): nothing is predicted from it; take another one.")
     model = AbnormalityClassifier(**content["hyper_parameters"])
     model.load_state_dict(content["state_dict"])
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), content["hyper_parameters"]["provenance"]

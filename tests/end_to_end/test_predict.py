@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from command import Command
+from command import Command, weights
 
 TRAINED = ("data=wrist", "trainer.max_epochs=1", "hydra.run.dir=run")
 
@@ -58,7 +58,14 @@ def test_pictures_from_anywhere_are_predicted_and_bad_ones_named(
     assert list(views["study"]) == [str(picture)]
     assert list(views["extremity"]) == ["hand"]
 
+    damaged = tmp_path / "damaged.ckpt"
+    content = bytearray(checkpoint.read_bytes())
+    first = next(iter(weights(tmp_path / "run", "best.ckpt").values())).numpy().tobytes()
+    content[content.find(first) + 2] ^= 1
+    damaged.write_bytes(content)
+
     for arguments, words in (
+        ((damaged, picture), "damaged.ckpt is damaged (a checksum is wrong)"),
         ((checkpoint, tmp_path / "absent.png"), "absent.png is not there"),
         ((tmp_path, picture), "is no run folder"),
         ((tmp_path / "run" / "metrics.json", picture), "metrics.json"),
