@@ -1,11 +1,15 @@
 """Which device and which precision, each with its reason: an automatic choice is always explained."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from mura.choice import Choice
 from mura.errors import ConfigError
+
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def choose_device(accelerator: str, devices: int) -> Choice:
@@ -46,6 +50,23 @@ def allow_tf32(device: str, precision: str) -> str:
     return ", products in TF32 where the GPU has it"
 
 
+@contextmanager
+def in_float32(device: torch.device) -> Iterator[None]:
+    """Compute in float32 without TF32, whatever precision the run trains in.
+
+    Predictions are made in it, so that a run and its own checkpoint, asked on another machine, agree.
+    """
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
 def choose_residence(asked: str | bool, device: torch.device, needed: int) -> Choice:
     """`device` or `host`: where the pictures of a run are kept; `needed` bytes of them.
 
@@ -61,8 +82,7 @@ def choose_residence(asked: str | bool, device: torch.device, needed: int) -> Ch
 
 
 def cpu_computes_bfloat16() -> bool:
-    """AVX512-BF16, AMX or Arm's BF16, as the kernel lists them; without them bfloat16 is emulated and slower."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
+    """Return whether the kernel lists AVX512-BF16, AMX or Arm's BF16; else bfloat16 is emulated, and slower."""
+    if not CPU_INFO.is_file():
         return False
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(info.read_text(encoding="utf-8").split()))
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(CPU_INFO.read_text(encoding="utf-8").split()))

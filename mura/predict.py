@@ -20,6 +20,7 @@ from rich.table import Table
 from mura.checkpoints import checksums_hold
 from mura.data.images import UnreadableImage, decode, fit
 from mura.data.index import EXTREMITY, MAC_FILE
+from mura.device import in_float32
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, EXTREMITY_OF, INDEX_OF
 from mura.machine import cores
@@ -162,5 +163,7 @@ def _probabilities(
 
 
 def _of_one(model: AbnormalityClassifier, images: torch.Tensor, extremity: torch.Tensor) -> torch.Tensor:
-    """float64 [B] of uint8 [B, 1, S, S]."""
-    return model(images.to(model.device), extremity.to(model.device)).cpu().double().sigmoid()
+    """Return the probabilities, float64 [B], of `images`, uint8 [B, 1, S, S]."""
+    with in_float32(model.device):
+        logits = model(images.to(model.device), extremity.to(model.device))
+    return logits.cpu().double().sigmoid()

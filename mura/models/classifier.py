@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAccuracy
 
 from mura.data.augment import Augmentation, augment, resize
+from mura.device import in_float32
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import binary_metrics
@@ -177,7 +178,10 @@ class AbnormalityClassifier(LightningModule):
             self.log(f"val_{metric}", float("nan") if value is None else float(value), logger=False)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
-        return batch["row"].cpu(), self(batch["image"], batch["extremity"]).cpu()
+        """Return the rows of the index, int64 [B], and their logits, float32 [B], computed in float32."""
+        with in_float32(self.device):
+            logits = self(batch["image"], batch["extremity"])
+        return batch["row"].cpu(), logits.cpu()
 
 
 def gather(mine: Any) -> list[Any]:
