@@ -170,8 +170,8 @@ def _end_with_parent() -> None:
 
 
 def _end(processes: list[ForkServerProcess]) -> None:
-    """Asks with SIGINT, as the terminal does, then insists."""
-    for send, patience in ((signal.SIGINT, PATIENCE), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+    """Ask with SIGTERM, then insist. SIGINT would not be heard where a shell has started all this in the background."""
+    for send, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, 5)):
         for process in processes:
             if process.is_alive() and process.pid is not None:
                 os.kill(process.pid, send)

@@ -27,9 +27,11 @@ import torch
 LAUNCHER = """
 import sys, pathlib
 from mura.launch import Job, run_jobs
+from mura.signals import stop_answered
 if __name__ == "__main__":
     folder = pathlib.Path(sys.argv[1])
-    run_jobs(folder / "script.py", [Job("long", [str(folder / "long"), "sleep"], folder / "long")], print)
+    with stop_answered():
+        run_jobs(folder / "script.py", [Job("long", [str(folder / "long"), "sleep"], folder / "long")], print)
 """
 
 
@@ -118,10 +120,13 @@ def test_each_run_of_a_study_gets_gpus_of_its_own(
     assert placement(workers, accelerator, devices, runs=8) == expected
 
 
-def launch_a_long_job(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+def launch_a_long_job(folder: Path, in_background: bool = False) -> tuple[subprocess.Popen[bytes], int]:
     (folder / "script.py").write_text(SCRIPT)
     (folder / "launcher.py").write_text(LAUNCHER)
-    launcher = subprocess.Popen([sys.executable, str(folder / "launcher.py"), str(folder)])
+    launcher = subprocess.Popen(
+        [sys.executable, str(folder / "launcher.py"), str(folder)],
+        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if in_background else None,
+    )
     pid_file = folder / "long" / "pid"
     wait_for(lambda: pid_file.is_file() and pid_file.read_text() != "")
     return launcher, int(pid_file.read_text())
@@ -133,6 +138,14 @@ def test_ctrl_c_ends_the_running_jobs(tmp_path: Path) -> None:
     launcher.wait(timeout=60)
     assert launcher.returncode != 0
     wait_for(lambda: not alive(child))
+
+
+def test_sigterm_ends_the_running_jobs_of_a_launcher_in_the_background(tmp_path: Path) -> None:
+    launcher, child = launch_a_long_job(tmp_path, in_background=True)
+    launcher.send_signal(signal.SIGTERM)
+    launcher.wait(timeout=30)
+    assert launcher.returncode == 143
+    wait_for(lambda: not alive(child), 1)
 
 
 def test_a_killed_launcher_leaves_no_job_behind(tmp_path: Path) -> None:
