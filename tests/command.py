@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 
 REPOSITORY = Path(__file__).parent.parent
+ON_CPU = ("trainer=cpu", "trainer.precision=32-true")
+"""Results then say the same on every CPU: precision=auto trains in bfloat16 where the CPU computes in it."""
 
 
 @dataclass(frozen=True)

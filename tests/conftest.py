@@ -1,11 +1,12 @@
 """A small MURA folder that all tests share, and the commands as a user types them."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command import REPOSITORY, Command, Ended
+from command import ON_CPU, REPOSITORY, Command, Ended
 from PIL import Image
 
 from mura.extremities import FOLDER_OF
@@ -13,6 +14,8 @@ from mura.launch import Job, run_jobs
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ.pop("MURA_ROOT", None)
+# A shell starts its background jobs deaf to SIGINT, and what they start is deaf too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +59,7 @@ def train(mura_root: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.
 
     In a process of its own, forked from one that has imported torch: as `train.py -m` starts its runs.
     """
-    settings = [f"data.root={mura_root}", f"data.cache_dir={cache_dir}", "data.image_size=32", "trainer=cpu"]
+    settings = [f"data.root={mura_root}", f"data.cache_dir={cache_dir}", "data.image_size=32", *ON_CPU]
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, check: bool = True, bare: bool = False) -> Ended:

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from command import ON_CPU
 
 from mura.checkpoints import is_whole
 from mura.data.synthetic import write_dataset
@@ -130,7 +131,7 @@ class Soak:
 
     def run_arguments(self, place: Path) -> list[str]:
         return [
-            "model=cnn2", "data=wrist", "logger=none", "trainer=cpu", f"data.root={self.root}",
+            "model=cnn2", "data=wrist", "logger=none", *ON_CPU, f"data.root={self.root}",
             f"data.cache_dir={place / 'cache'}", f"data.image_size={IMAGE_SIZE}", f"data.batch_size={BATCH_SIZE}",
             f"trainer.max_epochs={EPOCHS}", "early_stopping.patience=null", "scheduler=plateau",
             f"hydra.run.dir={place / 'run'}",
@@ -138,7 +139,7 @@ class Soak:
 
     def study_arguments(self) -> list[str]:
         return [
-            "models=[cnn2]", "extremities=[wrist,hand]", "name=study", f"studies_dir={self.folder}", "trainer=cpu",
+            "models=[cnn2]", "extremities=[wrist,hand]", "name=study", f"studies_dir={self.folder}", *ON_CPU,
             "logger=none", "trainer.max_epochs=1", f"data.root={self.root}", f"data.image_size={IMAGE_SIZE}",
             f"data.cache_dir={self.folder / 'whole' / 'cache'}",
         ]  # fmt: skip

@@ -1,25 +1,108 @@
-"""Automatic choices come with a reason; what can't be is refused before anything starts."""
+"""Automatic choices come with a reason, on machines that are stated here; what can't be is refused at once."""
+
+from pathlib import Path
 
 import pytest
 import torch
 
-from mura.device import choose_device, choose_precision, cpu_computes_bfloat16
+from mura.device import choose_device, choose_precision, choose_residence, in_float32
 from mura.errors import ConfigError
 
 
-def test_every_choice_has_a_reason() -> None:
-    device = choose_device("auto", 1)
-    precision = choose_precision("auto", device.value)
-    assert device.reason
-    assert precision.reason
-    assert choose_precision("64-true", "cpu") == ("64-true", "as asked")
+def cpu_with(flags: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    (folder / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags} ht\n")
+    monkeypatch.setattr("mura.device.CPU_INFO", folder / "cpuinfo")
 
 
-def test_a_cpu_uses_bfloat16_only_when_it_computes_in_it() -> None:
-    expected = "bf16-mixed" if cpu_computes_bfloat16() else "32-true"
-    assert choose_precision("auto", "cpu").value == expected
+def gpus(number: int, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (7, 5)) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
 
 
-def test_more_gpus_than_there_are_is_refused_with_a_way_out() -> None:
-    with pytest.raises(ConfigError, match="trainer=ddp_cpu"):
-        choose_device("gpu", torch.cuda.device_count() + 1)
+@pytest.mark.parametrize(
+    ("number", "asked", "expected"),
+    [
+        (0, "auto", ("cpu", "no GPU here")),
+        (2, "auto", ("gpu", "a card")),
+        (2, "cpu", ("cpu", "as asked")),
+        (2, "gpu", ("gpu", "as asked")),
+    ],
+)
+def test_a_gpu_is_taken_where_there_is_one_unless_the_cpu_is_asked_for(
+    number: int, asked: str, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(number, monkeypatch)
+    assert choose_device(asked, 1) == expected
+
+
+def test_more_gpus_than_there_are_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(1, monkeypatch)
+    with pytest.raises(ConfigError, match=r"devices=2: this machine has 1 CUDA GPU.*trainer=ddp_cpu"):
+        choose_device("gpu", 2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("avx2 avx512_bf16", "bf16-mixed"),
+        ("amx_bf16", "bf16-mixed"),
+        ("asimd bf16", "bf16-mixed"),
+        ("avx2 avx512f", "32-true"),
+    ],
+)
+def test_a_cpu_trains_in_bfloat16_only_when_it_computes_in_it(
+    flags: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cpu_with(flags, monkeypatch, tmp_path)
+    found = choose_precision("auto", "cpu")
+    assert found.value == expected
+    assert "bfloat16" in found.reason
+
+
+def test_a_machine_that_lists_no_cpu_flags_trains_in_float32(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("mura.device.CPU_INFO", tmp_path / "absent")
+    assert choose_precision("auto", "cpu").value == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), "16-mixed"), ((8, 0), "bf16-mixed"), ((9, 0), "bf16-mixed")]
+)
+def test_a_gpu_trains_in_the_half_precision_that_it_computes_in(
+    capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(1, monkeypatch, capability)
+    assert choose_precision("auto", "gpu").value == expected
+
+
+def test_a_precision_that_is_asked_for_is_taken() -> None:
+    assert choose_precision("16-mixed", "cpu") == ("16-mixed", "as asked")
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "needed", "expected"),
+    [
+        ("auto", "cpu", 1, "host"),
+        ("auto", "cuda", 10, "device"),
+        ("auto", "cuda", 11, "host"),
+        (True, "cpu", 11, "device"),
+        (False, "cuda", 1, "host"),
+    ],
+)
+def test_pictures_stay_on_a_gpu_when_they_take_a_third_of_its_free_memory_at_most(
+    asked: str | bool, device: str, needed: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (30, 100))
+    assert choose_residence(asked, torch.device(device), needed).value == expected
+
+
+def test_predictions_are_computed_in_float32_whatever_surrounds_them() -> None:
+    a, b = torch.rand(4, 4), torch.rand(4, 4)
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (a @ b).dtype == torch.bfloat16
+        with in_float32(torch.device("cpu")):
+            assert (a @ b).dtype == torch.float32
+            assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("highest", False)
+        assert (a @ b).dtype == torch.bfloat16
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from command import REPOSITORY, Command
+from command import ON_CPU, REPOSITORY, Command
 from conftest import draw
 from lightning import LightningModule, Trainer
 from soak import Soak
@@ -95,7 +95,7 @@ def memory_of(process: int) -> int:
 def test_memory_stays_flat_over_many_epochs(mura_root: Path, cache_dir: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [
-        sys.executable, str(REPOSITORY / "train.py"), "model=cnn2", "data=wrist", "logger=none", "trainer=cpu",
+        sys.executable, str(REPOSITORY / "train.py"), "model=cnn2", "data=wrist", "logger=none", *ON_CPU,
         f"data.root={mura_root}", f"data.cache_dir={cache_dir}", "data.image_size=32", "trainer.max_epochs=50",
         "early_stopping.patience=null", f"hydra.run.dir={run}",
     ]  # fmt: skip

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import REPOSITORY, Command, same, start, weights
+from command import ON_CPU, REPOSITORY, Command, same, start, weights
 
 
 def arguments_for_a_long_run(mura_root: Path, cache_dir: Path, run: Path) -> list[str]:
     return [
-        "model=cnn4", "logger=none", "trainer=cpu", f"data.root={mura_root}", f"data.cache_dir={cache_dir}",
+        "model=cnn4", "logger=none", *ON_CPU, f"data.root={mura_root}", f"data.cache_dir={cache_dir}",
         "data.image_size=32", "data.batch_size=4", "trainer.max_epochs=5", "early_stopping.patience=null",
         "scheduler=plateau", f"hydra.run.dir={run}",
     ]  # fmt: skip
@@ -59,23 +59,37 @@ def test_when_one_of_two_processes_is_ended_the_other_ends_too_and_the_run_can_g
     assert resumed.returncode == 0, said
 
 
+PRECISIONS = ("32-true", "bf16-mixed")  # the second is emulated on a CPU that does not compute in it
+
+
 @pytest.fixture(scope="module")
-def whole(mura_root: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run; the tests that compare with it share a worker, and so the run."""
+def whole(mura_root: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An undisturbed run in each precision; the tests that compare with them share a worker, and so the runs."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    process = start(arguments_for_a_long_run(mura_root, cache_dir, folder / "whole"), folder)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return folder / "whole"
+    for precision in PRECISIONS:
+        arguments = arguments_for_a_long_run(mura_root, cache_dir, folder / precision)
+        process = start([*arguments, f"trainer.precision={precision}"], folder)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    return {precision: folder / precision for precision in PRECISIONS}
 
 
 @pytest.mark.xdist_group("interruption")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("how", "precision"),
+    [
+        (signal.SIGKILL, "32-true"),
+        (signal.SIGKILL, "bf16-mixed"),
+        (signal.SIGINT, "32-true"),
+        (signal.SIGTERM, "32-true"),
+    ],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    how: signal.Signals, whole: Path, mura_root: Path, cache_dir: Path, tmp_path: Path
+    how: signal.Signals, precision: str, whole: dict[str, Path], mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "broken"
-    process = start(arguments_for_a_long_run(mura_root, cache_dir, broken), tmp_path)
+    undisturbed, broken = whole[precision], tmp_path / "broken"
+    arguments = arguments_for_a_long_run(mura_root, cache_dir, broken)
+    process = start([*arguments, f"trainer.precision={precision}"], tmp_path)
     wait_for_epochs(broken, 2)
     time.sleep(0.1)  # into the third epoch
     process.send_signal(how)
@@ -89,18 +103,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     resumed = start([f"resume={broken}"], tmp_path)
     _, said = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, said
-    assert same(weights(whole), weights(broken))
-    assert same(weights(whole, "best.ckpt"), weights(broken, "best.ckpt"))
-    assert (whole / "predictions.csv").read_text() == (broken / "predictions.csv").read_text()
-    columns = [name for name in pd.read_csv(whole / "history.csv").columns if name != "seconds"]
-    pd.testing.assert_frame_equal(
-        pd.read_csv(whole / "history.csv")[columns], pd.read_csv(broken / "history.csv")[columns]
-    )
+    assert same(weights(undisturbed), weights(broken))
+    assert same(weights(undisturbed, "best.ckpt"), weights(broken, "best.ckpt"))
+    assert (undisturbed / "predictions.csv").read_text() == (broken / "predictions.csv").read_text()
+    before, after = (pd.read_csv(run / "history.csv").drop(columns="seconds") for run in (undisturbed, broken))
+    pd.testing.assert_frame_equal(before, after)
 
 
 @pytest.mark.xdist_group("interruption")
 def test_a_run_killed_in_its_first_epoch_begins_anew_and_ends_the_same(
-    whole: Path, mura_root: Path, cache_dir: Path, tmp_path: Path
+    whole: dict[str, Path], mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
     process = start(arguments_for_a_long_run(mura_root, cache_dir, tmp_path / "broken"), tmp_path)
     while (
@@ -114,7 +126,7 @@ def test_a_run_killed_in_its_first_epoch_begins_anew_and_ends_the_same(
     resumed = start([f"resume={tmp_path / 'broken'}"], tmp_path)
     _, said = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, said
-    assert same(weights(whole), weights(tmp_path / "broken"))
+    assert same(weights(whole["32-true"]), weights(tmp_path / "broken"))
 
 
 def test_a_damaged_last_checkpoint_costs_an_epoch_and_not_the_run(train: Command, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import REPOSITORY
+from command import ON_CPU, REPOSITORY
 from offline import overview, records
 
 from mura.data.cache import open_cache
@@ -22,7 +22,7 @@ from mura.data.sizes import cache_size_for
 def command(mura_root: Path, cache_dir: Path, folder: Path, *more: str) -> list[str]:
     return [
         sys.executable, str(REPOSITORY / "sweep.py"), "models=[cnn2]", "extremities=[wrist,hand]", "name=study",
-        f"studies_dir={folder}", "experiment=debug", "trainer=cpu", f"data.root={mura_root}",
+        f"studies_dir={folder}", "experiment=debug", *ON_CPU, f"data.root={mura_root}",
         f"data.cache_dir={cache_dir}", "data.image_size=32", "launcher.workers=2", *more,
     ]  # fmt: skip
 

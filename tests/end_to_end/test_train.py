@@ -75,11 +75,15 @@ def test_a_run_can_predict_the_other_extremities_too_without_answering_for_them(
     assert set(json.loads((run / "metrics.json").read_text())["test"]["image"]) == {"all", "wrist"}
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_an_ensemble_averages_the_probabilities_of_the_best_checkpoints(
-    train: Command, tmp_path: Path, mura_root: Path, cache_dir: Path
+    precision: str, train: Command, tmp_path: Path, mura_root: Path, cache_dir: Path
 ) -> None:
     run = tmp_path / "run"
-    train("data=wrist", f"hydra.run.dir={run}", "trainer.max_epochs=4", "ensemble=2", "early_stopping.patience=null")
+    train(
+        "data=wrist", f"hydra.run.dir={run}", "trainer.max_epochs=4", "ensemble=2", "early_stopping.patience=null",
+        f"trainer.precision={precision}",
+    )  # fmt: skip
     losses = pd.read_csv(run / "history.csv")["val_loss"]
     best = sorted(int(epoch) for epoch in losses.nsmallest(2).index)
     assert json.loads((run / "metrics.json").read_text())["averaged_epochs"] == best
@@ -94,7 +98,7 @@ def test_an_ensemble_averages_the_probabilities_of_the_best_checkpoints(
         with torch.no_grad():
             members.append(model(images).sigmoid().numpy())
     assert not np.allclose(members[0], members[1], atol=1e-4)
-    assert found["probability"].to_numpy() == pytest.approx(np.mean(members, axis=0), abs=1e-5)
+    assert found["probability"].to_numpy() == pytest.approx(np.mean(members, axis=0), abs=1e-6)
 
 
 def test_pictures_kept_on_the_device_give_the_same_run_bit_for_bit(train: Command, tmp_path: Path) -> None:

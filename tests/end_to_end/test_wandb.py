@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import REPOSITORY, Command
+from command import ON_CPU, REPOSITORY, Command
 from offline import overview, records
 
 from mura.extremities import FOLDER_OF
@@ -87,7 +87,7 @@ def test_without_key_network_or_terminal_a_run_is_offline_and_asks_nothing(
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     found = subprocess.run(
         [
-            sys.executable, str(REPOSITORY / "train.py"), "model=cnn2", "data=wrist", "logger=wandb", "trainer=cpu",
+            sys.executable, str(REPOSITORY / "train.py"), "model=cnn2", "data=wrist", "logger=wandb", *ON_CPU,
             f"data.root={mura_root}", f"data.cache_dir={cache_dir}", "data.image_size=32", "trainer.max_epochs=1",
             f"hydra.run.dir={run}",
         ],

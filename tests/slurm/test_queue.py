@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import REPOSITORY, Command
+from command import ON_CPU, REPOSITORY, Command
 
+from mura.machine import cores
 from mura.slurm import queue
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]  # one worker, one SLURM
@@ -24,7 +25,7 @@ Start = Callable[[list[str]], subprocess.Popen[str]]
 
 def settings(mura_root: Path, cache_dir: Path) -> list[str]:
     return [
-        "logger=none", "trainer=cpu", f"data.root={mura_root}", f"data.cache_dir={cache_dir}", "data.image_size=32"
+        "logger=none", *ON_CPU, f"data.root={mura_root}", f"data.cache_dir={cache_dir}", "data.image_size=32"
     ]  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def test_a_study_with_a_run_cancelled_one_requeued_and_the_sweep_killed_equals_a
     mura_root: Path, cache_dir: Path, tmp_path: Path, start: Start
 ) -> None:
     local = subprocess.run(
-        study(mura_root, cache_dir, tmp_path / "local", "launcher.workers=2"), capture_output=True, text=True
+        study(mura_root, cache_dir, tmp_path / "local", f"launcher.workers={cores()}"), capture_output=True, text=True
     )
     assert local.returncode == 0, local.stderr
 
