@@ -37,7 +37,8 @@ def synth(
     preview: Annotated[Path | None, typer.Option(help="Write only a contact sheet to this PNG file.")] = None,
 ) -> None:
     """Write synthetic radiographs in MURA's layout (they show nobody, and prove nothing about patients)."""
-    from mura.data.synthetic import write_dataset, write_preview
+    from mura.synthetic.dataset import write_dataset
+    from mura.synthetic.sheet import write_preview
 
     if preview is not None:
         print(write_preview(preview, seed=seed))

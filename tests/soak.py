@@ -31,9 +31,9 @@ import torch
 from command import ON_CPU
 
 from mura.checkpoints import is_whole
-from mura.data.synthetic import write_dataset
 from mura.launch import _run, forking_context
 from mura.runs import RunFolder
+from mura.synthetic.dataset import write_dataset
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}

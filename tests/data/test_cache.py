@@ -22,9 +22,9 @@ from PIL import Image
 from mura.data.cache import Cache, open_cache
 from mura.data.datamodule import MuraDataModule, rows_of
 from mura.data.images import fit
-from mura.data.synthetic import write_dataset
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
+from mura.synthetic.dataset import write_dataset
 
 SIZE = 16
 FIRST = "train/XR_WRIST/patient00000/study1_negative/image1.png"

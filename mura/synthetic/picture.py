@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mura.data.radiograph.anatomy import UPRIGHT, WINDOWS, Point, Tube, anatomy, cos_sin
-from mura.data.radiograph.exposure import beam_mask, crop, expose, mark_side, textures
-from mura.data.radiograph.findings import Body, Finding, everyday, with_finding
-from mura.data.radiograph.projection import Camera, Canvas, paint
+from mura.synthetic.anatomy import UPRIGHT, WINDOWS, Point, Tube, anatomy, cos_sin
+from mura.synthetic.exposure import beam_mask, crop, expose, mark_side, textures
+from mura.synthetic.findings import Body, Finding, everyday, with_finding
+from mura.synthetic.projection import Camera, Canvas, paint
 
 
 @dataclass(frozen=True)

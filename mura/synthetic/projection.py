@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mura.data.radiograph.anatomy import METAL, OUTLINES, Break, Point, Spot, Tube
+from mura.synthetic.anatomy import METAL, OUTLINES, Break, Point, Spot, Tube
 
 Field = np.ndarray  # float32 [height, width]
 SAMPLES = 1024  # entries of a tube's outline, end to end

@@ -8,18 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mura.data.synthetic import (
-    MURA,
-    PLATE_IS_NORMAL,
-    SPLITS,
-    Study,
-    draw_study,
-    plan_studies,
-    write_dataset,
-    write_preview,
-)
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, EXTREMITY_OF
+from mura.synthetic.dataset import PLATE_IS_NORMAL, draw_study, write_dataset
+from mura.synthetic.plan import MURA, SPLITS, Study, plan_studies
+from mura.synthetic.sheet import write_preview
 
 SIZE = 48
 

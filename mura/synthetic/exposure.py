@@ -6,9 +6,9 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from mura.data.radiograph.anatomy import cos_sin
-from mura.data.radiograph.findings import Body
-from mura.data.radiograph.projection import Canvas, Field
+from mura.synthetic.anatomy import cos_sin
+from mura.synthetic.findings import Body
+from mura.synthetic.projection import Canvas, Field
 
 
 @functools.cache

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mura.data.radiograph.anatomy import METAL, SITES, Break, Point, Spot, Tube, cos_sin
+from mura.synthetic.anatomy import METAL, SITES, Break, Point, Spot, Tube, cos_sin
 
-KINDS = ("fracture", "plate", "wire", "lytic", "sclerotic")
+FINDING_KINDS = ("fracture", "plate", "wire", "lytic", "sclerotic")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def new_body(rng: np.random.Generator) -> Body:
     )
 
 
-def new_finding(extremity: str, body: Body, rng: np.random.Generator, kinds: Iterable[str] = KINDS) -> Finding:
+def new_finding(extremity: str, body: Body, rng: np.random.Generator, kinds: Iterable[str] = FINDING_KINDS) -> Finding:
     """A sign of abnormality somewhere in this extremity."""
     sites = SITES[extremity]
     bone, low, high = sites[int(rng.integers(len(sites)))]
