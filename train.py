@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from mura.command_line import check_names, help_page
 from mura.config import multirun_first, one_clear_line, register_resolvers, resume_arguments
-from mura.imports import quick_imports
 from mura.multirun import called_by_another_launcher, failing_alone, run_as_command
-from mura.runs import RunFolder, is_rank_zero
+from mura.processes import is_rank_zero, quick_imports
+from mura.runs import RunFolder
 from mura.signals import resumable, stop_answered
 from mura.slurm import cluster_environment, task_arguments
 
@@ -30,7 +30,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
 
         from mura import results, training
         from mura.checkpoints import SafeCheckpointIO
-        from mura.device import choose_device, choose_precision
+        from mura.machine import choose_device, choose_precision
 
     device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
     precision = choose_precision(cfg.trainer.precision, device.value)

@@ -58,8 +58,8 @@ def machine() -> dict[str, Any]:
     """What the figures hang on."""
     import torch
 
-    from mura.device import cpu_computes_bfloat16
-    from mura.runs import git_state
+    from mura.machine import cpu_computes_bfloat16
+    from mura.provenance import git_state
 
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []

@@ -13,7 +13,7 @@ from benchmarks.measure import Plan, Row, by_turns, median_of, ratios
 from benchmarks.ours import composed, training_rate
 from benchmarks.peers import bare_training
 from benchmarks.training import BATCH, CHANNELS, network
-from mura.device import choose_precision
+from mura.machine import choose_precision
 
 STEPS, WARM = 100, 20
 MURA_TRAINING_VIEWS = 36_808

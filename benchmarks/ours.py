@@ -18,7 +18,7 @@ from mura import training
 from mura.checkpoints import SafeCheckpointIO
 from mura.config import CONF_DIR, register_resolvers
 from mura.data.datamodule import MuraDataModule
-from mura.device import choose_device, choose_precision
+from mura.machine import choose_device, choose_precision
 from mura.models.classifier import AbnormalityClassifier
 from mura.runs import RunFolder
 

@@ -17,8 +17,9 @@ from mura.data.check import check
 from mura.data.index import read_index
 from mura.data.split import assign_folds
 from mura.extremities import EXTREMITIES, UNIFIED, data_name
+from mura.files import write_json
 from mura.metrics import summarise
-from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder, write_json
+from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
 from mura.study.compare import compare
 from mura.study.report import write_report
 

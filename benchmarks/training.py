@@ -16,7 +16,7 @@ from benchmarks.peers import (
     template_trainer,
 )
 from mura.data.index import find_root, read_index
-from mura.device import choose_precision, cpu_computes_bfloat16
+from mura.machine import choose_precision, cpu_computes_bfloat16
 from mura.models.backbones import build_network
 
 BATCH = 32

@@ -11,6 +11,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from mura.errors import MuraError
+from mura.files import atomically
 from mura.models.checkpoint import load_checkpoint
 from mura.runs import RunFolder
 
@@ -25,21 +26,17 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         place = Path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
+        for left_behind in place.parent.glob(f".{place.name}.*"):  # by a process that was killed while it wrote
+            left_behind.unlink()
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        beside = place.with_name(f".{place.name}.new")
-        try:
-            with beside.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
         run = RunFolder(place.parent.parent)
-        if place == run.last_file and place.is_file():
-            place.replace(run.previous_file)
-        beside.replace(place)
+        with atomically(place) as file:
+            file.write(content.getbuffer())
+            if place == run.last_file and place.is_file():
+                file.flush()
+                os.fsync(file.fileno())  # before the old one goes
+                place.replace(run.previous_file)
 
 
 def newest_whole(run: RunFolder) -> Path | None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mura.errors import MuraError, say
-from mura.imports import quick_imports
+from mura.processes import quick_imports
 from mura.progress import progress_bar
 
 app = typer.Typer(
@@ -88,7 +88,7 @@ def predict(
     with quick_imports():
         from mura.predict import predict as ask
         from mura.predict import render
-    from mura.runs import write_atomically
+    from mura.files import write_text
 
     if out is not None and not out.parent.is_dir():
         raise MuraError(f"--out {out}: there is no folder {out.parent}.")
@@ -97,7 +97,7 @@ def predict(
     for fault in faults:
         say(fault)
     if out is not None:
-        write_atomically(out, table.to_csv(index=False))
+        write_text(out, table.to_csv(index=False))
     elif sys.stdout.isatty():
         render(table)
     else:

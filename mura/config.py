@@ -28,8 +28,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from mura.data.sizes import cache_size_for
 from mura.errors import DISK_FULL, ConfigError, InterruptedRunError, MuraError, say
 from mura.extremities import arm_of, data_name
+from mura.processes import is_rank_zero
 from mura.rules import check, unknown
-from mura.runs import RunFolder, is_rank_zero
+from mura.runs import RunFolder
 from mura.signals import stop_behind
 
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"

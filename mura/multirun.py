@@ -16,7 +16,8 @@ from hydra.types import RunMode
 from mura.config import users_error
 from mura.errors import ConfigError, InterruptedRunError, MuraError, say
 from mura.launch import Job, run_jobs
-from mura.runs import RunFolder, srun_tasks
+from mura.processes import srun_tasks
+from mura.runs import RunFolder
 
 
 def called_by_another_launcher() -> bool:

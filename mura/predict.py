@@ -20,10 +20,9 @@ from rich.table import Table
 from mura.checkpoints import checksums_hold
 from mura.data.images import UnreadableImage, decode, fit
 from mura.data.index import EXTREMITY, MAC_FILE
-from mura.device import in_float32
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, EXTREMITY_OF, INDEX_OF
-from mura.machine import cores
+from mura.machine import cores, in_float32
 from mura.metrics import THRESHOLD
 from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import AbnormalityClassifier

@@ -3,7 +3,7 @@
 # ruff: noqa: F401
 from contextlib import suppress
 
-from mura.imports import quick_imports
+from mura.processes import quick_imports
 
 with quick_imports():
     import hydra

@@ -14,9 +14,11 @@ from mura import tracking
 from mura.curves import draw_curves
 from mura.data.datamodule import MuraDataModule
 from mura.extremities import data_name
+from mura.files import write_json, write_text
 from mura.metrics import THRESHOLD, summarise
 from mura.models.checkpoint import load_checkpoint
-from mura.runs import SCHEMA, RunFolder, git_state, versions, write_atomically, write_json
+from mura.provenance import git_state, versions
+from mura.runs import SCHEMA, RunFolder
 from mura.training import Speed, chosen_checkpoints, stopped_by
 
 SHOWN = ("n", "abnormal", "accuracy", "kappa", "auroc", "sensitivity", "specificity")
@@ -49,9 +51,9 @@ def write(
     metrics = describe(run, identity, trainer, data, predictions)
     if trainer.is_global_zero:
         own, foreign = parts_of(predictions)
-        write_atomically(run.predictions, own.to_csv(index=False))
+        write_text(run.predictions, own.to_csv(index=False))
         if len(foreign):
-            write_atomically(run.transfer, foreign.to_csv(index=False))
+            write_text(run.transfer, foreign.to_csv(index=False))
         history = pd.read_csv(run.history)
         title = f"{metrics['model']}, {metrics['data']}, seed {metrics['seed']}"
         draw_curves(history, metrics["best_epoch"], title, run.curves)

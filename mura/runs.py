@@ -3,22 +3,18 @@
 No torch here: the door asks a run folder questions before anything heavy is imported.
 """
 
-import importlib.metadata
-import json
 import os
 import platform
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from mura.errors import MuraError
+from mura.processes import is_rank_zero
 
 SCHEMA = 1
 PREDICTION_COLUMNS = [
@@ -32,7 +28,6 @@ PREDICTION_COLUMNS = [
     "logit",
     "probability",
 ]
-LIBRARIES = ("torch", "torchvision", "lightning", "numpy", "pandas", "pillow", "scikit-learn", "hydra-core")
 
 
 @dataclass(frozen=True)
@@ -125,64 +120,3 @@ class RunFolder:
         finally:
             writer.unlink(missing_ok=True)
             lock.release()
-
-
-def is_rank_zero() -> bool:
-    """Whether this is the first process of a distributed run, or the only one; known before torch is imported."""
-    ranks = ["LOCAL_RANK", "RANK"]
-    if srun_tasks() > 1:
-        ranks.append("SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in ranks)
-
-
-def srun_tasks() -> int:
-    """How many tasks `srun` started together with this process; 1 in a batch script, in salloc's shell, outside.
-
-    SLURM_PROCID and SLURM_NTASKS won't do: a batch script and what is typed in salloc's shell have them too.
-    """
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-
-
-def write_atomically(path: Path, text: str, sync: bool = True) -> None:
-    """The file is there whole, or as it was before; with `sync` even after a power cut."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """JSON without NaN: what is undefined is null."""
-    write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "mura": importlib.metadata.version("mura")}
-    return found | {name: importlib.metadata.version(name) for name in LIBRARIES}
-
-
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and whether there were uncommitted changes; None outside a repository or without git."""
-
-    def git(*arguments: str) -> str:
-        # no optional locks: interrupted, it would leave one behind, and with it a repository that can't commit
-        return subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        ).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -22,8 +22,10 @@ from typing import Any
 from uuid import uuid4
 
 from mura.errors import ConfigError, MuraError
+from mura.files import write_json
 from mura.launch import Job, Outcome, Watch
-from mura.runs import RunFolder, srun_tasks, write_json
+from mura.processes import srun_tasks
+from mura.runs import RunFolder
 
 WARNING = 90  # seconds before the time limit at which SLURM sends its signal
 PATIENCE = 60  # seconds that a run has to end by itself

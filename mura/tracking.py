@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from mura.metrics import roc_curve
-from mura.runs import is_rank_zero
+from mura.processes import is_rank_zero
 from mura.wandb_run import forget_failure, never_fatal, open_run
 
 

@@ -19,14 +19,15 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProg
 
 from mura import tracking
 from mura.checkpoints import load_whole, newest_whole
-from mura.choice import Choice
 from mura.data.datamodule import MuraDataModule
-from mura.device import allow_tf32
 from mura.errors import DISK_FULL, MuraError
+from mura.files import write_text
+from mura.machine import Choice, allow_tf32
 from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import AbnormalityClassifier, gather
+from mura.processes import is_rank_zero
 from mura.ranks import end_children, watched
-from mura.runs import PREDICTION_COLUMNS, RunFolder, is_rank_zero, write_atomically
+from mura.runs import PREDICTION_COLUMNS, RunFolder
 from mura.signals import Terminated
 from mura.stall import StallWatch
 
@@ -92,7 +93,7 @@ class History(Callback):
         self.rows.append(row)
         if trainer.is_global_zero:
             table = pd.DataFrame(self.rows, columns=["epoch", *HISTORY, "lr", "seconds"])
-            write_atomically(self.file, table.to_csv(index=False), sync=False)  # the checkpoint has it too
+            write_text(self.file, table.to_csv(index=False), sync=False)  # the checkpoint has it too
             log.info(
                 "epoch %d: train loss %.4f accuracy %.3f, val loss %.4f accuracy %.3f (%.1f s)",
                 *(row["epoch"], row["train_loss"], row["train_accuracy"]),

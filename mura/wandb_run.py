@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from mura.choice import Choice
+from mura.machine import Choice
 
 CONNECT_SECONDS = 3
 SETTINGS = {"init_timeout": 30, "finish_timeout": 120, "console": "off", "silent": True}

@@ -9,7 +9,6 @@ from command import REPOSITORY
 
 from mura.errors import ConfigError
 from mura.launch import Job
-from mura.runs import is_rank_zero
 from mura.slurm import arguments_of, check_tasks, minutes_of, task_arguments
 
 
@@ -19,13 +18,6 @@ from mura.slurm import arguments_of, check_tasks, minutes_of, task_arguments
 )
 def test_a_time_limit_is_read_as_slurm_reads_it(text: int | str, minutes: int | None) -> None:
     assert minutes_of(text) == minutes
-
-
-def test_only_a_task_of_srun_is_a_further_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_PROCID", "1")
-    assert is_rank_zero()  # what one task of srun started by itself, or a shell of an allocation
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    assert not is_rank_zero()
 
 
 def test_the_tasks_of_a_run_share_a_folder_and_the_first_alone_writes_hydras_files(

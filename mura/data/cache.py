@@ -27,9 +27,9 @@ from mura.data.images import UnreadableImage, decode, fit
 from mura.data.index import content_hashes, find_root, fingerprint, read_index, stat_digest
 from mura.data.split import assign_folds, split_hash
 from mura.errors import DISK_FULL, MuraError
+from mura.files import atomically, write_json, write_text
 from mura.machine import cores
 from mura.progress import progress_bar
-from mura.runs import write_atomically, write_json
 
 FORMAT = 1  # raise when decode() or fit() gives other pixels, or the files here other content
 MOST_DAMAGED = 0.01
@@ -93,7 +93,7 @@ def remembered_fingerprint(home: Path, root: Path, index: pd.DataFrame) -> str:
         return memo.read_text(encoding="utf-8")
     memo.parent.mkdir(exist_ok=True)
     found = fingerprint(root, index, content_hashes(root, index))
-    write_atomically(memo, found)
+    write_text(memo, found)
     return found
 
 
@@ -111,7 +111,7 @@ def build(folder: Path, root: Path, index: pd.DataFrame, size: int, key: str) ->
     damaged = np.flatnonzero(state == DAMAGED)
     _refuse_or_report_damage(index, damaged, faults, part)
     table = index.assign(fold=folds.reindex(index.index).fillna(-1).astype(int), readable=state == GOOD)
-    write_atomically(part / "table.csv", table.to_csv(index=False))
+    write_text(part / "table.csv", table.to_csv(index=False))
     write_json(part / "cache.json", {"fingerprint": key, "split_hash": split_hash(index, folds), "size": size})
     (part / "state.bin").unlink()
     part.rename(folder)
@@ -161,7 +161,7 @@ def _decode_all(
                     if count % SAVE_EVERY == 0:
                         marked = state.copy()  # before the sync: what is marked as done then lies on the disk
                         os.fsync(handle)
-                        write_bytes(part / "state.bin", marked)
+                        _mark(part, marked)
             except BaseException:
                 stop.set()
                 raise
@@ -169,14 +169,14 @@ def _decode_all(
         os.fsync(handle)
         os.close(handle)
         if part.is_dir():
-            write_bytes(part / "state.bin", state)
+            _mark(part, state)
     return faults
 
 
-def write_bytes(path: Path, array: np.ndarray) -> None:
-    beside = path.with_name(path.name + ".new")
-    beside.write_bytes(array.tobytes())
-    beside.replace(path)
+def _mark(part: Path, state: np.ndarray) -> None:
+    """Note which pictures are done."""
+    with atomically(part / "state.bin", sync=False) as file:
+        file.write(state.tobytes())
 
 
 def _refuse_or_report_damage(index: pd.DataFrame, damaged: np.ndarray, faults: dict[int, str], part: Path) -> None:

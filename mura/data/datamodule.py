@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mura.data.cache import Cache, open_cache
 from mura.data.sizes import cache_size_for
-from mura.device import choose_residence
 from mura.errors import ConfigError, MuraError
 from mura.extremities import EXTREMITIES, INDEX_OF
+from mura.machine import choose_residence
 
 log = logging.getLogger(__name__)
 

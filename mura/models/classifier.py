@@ -14,9 +14,9 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAccuracy
 
 from mura.data.augment import Augmentation, augment, resize
-from mura.device import in_float32
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
+from mura.machine import in_float32
 from mura.metrics import binary_metrics
 from mura.models.backbones import build_network
 from mura.randomness import seed_epoch

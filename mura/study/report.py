@@ -19,8 +19,9 @@ from rich.text import Text
 
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
+from mura.files import write_text
 from mura.metrics import THRESHOLD, binary_metrics, study_table
-from mura.runs import versions, write_atomically
+from mura.provenance import versions
 from mura.study import figures
 from mura.study.collect import ArmTable, Pair, Run, arm_number, scope_name
 from mura.study.compare import RESAMPLES, Comparison
@@ -72,7 +73,7 @@ def write_report(directories: Sequence[Path], out: Path, resamples: int = RESAMP
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            write_atomically(out / name, content)
+            write_text(out / name, content)
     except OSError as error:
         raise MuraError(f"{out}: the report can't be written there ({error.strerror}).") from None
     return study

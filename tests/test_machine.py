@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from mura.device import choose_device, choose_precision, choose_residence, in_float32
 from mura.errors import ConfigError
+from mura.machine import choose_device, choose_precision, choose_residence, in_float32
 
 
 def cpu_with(flags: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     (folder / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags} ht\n")
-    monkeypatch.setattr("mura.device.CPU_INFO", folder / "cpuinfo")
+    monkeypatch.setattr("mura.machine.CPU_INFO", folder / "cpuinfo")
 
 
 def gpus(number: int, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (7, 5)) -> None:
@@ -61,7 +61,7 @@ def test_a_cpu_trains_in_bfloat16_only_when_it_computes_in_it(
 
 
 def test_a_machine_that_lists_no_cpu_flags_trains_in_float32(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("mura.device.CPU_INFO", tmp_path / "absent")
+    monkeypatch.setattr("mura.machine.CPU_INFO", tmp_path / "absent")
     assert choose_precision("auto", "cpu").value == "32-true"
 
 

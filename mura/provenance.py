@@ -1,0 +1,34 @@
+"""Where a result comes from: the versions of the libraries and the state of the repository."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("torch", "torchvision", "lightning", "numpy", "pandas", "pillow", "scikit-learn", "hydra-core")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, mura and LIBRARIES."""
+    own = {"python": platform.python_version(), "mura": importlib.metadata.version("mura")}
+    return own | {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return the commit and whether there were uncommitted changes; None outside a repository or without git."""
+
+    def git(*arguments: str) -> str:
+        # no optional locks: interrupted, it would leave one behind, and with it a repository that can't commit
+        return subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
