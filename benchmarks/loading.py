@@ -14,10 +14,10 @@ from benchmarks.data import radiographs
 from benchmarks.measure import Plan, Row, by_turns, median_of, ratios, seconds
 from benchmarks.peers import PictureFolder, template_loader
 from mura.data import cache as caches
-from mura.data.augment import Augmentation, augment
 from mura.data.cache import open_cache
-from mura.data.datamodule import TrainingBatches, Views
+from mura.data.batches import TrainingBatches, Views
 from mura.data.index import find_root, read_index
+from mura.models.augment import Augmentation, augment
 
 BATCH, SIDE = 32, 224
 MEAN, STD = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))

@@ -13,7 +13,7 @@ from benchmarks.comparison import arms
 from benchmarks.data import noise
 from benchmarks.measure import REPOSITORY, Plan, Row, seconds
 from mura.data.cache import open_cache
-from mura.data.check import check
+from mura.data.faults import check
 from mura.data.index import read_index
 from mura.data.split import assign_folds
 from mura.extremities import EXTREMITIES, UNIFIED, data_name

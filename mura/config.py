@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from mura.data.sizes import cache_size_for
+from mura.data.images import cache_size_for
 from mura.errors import DISK_FULL, ConfigError, InterruptedRunError, MuraError, say
 from mura.extremities import arm_of, data_name
 from mura.processes import is_rank_zero

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mura.config import CONF_DIR, register_resolvers, resume_arguments
-from mura.data.sizes import cache_size_for
+from mura.data.images import cache_size_for
 from mura.errors import ConfigError
 from mura.extremities import EXTREMITIES
 from mura.rules import RULES, check_values

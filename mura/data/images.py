@@ -15,6 +15,8 @@ from mura.errors import MuraError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 64_000_000  # a digital radiograph has 20 million at most
+MARGIN = 8 / 7  # what rotation and shift find around the picture: 224 -> 256
+STEP = 16
 
 # Opened by class and not by Image.open, which only warns of a bomb of 89 to 178 million pixels, and warnings
 # can't be caught safely in threads. None of these decodes a pixel or runs a program on opening.
@@ -55,6 +57,11 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
     top, left = (size - height) // 2, (size - width) // 2
     square[top : top + height, left : left + width] = np.asarray(resized)
     return square
+
+
+def cache_size_for(image_size: int) -> int:
+    """Side in pixels, so that models of one input size share one cache: 224 -> 256, 320 -> 368, 64 -> 80."""
+    return -(-round(image_size * MARGIN) // STEP) * STEP
 
 
 def _read(path: str | Path) -> bytes:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 import torch.nn.functional as F
@@ -13,13 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAccuracy
 
-from mura.data.augment import Augmentation, augment, resize
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.machine import in_float32
 from mura.metrics import binary_metrics
+from mura.models.augment import Augmentation, augment, resize
 from mura.models.backbones import build_network
-from mura.randomness import seed_epoch
 
 Batch = dict[str, Any]
 CHECK_LOSS_EVERY = 50  # steps, on a GPU: reading the loss there waits for the device
@@ -191,3 +191,11 @@ def gather(mine: Any) -> list[Any]:
     everyone: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(everyone, mine)
     return everyone
+
+
+def seed_epoch(seed: int, epoch: int, rank: int) -> None:
+    """Seed torch on every device for the draws of one epoch, augmentation and dropout.
+
+    They derive from these three alone, so that a resumed run equals an uninterrupted one.
+    """
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0] >> 1))

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mura.data.datamodule import EvaluationBatches, MuraDataModule, TrainingBatches, other_test_rows, rows_of
+from mura.data.batches import EvaluationBatches, TrainingBatches
+from mura.data.datamodule import MuraDataModule, other_test_rows, rows_of
 from mura.errors import MuraError
 
 ROWS = np.arange(100, 207)

@@ -16,7 +16,7 @@ from command import ON_CPU, REPOSITORY
 from offline import overview, records
 
 from mura.data.cache import open_cache
-from mura.data.sizes import cache_size_for
+from mura.data.images import cache_size_for
 
 
 def command(mura_root: Path, cache_dir: Path, folder: Path, *more: str) -> list[str]:

@@ -14,7 +14,7 @@ import yaml
 from command import Command, same, weights
 
 from mura.data.cache import open_cache
-from mura.data.sizes import cache_size_for
+from mura.data.images import cache_size_for
 from mura.extremities import EXTREMITIES
 from mura.metrics import summarise
 from mura.models.classifier import AbnormalityClassifier

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mura.data.augment import Augmentation, affine_maps, augment, resize, sampling_grid
+from mura.models.augment import Augmentation, affine_maps, augment, resize, sampling_grid
 
 
 def pictures(n: int = 4, side: int = 40) -> torch.Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mura.data.check import Report, check, render
+from mura.data.faults import Report, check, render
 from mura.data.index import Problem
 from mura.errors import MuraError
 
