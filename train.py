@@ -18,6 +18,7 @@ from mura.command_line import check_names, help_page
 from mura.config import multirun_first, one_clear_line, register_resolvers, resume_arguments
 from mura.multirun import called_by_another_launcher, failing_alone, run_as_command
 from mura.processes import is_rank_zero, quick_imports
+from mura.progress import on_a_terminal
 from mura.runs import RunFolder
 from mura.signals import resumable, stop_answered
 from mura.slurm import cluster_environment, task_arguments
@@ -28,13 +29,17 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     with quick_imports():  # torch comes in only here, after the config has been checked
         from lightning import seed_everything
 
-        from mura import results, training
-        from mura.checkpoints import SafeCheckpointIO
         from mura.machine import choose_device, choose_precision
+        from mura.training import results
+        from mura.training.callbacks import make_callbacks
+        from mura.training.checkpoints import SafeCheckpointIO, checkpoint_to_resume
+        from mura.training.console import announce, announce_weights, log_config
+        from mura.training.prediction import chosen_checkpoints, predict
+        from mura.training.shutdown import clean_end
 
     device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
     precision = choose_precision(cfg.trainer.precision, device.value)
-    training.announce(run.path, device, precision)
+    announce(run.path, device, precision)
 
     seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data)
@@ -48,21 +53,21 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         class_weights=data.class_weights(),
         provenance=results.provenance(data, cfg.model.weights),
     )
-    training.announce_weights(model)
-    start_from = training.checkpoint_to_resume(run, model, data)
+    announce_weights(model)
+    start_from = checkpoint_to_resume(run, model, data)
     trainer = instantiate(
         cfg.trainer,
         accelerator=device.value,
         precision=precision.value,
         logger=instantiate(cfg.logger),
         plugins=[SafeCheckpointIO(), *cluster_environment()],
-        enable_progress_bar=training.on_a_terminal(),
-        callbacks=training.make_callbacks(run, cfg.monitor, cfg.mode, cfg.early_stopping.patience, cfg.ensemble),
+        enable_progress_bar=on_a_terminal(),
+        callbacks=make_callbacks(run, cfg.monitor, cfg.mode, cfg.early_stopping.patience, cfg.ensemble),
     )
-    with training.clean_end(trainer, run):
-        training.log_config(trainer, OmegaConf.to_container(cfg, resolve=True))
+    with clean_end(trainer, run):
+        log_config(trainer, OmegaConf.to_container(cfg, resolve=True))
         trainer.fit(model, data, ckpt_path=start_from)
-        predictions = training.predict(trainer, data, training.chosen_checkpoints(trainer, run))
+        predictions = predict(trainer, data, chosen_checkpoints(trainer, run))
         identity = {"name": cfg.name, "arm": cfg.arm, "seed": cfg.seed}
         return results.write(run, identity, trainer, data, predictions)
 

@@ -14,8 +14,8 @@ from benchmarks.data import radiographs
 from benchmarks.measure import Plan, Row, by_turns, median_of, ratios, seconds
 from benchmarks.peers import PictureFolder, template_loader
 from mura.data import cache as caches
-from mura.data.cache import open_cache
 from mura.data.batches import TrainingBatches, Views
+from mura.data.cache import open_cache
 from mura.data.index import find_root, read_index
 from mura.models.augment import Augmentation, augment
 

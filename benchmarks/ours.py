@@ -14,13 +14,14 @@ from hydra.utils import instantiate
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 
-from mura import training
-from mura.checkpoints import SafeCheckpointIO
 from mura.config import CONF_DIR, register_resolvers
 from mura.data.datamodule import MuraDataModule
 from mura.machine import choose_device, choose_precision
 from mura.models.classifier import AbnormalityClassifier
 from mura.runs import RunFolder
+from mura.training.callbacks import make_callbacks
+from mura.training.checkpoints import SafeCheckpointIO
+from mura.training.console import LIGHTNINGS_REMARKS
 
 
 class Stopwatch(Callback):
@@ -64,11 +65,11 @@ def trainer_of(cfg: DictConfig, folder: Path, *more: Callback) -> Trainer:
     """As in train.py, with the callbacks of a run and one that looks on."""
     device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
     precision = choose_precision(cfg.trainer.precision, device.value)
-    for harmless in training.LIGHTNINGS_REMARKS:
+    for harmless in LIGHTNINGS_REMARKS:
         warnings.filterwarnings("ignore", harmless)
     for name in ("lightning.pytorch", "lightning.fabric", "mura"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    callbacks = training.make_callbacks(RunFolder(folder), cfg.monitor, cfg.mode, cfg.early_stopping.patience)
+    callbacks = make_callbacks(RunFolder(folder), cfg.monitor, cfg.mode, cfg.early_stopping.patience)
     return instantiate(
         cfg.trainer, accelerator=device.value, precision=precision.value, logger=False, enable_progress_bar=False,
         plugins=[SafeCheckpointIO()], callbacks=[*callbacks, *more],

@@ -15,7 +15,7 @@ from benchmarks.data import radiographs
 from benchmarks.ours import composed, parts, trainer_of
 from mura.metrics import summarise
 from mura.runs import RunFolder
-from mura.training import chosen_checkpoints, predict
+from mura.training.prediction import chosen_checkpoints, predict
 
 SEEDS = range(5)
 

@@ -26,14 +26,14 @@ from mura.study.report import write_report
 MEMORY = """
 import os, runpy, sys
 from lightning import Callback
-from mura import training
+from mura.training import callbacks
 class Look(Callback):
     def on_train_epoch_end(self, trainer, module):
         lines = open("/proc/self/status").read().splitlines()
         print(next(line.split()[1] for line in lines if line.startswith("RssAnon")), flush=True)
         os._exit(0)
-make = training.make_callbacks
-training.make_callbacks = lambda *arguments: [Look(), *make(*arguments)]
+make = callbacks.make_callbacks
+callbacks.make_callbacks = lambda *arguments: [Look(), *make(*arguments)]
 sys.path.insert(0, ".")
 sys.argv = ["train.py", *sys.argv[1:]]
 runpy.run_path("train.py", run_name="__main__")

@@ -17,7 +17,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mura.checkpoints import checksums_hold
 from mura.data.images import UnreadableImage, decode, fit
 from mura.data.index import EXTREMITY, MAC_FILE
 from mura.errors import MuraError
@@ -27,6 +26,7 @@ from mura.metrics import THRESHOLD
 from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import AbnormalityClassifier
 from mura.runs import RunFolder
+from mura.training.checkpoints import checksums_hold
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 COLUMNS = ["path", "extremity", "probability", "study", "study_probability", "study_is"]

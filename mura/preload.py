@@ -13,7 +13,7 @@ with quick_imports():
     import wandb
 
     import mura.command_line
-    import mura.results
+    import mura.training.results
 
     with suppress(ImportError):  # W&B, as a run starts
         import opentelemetry.exporter.otlp.proto.http.metric_exporter

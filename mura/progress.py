@@ -1,5 +1,6 @@
 """The one progress bar: on stderr, gone when done, and absent where nobody watches."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,3 +16,8 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def on_a_terminal() -> bool:
+    """Whether a person watches: then there is a progress bar, else a line an epoch is enough."""
+    return sys.stderr.isatty()

@@ -30,10 +30,10 @@ import pandas as pd
 import torch
 from command import ON_CPU
 
-from mura.checkpoints import is_whole
 from mura.launch import _run, forking_context
 from mura.runs import RunFolder
 from mura.synthetic.dataset import write_dataset
+from mura.training.checkpoints import is_whole
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -54,9 +54,9 @@ MOMENTS = {
     "cache": Moment("mura.data.cache:decode", 0.01),
     "train": Moment("mura.models.classifier:AbnormalityClassifier.training_step", 0.02),
     "validation": Moment("mura.models.classifier:AbnormalityClassifier.validation_step", 0.01),
-    "checkpoint": Moment("mura.checkpoints:SafeCheckpointIO.save_checkpoint", 0.015),
+    "checkpoint": Moment("mura.training.checkpoints:SafeCheckpointIO.save_checkpoint", 0.015),
     "test": Moment("mura.models.classifier:AbnormalityClassifier.predict_step", 0.01),
-    "results": Moment("mura.results:write", 0.5),
+    "results": Moment("mura.training.results:write", 0.5),
     "report": Moment("mura.study.report:write_report", 2.0),
 }
 STAGE = {"anywhere": 0, "cache": 0, "train": 1, "validation": 1, "checkpoint": 1, "test": 2, "results": 3}

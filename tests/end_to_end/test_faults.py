@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from mura.errors import MuraError
 from mura.runs import RunFolder
-from mura.stall import StallWatch
-from mura.training import clean_end
+from mura.training.shutdown import clean_end
+from mura.training.stall import StallWatch
 
 # --- killed -----------------------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ def test_a_run_that_waits_for_a_disk_says_where_and_says_it_once(
         enable_progress_bar=False, default_root_dir=tmp_path,
     )  # fmt: skip
     trainer.fit(Line(), DataLoader(SlowDisk(), batch_size=None))
-    [said] = [record.getMessage() for record in caplog.records if record.name == "mura.stall"]
+    [said] = [record.getMessage() for record in caplog.records if record.name == "mura.training.stall"]
     assert "the process is in __getitem__ (test_faults.py, line" in said
 
 

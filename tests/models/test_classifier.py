@@ -20,7 +20,7 @@ from mura.data.datamodule import MuraDataModule
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, FOLDER_OF
 from mura.models.classifier import AbnormalityClassifier
-from mura.training import LIGHTNINGS_REMARKS
+from mura.training.console import LIGHTNINGS_REMARKS
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}") for remark in LIGHTNINGS_REMARKS]
 

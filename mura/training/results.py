@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 from lightning import Trainer
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
 from mura import tracking
-from mura.curves import draw_curves
 from mura.data.datamodule import MuraDataModule
 from mura.extremities import data_name
 from mura.files import write_json, write_text
@@ -19,7 +20,9 @@ from mura.metrics import THRESHOLD, summarise
 from mura.models.checkpoint import load_checkpoint
 from mura.provenance import git_state, versions
 from mura.runs import SCHEMA, RunFolder
-from mura.training import Speed, chosen_checkpoints, stopped_by
+from mura.training.callbacks import stopped_by
+from mura.training.prediction import chosen_checkpoints
+from mura.training.speed import Speed
 
 SHOWN = ("n", "abnormal", "accuracy", "kappa", "auroc", "sensitivity", "specificity")
 
@@ -134,3 +137,19 @@ def _cell(value: float | int | None) -> str:
     if value is None:
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def draw_curves(history: pd.DataFrame, best_epoch: int, title: str, file: Path) -> None:
+    """Two panels, training and validation, the best epoch marked; `history` has the columns of history.csv."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        epochs = history["epoch"] + 1
+        axes.plot(epochs, history[f"train_{what}"], marker="o", markersize=3, label="training")
+        axes.plot(epochs, history[f"val_{what}"], marker="o", markersize=3, label="validation")
+        axes.axvline(best_epoch + 1, color="0.6", linestyle="--", linewidth=1, label="best epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="epoch", ylabel=what)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.suptitle(title)
+    figure.savefig(file, dpi=120)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mura.checkpoints import SafeCheckpointIO, is_whole, load_whole, newest_whole
 from mura.errors import MuraError
 from mura.runs import RunFolder
+from mura.training.checkpoints import SafeCheckpointIO, is_whole, load_whole, newest_whole
 
 
 def content(epoch: int) -> dict[str, object]:
@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_last_one_as_it_was(run: RunFolder, monkeypatc
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mura.checkpoints.os.fsync", full)
+    monkeypatch.setattr("mura.training.checkpoints.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         SafeCheckpointIO().save_checkpoint(content(2), run.last_file)
     assert epoch_of(run.last_file) == 1

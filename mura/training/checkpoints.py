@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
+from mura.data.datamodule import MuraDataModule
 from mura.errors import MuraError
 from mura.files import atomically
 from mura.models.checkpoint import load_checkpoint
+from mura.models.classifier import AbnormalityClassifier
 from mura.runs import RunFolder
 
 UNREADABLE = (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError)
@@ -84,3 +86,23 @@ def checksums_hold(path: Path) -> bool:
             return archive.testzip() is None
     except UNREADABLE:
         return False
+
+
+def checkpoint_to_resume(run: RunFolder, model: AbnormalityClassifier, data: MuraDataModule) -> Path | None:
+    """The run's newest whole checkpoint, if any. Raises MuraError when it is of another model, or of other data."""
+    path = newest_whole(run)
+    if path is None:
+        return None
+    saved = load_checkpoint(path)["hyper_parameters"]
+    for key in ("name", "head", "separate_heads", "image_size"):
+        if saved[key] != model.hparams[key]:
+            raise MuraError(
+                f"{path} is of a model with {key}={saved[key]}, but this run has {key}={model.hparams[key]}: "
+                "go on with the config that the run was started with, or choose another hydra.run.dir."
+            )
+    if saved["provenance"]["data_fingerprint"] != data.opened.fingerprint:
+        raise MuraError(
+            f"{path} was trained on other data than what now lies at data.root={data.root} (the fingerprints "
+            "differ): give the data root of the run, or start a new run."
+        )
+    return path

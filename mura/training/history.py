@@ -1,0 +1,51 @@
+"""The epochs of a run: a row each in the log, in the loggers and in history.csv."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lightning import Callback, LightningModule, Trainer
+
+from mura.files import write_text
+
+HISTORY = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_kappa", "val_auroc"]
+
+log = logging.getLogger(__name__)
+
+
+class History(Callback):
+    """One row an epoch, in the log, in the loggers and in history.csv; it survives a resume in the checkpoint."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.rows: list[dict[str, float]] = []
+        self.started = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        found = trainer.callback_metrics
+        row: dict[str, float] = {"epoch": trainer.current_epoch}
+        row |= {name: float(found[name]) for name in HISTORY if name in found}
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row["seconds"] = time.perf_counter() - self.started
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            table = pd.DataFrame(self.rows, columns=["epoch", *HISTORY, "lr", "seconds"])
+            write_text(self.file, table.to_csv(index=False), sync=False)  # the checkpoint has it too
+            log.info(
+                "epoch %d: train loss %.4f accuracy %.3f, val loss %.4f accuracy %.3f (%.1f s)",
+                *(row["epoch"], row["train_loss"], row["train_accuracy"]),
+                *(row["val_loss"], row["val_accuracy"], row["seconds"]),
+            )
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step=trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
