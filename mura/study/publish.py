@@ -11,7 +11,7 @@ from mura.study.compare import Comparison
 from mura.study.references import ROWS
 from mura.study.report import TEMPLATES
 from mura.study.summary import PRIMARY, Study
-from mura.wandb_run import choose_mode, never_fatal, open_run
+from mura.tracking.wandb_run import choose_mode, never_fatal, open_run
 
 JOB_TYPE = "comparison"
 SHOWN = ("test/image/{row}/accuracy", "test/study/{row}/accuracy", "test/study/{row}/kappa", "test/study/{row}/auroc")

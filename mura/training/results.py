@@ -12,7 +12,6 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
-from mura import tracking
 from mura.data.datamodule import MuraDataModule
 from mura.extremities import data_name
 from mura.files import write_json, write_text
@@ -20,6 +19,7 @@ from mura.metrics import THRESHOLD, summarise
 from mura.models.checkpoint import load_checkpoint
 from mura.provenance import git_state, versions
 from mura.runs import SCHEMA, RunFolder
+from mura.tracking import logger as tracking
 from mura.training.callbacks import stopped_by
 from mura.training.prediction import chosen_checkpoints
 from mura.training.speed import Speed

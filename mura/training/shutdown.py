@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from mura import tracking
 from mura.errors import DISK_FULL, MuraError
 from mura.runs import RunFolder
 from mura.signals import Terminated
+from mura.tracking import logger as tracking
 from mura.training.distributed import end_children, watched
 
 OUT_OF_MEMORY = ("can't allocate memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")

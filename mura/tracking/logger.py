@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mura.metrics import roc_curve
 from mura.processes import is_rank_zero
-from mura.wandb_run import forget_failure, never_fatal, open_run
+from mura.tracking.wandb_run import forget_failure, never_fatal, open_run
 
 
 def no_logger() -> bool:

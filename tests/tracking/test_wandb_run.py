@@ -26,7 +26,7 @@ for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
 os.environ["HOME"] = str(Path("home").resolve())
 os.environ.update(pair.split("=", 1) for pair in sys.argv[1:])
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-from mura import tracking, wandb_run
+from mura.tracking import logger as tracking, wandb_run
 """
 CHOOSE = "print(*wandb_run.choose_mode(), sep='; ')"
 START = """
