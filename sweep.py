@@ -38,11 +38,13 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from mura import slurm
 from mura.config import CONF_DIR, one_clear_line, register_resolvers
 from mura.errors import ConfigError, MuraError
 from mura.extremities import ARMS, LEAVE_ONE_OUT
-from mura.launch import Job, Outcome, Watch, placement, run_jobs, warm_up
+from mura.launch.jobs import Job, Outcome, Watch, run_jobs
+from mura.launch.placement import placement
+from mura.launch.processes import warm_up
+from mura.launch.slurm import queue
 from mura.rules import check, check_launcher
 from mura.runs import RunFolder
 from mura.signals import stop_answered
@@ -97,7 +99,7 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
     from mura.study.progress import Watch, run_study
 
     if "workers" not in study.launcher:
-        slurm.require()
+        queue.require()
     build_caches([plan.configs[cell]["data"] for cell in plan.missing])
     watch = Watch(len(plan.runs), len(plan.missing))
     with RunFolder(made(plan.folder)).locked("study"):
@@ -202,7 +204,7 @@ def launcher(
     if "workers" in plain:
         workers, gpus = placement(plain["workers"], trainer["accelerator"], trainer["devices"], runs)
         return workers, partial(run_jobs, SCRIPT, workers=workers, gpus=gpus, captured=True)
-    submitted = partial(slurm.run_jobs, SCRIPT, resources=slurm.Resources(**plain), folder=folder / ".slurm")
+    submitted = partial(queue.run_jobs, SCRIPT, resources=queue.Resources(**plain), folder=folder / ".slurm")
     return plain["at_a_time"], submitted
 
 

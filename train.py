@@ -16,12 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from mura.command_line import check_names, help_page
 from mura.config import multirun_first, one_clear_line, register_resolvers, resume_arguments
+from mura.launch.slurm.srun import cluster_environment, task_arguments
 from mura.multirun import called_by_another_launcher, failing_alone, run_as_command
 from mura.processes import is_rank_zero, quick_imports
 from mura.progress import on_a_terminal
 from mura.runs import RunFolder
 from mura.signals import resumable, stop_answered
-from mura.slurm import cluster_environment, task_arguments
 
 
 def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 
 from mura.config import users_error
 from mura.errors import ConfigError, InterruptedRunError, MuraError, say
-from mura.launch import Job, run_jobs
+from mura.launch.jobs import Job, run_jobs
 from mura.processes import srun_tasks
 from mura.runs import RunFolder
 

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mura.errors import ConfigError
 from mura.extremities import ARMS, EXTREMITIES
-from mura.slurm import check_tasks, minutes_of
+from mura.launch.slurm.queue import minutes_of
+from mura.launch.slurm.srun import check_tasks
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from command import ON_CPU, REPOSITORY, Command, Ended
 from PIL import Image
 
 from mura.extremities import FOLDER_OF
-from mura.launch import Job, run_jobs
+from mura.launch.jobs import Job, run_jobs
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ.pop("MURA_ROOT", None)

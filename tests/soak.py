@@ -30,7 +30,7 @@ import pandas as pd
 import torch
 from command import ON_CPU
 
-from mura.launch import _run, forking_context
+from mura.launch.processes import forking_context, run_script
 from mura.runs import RunFolder
 from mura.synthetic.dataset import write_dataset
 from mura.training.checkpoints import is_whole
@@ -97,7 +97,7 @@ def typed(script: str, arguments: list[str], log: Path, trap: tuple[Any, ...] | 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to it
     if trap is not None:
         set_trap(*trap)
-    _run(REPOSITORY / script, arguments, 1, dict(os.environ), log)
+    run_script(REPOSITORY / script, arguments, 1, dict(os.environ), log)
 
 
 def start(script: str, arguments: list[str], log: Path, trap: tuple[Any, ...] | None = None) -> ForkServerProcess:

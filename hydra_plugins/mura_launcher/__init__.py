@@ -1,4 +1,4 @@
-"""Hydra's launchers for `train.py -m`: each job is a run of its own, through mura.launch or mura.slurm."""
+"""Hydra's launchers for `train.py -m`: each job is a run of its own, through mura.launch."""
 
 import logging
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from mura import slurm
 from mura.errors import ConfigError, MuraError
-from mura.launch import Job, Outcome, run_jobs
+from mura.launch.jobs import Job, Outcome, run_jobs
+from mura.launch.slurm import queue
 from mura.rules import check_launcher
 
 log = logging.getLogger(__name__)
@@ -88,8 +88,8 @@ class SlurmLauncher(ProcessLauncher):
 
     def _check(self) -> None:
         self.resources = check_launcher(self.resources, "hydra.launcher")
-        slurm.require()
+        queue.require()
 
     def _run(self, jobs: list[Job]) -> list[Outcome]:
         folder = Path(self.config.hydra.sweep.dir).resolve() / ".slurm"
-        return slurm.run_jobs(self.script, jobs, self._tell, resources=slurm.Resources(**self.resources), folder=folder)
+        return queue.run_jobs(self.script, jobs, self._tell, resources=queue.Resources(**self.resources), folder=folder)

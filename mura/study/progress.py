@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from mura.launch import Job, Outcome
+from mura.launch.jobs import Job, Outcome
 
 
 class Watch:

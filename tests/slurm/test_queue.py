@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from command import ON_CPU, REPOSITORY, Command
 
+from mura.launch.slurm.queue import queue
 from mura.machine import cores
-from mura.slurm import queue
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]  # one worker, one SLURM
 RESOURCES = ("time=0:30:00", "gpus=0", "cpus=1", "memory=0.75", "at_a_time=2")

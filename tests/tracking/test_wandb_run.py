@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mura.launch import Job, run_jobs
+from mura.launch.jobs import Job, run_jobs
 
 KEY = "a" * 40
 CLOSED = "http://127.0.0.1:9"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mura.launch import Job, Outcome, placement, run_jobs, runs_at_a_time
+from mura.launch.jobs import Job, Outcome, run_jobs
+from mura.launch.placement import placement, runs_at_a_time
 from mura.machine import cores
 
 SCRIPT = """
@@ -26,7 +27,7 @@ import torch
 
 LAUNCHER = """
 import sys, pathlib
-from mura.launch import Job, run_jobs
+from mura.launch.jobs import Job, run_jobs
 from mura.signals import stop_answered
 if __name__ == "__main__":
     folder = pathlib.Path(sys.argv[1])
@@ -98,8 +99,8 @@ def test_workers_share_the_cores_and_pin_the_gpus_and_keep_their_output(tmp_path
 def test_a_study_takes_what_the_machine_has(
     monkeypatch: pytest.MonkeyPatch, n_cores: int, gib: int, gpus: int, devices: int, runs: int, expected: int
 ) -> None:
-    monkeypatch.setattr("mura.launch.cores", lambda: n_cores)
-    monkeypatch.setattr("mura.launch.memory", lambda: gib * 2**30)
+    monkeypatch.setattr("mura.launch.placement.cores", lambda: n_cores)
+    monkeypatch.setattr("mura.launch.placement.memory", lambda: gib * 2**30)
     assert runs_at_a_time(gpus, devices, runs) == expected
 
 

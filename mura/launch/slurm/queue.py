@@ -1,4 +1,4 @@
-"""SLURM: many runs as jobs of a queue, with the contract of `mura.launch.run_jobs`; and a run that srun started.
+"""Many runs as jobs of a SLURM queue, with the contract of `mura.launch.jobs.run_jobs`.
 
 A job runs on a machine of the cluster what could be typed there, `python train.py ...`, in a process of its own. When
 SLURM starts it again (preempted, out of time, a node that failed), it goes on where its run folder says. Submitting
@@ -9,10 +9,7 @@ import json
 import logging
 import os
 import re
-import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,14 +18,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from mura.errors import ConfigError, MuraError
+from mura.errors import MuraError
 from mura.files import write_json
-from mura.launch import Job, Outcome, Watch
-from mura.processes import srun_tasks
-from mura.runs import RunFolder
+from mura.launch.jobs import Job, Outcome, Watch
+from mura.launch.slurm.task import PATIENCE, WARNING, Task, run_task
 
-WARNING = 90  # seconds before the time limit at which SLURM sends its signal
-PATIENCE = 60  # seconds that a run has to end by itself
 LONGEST_PAUSE = 15  # seconds between two looks at the queue
 UNSEEN = 15  # seconds after which a job that is neither queued nor has said how it ended is given up
 RUNNING = ("RUNNING", "COMPLETING")
@@ -61,9 +55,6 @@ def minutes_of(text: int | str) -> int | None:
         return None
     days, hours, minutes = (int(found[name] or 0) for name in ("days", "hours", "minutes"))
     return (days * 24 + hours) * 60 + minutes or None
-
-
-# --- where the command was typed ----------------------------------------------------------------------------
 
 
 def run_jobs(script: Path, jobs: Sequence[Job], watch: Watch, *, resources: Resources, folder: Path) -> list[Outcome]:
@@ -251,141 +242,3 @@ def _lost(job: Job, number: str, folder: Path) -> int:
     except OSError as error:
         log.warning("%s: %s", job.log, error.strerror)
     return 1
-
-
-# --- on the machine of the cluster --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a job does: `script` with the job's arguments, in at most `limit` minutes, on so many cores a process."""
-
-    script: Path
-    job: Job
-    limit: int
-    threads: int
-
-
-class _Told(BaseException):
-    """SLURM sent a signal. No Exception: submitit then writes no result, for the job has none."""
-
-    def __init__(self, signum: int) -> None:
-        self.signum = signum
-
-
-def run_task(task: Task) -> int:
-    """The run as a process of its own, its output in console.log; its exit code.
-
-    Goes on with a run that had begun. SIGTERM (cancelled, or preempted: then SLURM itself queues it again) ends the
-    run; SIGUSR1 or SIGUSR2 (the time is nearly up, or preempted) ends it and queues it again, unless the whole time
-    did not suffice for one epoch.
-    """
-    run, began = RunFolder(task.job.folder), time.monotonic()
-    if run.finished:
-        return 0
-    before = _saved(run)
-    task.job.folder.mkdir(parents=True, exist_ok=True)
-    for signum in (signal.SIGUSR1, signal.SIGUSR2):  # the run ignores them; SLURM sends them to every process
-        signal.signal(signum, signal.SIG_IGN)
-    with task.job.log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, str(task.script), *arguments_of(task.job)],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env=_surroundings(task.threads), start_new_session=True,
-        )  # fmt: skip
-        try:
-            for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-                signal.signal(signum, _tell)
-            return process.wait()
-        except _Told as told:
-            for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-                signal.signal(signum, signal.SIG_IGN)
-            _end(process)
-            if told.signum == signal.SIGTERM:
-                raise SystemExit(130) from None
-            if _saved(run) == before and time.monotonic() - began > 60 * task.limit - 2 * WARNING:
-                output.write(f"no epoch ended within the {task.limit} minutes: give more launcher.time\n".encode())
-                return 1
-            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
-            raise SystemExit(0) from None
-
-
-def arguments_of(job: Job) -> list[str]:
-    """The job's own, or, when its run has begun, those that go on with it."""
-    begun = (job.folder / ".hydra" / "overrides.yaml").is_file() and RunFolder(job.folder).config.is_file()
-    return [f"resume='{job.folder}'"] if begun else job.arguments
-
-
-def _saved(run: RunFolder) -> int | None:
-    """When the last epoch was saved."""
-    last = run.checkpoints / "last.ckpt"
-    return last.stat().st_mtime_ns if last.is_file() else None
-
-
-def _surroundings(threads: int) -> dict[str, str]:
-    """The environment of the run: of a single process, whatever SLURM has counted for the job."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SUBMITIT_"))}
-    job = {name: os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_CONF") if name in os.environ}
-    return kept | job | {"OMP_NUM_THREADS": str(threads)}
-
-
-def _tell(signum: int, _: Any) -> None:
-    raise _Told(signum)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Asks with SIGTERM, then insists."""
-    for send in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, send)
-            process.wait(PATIENCE)
-            return
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
-
-
-# --- a run that srun started --------------------------------------------------------------------------------
-
-
-def check_tasks(devices: int, nodes: int) -> None:
-    """srun started as many tasks as the run has processes, or one. Raises ConfigError."""
-    tasks = srun_tasks()
-    if tasks > 1 and tasks != devices * nodes:
-        raise ConfigError(
-            f"srun started {tasks} tasks, but trainer.num_nodes={nodes} x trainer.devices={devices}: "
-            "start one task for each device (trainer=slurm trainer.num_nodes=N trainer.devices=N), or one alone."
-        )
-    if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
-        raise ConfigError(f"srun started {tasks} tasks: say how many on a node, --ntasks-per-node={devices}.")
-    if tasks == 1 and nodes > 1:
-        raise ConfigError(f"trainer.num_nodes={nodes}: several machines need srun, see docs/scaling.md.")
-
-
-def task_arguments(arguments: list[str]) -> list[str]:
-    """What the tasks of one run must have in common: its folder, named for the job, which a requeued job finds again.
-
-    The first task alone writes Hydra's files.
-    """
-    if srun_tasks() == 1:
-        return arguments
-    more = []
-    if not any(argument.startswith(("hydra.run.dir=", "resume=")) for argument in arguments):
-        more.append(f"hydra.run.dir='runs/slurm-{os.environ['SLURM_JOB_ID']}-{os.environ['SLURM_STEP_ID']}'")
-    if (rank := os.environ["SLURM_PROCID"]) != "0":
-        more += ["hydra.output_subdir=null", f"hydra.job.name=train_rank{rank}"]
-    return [*arguments, *more]
-
-
-def cluster_environment() -> list[Any]:
-    """How Lightning finds the processes of the run: those that srun started, or its own.
-
-    Left to itself it takes every process of an allocation for a task of srun, and waits for others that never come;
-    and its own requeueing would save within an epoch, beside the run folder.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ or shutil.which("srun") is None:  # torchrun's processes; no SLURM
-        return []
-    from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
-
-    return [SLURMEnvironment(auto_requeue=False) if srun_tasks() > 1 else LightningEnvironment()]

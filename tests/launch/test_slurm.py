@@ -8,8 +8,10 @@ import pytest
 from command import REPOSITORY
 
 from mura.errors import ConfigError
-from mura.launch import Job
-from mura.slurm import arguments_of, check_tasks, minutes_of, task_arguments
+from mura.launch.jobs import Job
+from mura.launch.slurm.queue import minutes_of
+from mura.launch.slurm.srun import check_tasks, task_arguments
+from mura.launch.slurm.task import arguments_of
 
 
 @pytest.mark.parametrize(
