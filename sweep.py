@@ -38,14 +38,16 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from mura.config import CONF_DIR, one_clear_line, register_resolvers
+from mura.config import CONF_DIR
+from mura.config.hydra_hooks import register_resolvers
+from mura.config.rules import check, check_launcher
+from mura.config.sentences import one_clear_line
 from mura.errors import ConfigError, MuraError
 from mura.extremities import ARMS, LEAVE_ONE_OUT
 from mura.launch.jobs import Job, Outcome, Watch, run_jobs
 from mura.launch.placement import placement
 from mura.launch.processes import warm_up
 from mura.launch.slurm import queue
-from mura.rules import check, check_launcher
 from mura.runs import RunFolder
 from mura.signals import stop_answered
 from mura.study.grid import BUDGETS, FINISHED, HALF_DONE, Cell, cells, seconds_left, state_of

@@ -14,10 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mura.command_line import check_names, help_page
-from mura.config import multirun_first, one_clear_line, register_resolvers, resume_arguments
+from mura.config.command_line import multirun_first, resume_arguments
+from mura.config.help import check_names, help_page
+from mura.config.hydra_hooks import register_resolvers
+from mura.config.other_launchers import called_by_another_launcher, failing_alone, run_as_command
+from mura.config.sentences import one_clear_line
 from mura.launch.slurm.srun import cluster_environment, task_arguments
-from mura.multirun import called_by_another_launcher, failing_alone, run_as_command
 from mura.processes import is_rank_zero, quick_imports
 from mura.progress import on_a_terminal
 from mura.runs import RunFolder

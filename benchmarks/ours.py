@@ -14,7 +14,8 @@ from hydra.utils import instantiate
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 
-from mura.config import CONF_DIR, register_resolvers
+from mura.config import CONF_DIR
+from mura.config.hydra_hooks import register_resolvers
 from mura.data.datamodule import MuraDataModule
 from mura.machine import choose_device, choose_precision
 from mura.models.classifier import AbnormalityClassifier

@@ -12,7 +12,7 @@ with quick_imports():
     import torchvision
     import wandb
 
-    import mura.command_line
+    import mura.config.help
     import mura.training.results
 
     with suppress(ImportError):  # W&B, as a run starts

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from mura.config import one_clear_line
+from mura.config.sentences import one_clear_line
 from mura.errors import InterruptedRunError
 from mura.runs import RunFolder
 from mura.signals import resumable, stop_answered

@@ -10,10 +10,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from mura.config.rules import check_launcher
 from mura.errors import ConfigError, MuraError
 from mura.launch.jobs import Job, Outcome, run_jobs
 from mura.launch.slurm import queue
-from mura.rules import check_launcher
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ DATA_SETS = [*([name] for name in EXTREMITIES), list(EXTREMITIES)]
 
 BUILD = """
 import hashlib, logging, sys
-from mura.config import one_clear_line
+from mura.config.sentences import one_clear_line
 from mura.data.cache import open_cache
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 with one_clear_line():

@@ -15,7 +15,8 @@ from lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mura.config import CONF_DIR, register_resolvers
+from mura.config import CONF_DIR
+from mura.config.hydra_hooks import register_resolvers
 from mura.data.datamodule import MuraDataModule
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, FOLDER_OF

@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
-from mura.config import CONF_DIR, keys_of, near_names
+from mura.config import CONF_DIR
+from mura.config.rules import unknown
+from mura.config.sentences import keys_of, near_names
 from mura.errors import ConfigError
-from mura.rules import unknown
 
 PLAIN = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 HELP = """\

@@ -13,7 +13,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from mura.config import users_error
+from mura.config.sentences import users_error
 from mura.errors import ConfigError, InterruptedRunError, MuraError, say
 from mura.launch.jobs import Job, run_jobs
 from mura.processes import srun_tasks

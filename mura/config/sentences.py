@@ -1,107 +1,29 @@
-"""The door: what a command line is checked for before anything starts, and one clear line for each error.
-
-No torch here: `--help`, `--cfg job` and a mistyped option must answer at once.
-"""
+"""One clear sentence, and an exit code, for each error that is a user's to mend."""
 
 import difflib
-import logging
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.errors import OverrideParseException as OverrideParseError
-from hydra.experimental.callback import Callback
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from mura.data.images import cache_size_for
+from mura.config import CONF_DIR
+from mura.config.rules import unknown
 from mura.errors import DISK_FULL, ConfigError, InterruptedRunError, MuraError, say
-from mura.extremities import arm_of, data_name
 from mura.processes import is_rank_zero
-from mura.rules import check, unknown
-from mura.runs import RunFolder
 from mura.signals import stop_behind
 
-CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 STATED_TWICE = re.compile(r"Multiple values for (\S+?)\.")
 KEY_NOT_FOUND = re.compile(r"Key '([^']+)' is not in struct")
 FAILED_OVERRIDE = re.compile(r"Could not override '([^']+)'")
-
-log = logging.getLogger(__name__)
-
-
-def register_resolvers() -> None:
-    """The derived values that conf/ uses: `${data_name:...}`, `${cache_size:...}`, `${run_dir:}`."""
-    OmegaConf.register_new_resolver("data_name", lambda names: data_name(list(names)), replace=True)
-    OmegaConf.register_new_resolver("arm_of", lambda names: arm_of(list(names)), replace=True)
-    OmegaConf.register_new_resolver("not", lambda value: not value, replace=True)
-    OmegaConf.register_new_resolver("cache_size", cache_size_for, replace=True)
-    OmegaConf.register_new_resolver("run_dir", lambda: HydraConfig.get().runtime.output_dir, replace=True)
-
-
-class CheckBeforeRun(Callback):
-    """Checks a run's config before Hydra makes its folder, so that a refused run leaves nothing behind."""
-
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with one_clear_line():
-            check(config)
-            folder = RunFolder(Path(config.hydra.run.dir))
-            folder.refuse_if_finished()
-            folder.refuse_if_unwritable()
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
-            return  # a searching sweeper makes up its jobs as it goes
-        with one_clear_line():
-            overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-            jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
-            loader, name = GlobalHydra.instance().config_loader(), kwargs["config_name"]
-            for cfg in [loader.load_configuration(name, list(job), RunMode.RUN) for job in jobs]:
-                check(cfg)
-
-
-# --- the command line -----------------------------------------------------------------------------------------------
-
-
-def multirun_first(arguments: list[str]) -> list[str]:
-    """`-m` in front: among the settings, Hydra's parser does not take those behind it."""
-    flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
-    return flags + [argument for argument in arguments if argument not in flags]
-
-
-def resume_arguments(arguments: list[str]) -> list[str]:
-    """The command line of the run to go on with, when `resume=RUN_FOLDER` is among the arguments.
-
-    The saved overrides come first, so that what stands on this command line (trainer.max_epochs=30) wins.
-    """
-    given = [argument for argument in arguments if argument.startswith("resume=")]
-    folder_text = given[-1].removeprefix("resume=").strip("'\"") if given else ""
-    if folder_text in ("", "null") or any(argument.startswith("hydra.run.dir=") for argument in arguments):
-        return arguments
-    folder = Path(folder_text)
-    saved = folder / ".hydra" / "overrides.yaml"
-    if not saved.is_file():
-        raise ConfigError(f"resume={folder_text}: no run to go on with there ({saved} is missing).")
-    if RunFolder(folder).finished:
-        raise ConfigError(f"resume={folder_text}: this run is finished; its results are in metrics.json.")
-    others = [argument for argument in arguments if argument not in given]
-    overrides = [str(override) for override in OmegaConf.load(saved)]
-    absolute = str(folder.resolve())
-    return [*overrides, *others, f"resume='{absolute}'", f"hydra.run.dir='{absolute}'"]
-
-
-# --- one clear line ---------------------------------------------------------------------------------------
 
 
 def setting_names(config_name: str) -> list[str]:

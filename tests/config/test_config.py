@@ -10,13 +10,15 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mura.config import CONF_DIR, register_resolvers, resume_arguments
+from mura.config import CONF_DIR
+from mura.config.command_line import resume_arguments
+from mura.config.hydra_hooks import register_resolvers
+from mura.config.rules import RULES, check_values
 from mura.data.images import cache_size_for
 from mura.errors import ConfigError
 from mura.extremities import EXTREMITIES
-from mura.rules import RULES, check_values
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parent.parent.parent
 REFUSED = [
     (["model=resnet81"], "did you mean resnet18?"),
     (["data=wrst"], "did you mean wrist?"),
