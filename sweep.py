@@ -98,7 +98,7 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
         plan.show(at_a_time)
         return 0
     import_what_compares(plan.project)
-    from mura.study.progress import Watch, run_study
+    from mura.study.watch import Watch, run_study
 
     if "workers" not in study.launcher:
         queue.require()
@@ -135,7 +135,7 @@ def plan_of(study: DictConfig, settings: list[str], dry_run: bool) -> Plan:
 
 def import_what_compares(project: str | None) -> None:
     """Now, while the server of the runs imports torch; at the end it would be waited for."""
-    import mura.study.report  # noqa: F401
+    import mura.report.write  # noqa: F401
 
     if project is not None:
         import wandb  # noqa: F401
@@ -143,7 +143,7 @@ def import_what_compares(project: str | None) -> None:
 
 def require_workspace(project: str | None) -> None:
     """Before hours of training: a workspace asked for must be possible."""
-    from mura.study.publish import require_workspaces
+    from mura.report.publish import require_workspaces
 
     if project is None:
         raise ConfigError("wandb.workspace=true: the runs don't log to W&B; take logger=wandb.")
@@ -155,12 +155,12 @@ def compare_runs(folder: Path, project: str | None, study: DictConfig) -> None:
     it is asked for."""
     from rich.console import Console
 
-    from mura.study.report import console_table, write_report
+    from mura.report.write import console_table, write_report
 
     report = write_report([folder], folder)
     Console(width=None if sys.stdout.isatty() else 120).print(console_table(report))
     if project is not None:
-        from mura.study.publish import publish, save_workspace
+        from mura.report.publish import publish, save_workspace
 
         publish(report, project, study.name)
         if study.wandb.workspace:

@@ -8,9 +8,9 @@ import pandas as pd
 from sklearn.metrics import accuracy_score, cohen_kappa_score, roc_auc_score
 
 from benchmarks.measure import Plan, Row, median_of
+from mura.comparison.verdict import RESAMPLES, compare
 from mura.extremities import EXTREMITIES
 from mura.metrics import study_table
-from mura.study.compare import RESAMPLES, compare
 
 PATIENTS, STUDIES, VIEWS = 783, 1199, 3197  # MURA's test set
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from mura.study.bootstrap import METRICS, Cases, Floats, bootstrap, observed
-from mura.study.compare import ALPHA, contrast, smallest_detectable
+from mura.comparison.bootstrap import METRICS, Cases, Floats, bootstrap, observed
+from mura.comparison.verdict import ALPHA, contrast, smallest_detectable
 
 SIZES = {"humerus": (132, 135, 288), "whole": (783, 1199, 3197)}
 """Patients, studies and views of the official test set: the smallest extremity, and all seven."""
@@ -150,7 +150,7 @@ def run(setting: Setting, simulations: int, resamples: int, rng: np.random.Gener
 
 
 def ours(cases: Cases, draws: Floats, seeds: int, rng: np.random.Generator) -> Floats:
-    """What `mura.study.compare` says of one simulated test set, without Holm: found means p < 5 %."""
+    """What `mura.comparison.verdict` says of one simulated test set, without Holm: found means p < 5 %."""
     first, second = list(range(seeds)), list(range(seeds, 2 * seeds))
     estimates = contrast(cases, first, second, draws, rng).values()
     rows = [(e.low, e.high, e.p is not None and e.p < ALPHA, smallest_detectable(e, 1)) for e in estimates]
@@ -219,7 +219,7 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Coverage of the intervals of mura.study.compare, simulated.")
+    parser = argparse.ArgumentParser(description="Coverage of the intervals of mura.comparison.verdict, simulated.")
     parser.add_argument("--simulations", type=int, default=1000, help="test sets a setting")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples and permutations a test set")
     parser.add_argument("--seed", type=int, default=0)

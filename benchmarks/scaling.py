@@ -12,6 +12,7 @@ import yaml
 from benchmarks.comparison import arms
 from benchmarks.data import noise
 from benchmarks.measure import REPOSITORY, Plan, Row, seconds
+from mura.comparison.verdict import compare
 from mura.data.cache import open_cache
 from mura.data.faults import check
 from mura.data.index import read_index
@@ -19,9 +20,8 @@ from mura.data.split import assign_folds
 from mura.extremities import EXTREMITIES, UNIFIED, data_name
 from mura.files import write_json
 from mura.metrics import summarise
+from mura.report.write import write_report
 from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
-from mura.study.compare import compare
-from mura.study.report import write_report
 
 MEMORY = """
 import os, runpy, sys

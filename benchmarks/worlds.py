@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mura.study.summary import p_value
+from mura.report.words import p_value
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXPECTED = {

@@ -86,8 +86,8 @@ def predict(
     A table on a terminal, CSV into a pipe. Exit code 1 when a picture could not be read.
     """
     with quick_imports():
-        from mura.predict import predict as ask
-        from mura.predict import render
+        from mura.inference.predict import predict as ask
+        from mura.inference.predict import render
     from mura.files import write_text
 
     if out is not None and not out.parent.is_dir():
@@ -113,7 +113,7 @@ def report(
     """Compare the finished runs below the folders: verdicts, tables, and a report to read in a browser."""
     from rich.console import Console
 
-    from mura.study.report import console_table, write_report
+    from mura.report.write import console_table, write_report
 
     study = write_report(directories, out or directories[0])
     Console(width=None if sys.stdout.isatty() else 120).print(console_table(study))

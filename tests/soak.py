@@ -57,7 +57,7 @@ MOMENTS = {
     "checkpoint": Moment("mura.training.checkpoints:SafeCheckpointIO.save_checkpoint", 0.015),
     "test": Moment("mura.models.classifier:AbnormalityClassifier.predict_step", 0.01),
     "results": Moment("mura.training.results:write", 0.5),
-    "report": Moment("mura.study.report:write_report", 2.0),
+    "report": Moment("mura.report.write:write_report", 2.0),
 }
 STAGE = {"anywhere": 0, "cache": 0, "train": 1, "validation": 1, "checkpoint": 1, "test": 2, "results": 3}
 

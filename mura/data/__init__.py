@@ -1,0 +1,1 @@
+"""From a MURA folder to batches. It knows nothing of models."""

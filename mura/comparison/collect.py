@@ -15,12 +15,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from mura.comparison.verdict import ALL
 from mura.data.index import TOP_FOLDER
 from mura.errors import MuraError
 from mura.extremities import ARMS, EXTREMITIES, data_name
 from mura.metrics import VIEW_KEY, check_predictions, view_name
 from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
-from mura.study.compare import ALL
 
 ROUTED = "routed"
 """The data of a row that several runs of one arm answer together, each for its own extremity."""

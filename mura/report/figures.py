@@ -13,11 +13,11 @@ import pandas as pd
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from mura.comparison.collect import arm_number
+from mura.comparison.transfer import Matrix
+from mura.comparison.verdict import Comparison
 from mura.metrics import CALIBRATION_BINS
-from mura.study.collect import arm_number
-from mura.study.compare import Comparison
-from mura.study.summary import difference_words
-from mura.study.transfer import Matrix
+from mura.report.words import difference_words
 
 Floats = NDArray[np.float64]
 

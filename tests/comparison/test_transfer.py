@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mura.comparison.collect import collect
+from mura.comparison.transfer import ALL_BUT_IT, drop, matrix, notes, transfer_table
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import binary_metrics
-from mura.study.collect import collect
-from mura.study.figures import heat_colours, luminance
-from mura.study.report import write_report
-from mura.study.transfer import ALL_BUT_IT, drop, matrix, notes, transfer_table
+from mura.report.figures import heat_colours, luminance
+from mura.report.write import write_report
 
 MakeRun = Callable[..., Path]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mura.errors import MuraError
-from mura.study.publish import save_workspace, workspace
+from mura.report.publish import save_workspace, workspace
 
 
 @pytest.fixture(autouse=True)

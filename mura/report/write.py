@@ -17,16 +17,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mura.errors import MuraError
-from mura.extremities import EXTREMITIES
-from mura.files import write_text
-from mura.metrics import THRESHOLD, binary_metrics, study_table
-from mura.provenance import versions
-from mura.study import figures
-from mura.study.collect import ArmTable, Pair, Run, arm_number, scope_name
-from mura.study.compare import RESAMPLES, Comparison
-from mura.study.references import KUMAR, KUMAR_SOURCE, NOTES, PAPER, PAPER_SOURCE, ROWS
-from mura.study.summary import (
+from mura.comparison.collect import ArmTable, Pair, Run, arm_number, scope_name
+from mura.comparison.summary import (
     LEVELS,
     METRICS,
     PRIMARY,
@@ -34,16 +26,19 @@ from mura.study.summary import (
     SYNTHETIC,
     Study,
     confidently_wrong,
-    difference_words,
-    in_words,
-    number,
     operating_table,
-    p_value,
-    percent,
     summarise_study,
-    transfer_words,
 )
-from mura.study.transfer import ALL_BUT_IT, matrix
+from mura.comparison.transfer import ALL_BUT_IT, matrix
+from mura.comparison.verdict import RESAMPLES, Comparison
+from mura.errors import MuraError
+from mura.extremities import EXTREMITIES
+from mura.files import write_text
+from mura.metrics import THRESHOLD, binary_metrics, study_table
+from mura.provenance import versions
+from mura.report import figures
+from mura.report.references import KUMAR, KUMAR_SOURCE, NOTES, PAPER, PAPER_SOURCE, ROWS
+from mura.report.words import difference_words, in_words, number, p_value, percent, transfer_words
 
 TEMPLATES = Path(__file__).parent / "templates"
 QUESTION = "One model for all seven extremities, or one for each?"

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import bdtr, stdtr, stdtrit
 
+from mura.comparison.bootstrap import METRICS, Cases, Floats, bootstrap, observed, permutation
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, INDEX_OF
 from mura.metrics import VIEW_KEY, check_predictions, study_table, view_name
-from mura.study.bootstrap import METRICS, Cases, Floats, bootstrap, observed, permutation
 
 RESAMPLES = 10_000
 ALPHA = 0.05

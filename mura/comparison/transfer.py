@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mura.comparison.collect import Run
 from mura.extremities import EXTREMITIES, LEAVE_ONE_OUT, UNIFIED
 from mura.metrics import summarise
-from mura.study.collect import Run
 
 COLUMNS = ["model", "trained_on", "tested_on", "seed", "level", "metric", "value", "n"]
 METRICS = ("accuracy", "kappa", "auroc")

@@ -9,11 +9,11 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
+from mura.comparison.collect import arm_tables, collect
+from mura.comparison.operating import EACH, POINTS, SHARED, Fitted, Point, changed, fit, fit_temperature, fit_threshold
+from mura.comparison.operating import lacking as notes_on
 from mura.extremities import EXTREMITIES
-from mura.study.collect import arm_tables, collect
-from mura.study.operating import EACH, POINTS, SHARED, Fitted, Point, changed, fit, fit_temperature, fit_threshold
-from mura.study.operating import lacking as notes_on
-from mura.study.report import write_report
+from mura.report.write import write_report
 
 Views = Callable[..., pd.DataFrame]
 

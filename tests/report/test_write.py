@@ -12,14 +12,15 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from mura.comparison.summary import RESULT_COLUMNS
+from mura.comparison.verdict import Comparison, Estimate, compare
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import summarise
-from mura.study import figures
-from mura.study.compare import Comparison, Estimate, compare
-from mura.study.references import KUMAR, PAPER, ROWS
-from mura.study.report import console_table, kumar_table, write_report
-from mura.study.summary import RESULT_COLUMNS, difference_words, in_words, signed
+from mura.report import figures
+from mura.report.references import KUMAR, PAPER, ROWS
+from mura.report.words import difference_words, in_words, signed
+from mura.report.write import console_table, kumar_table, write_report
 
 FILES = ["comparison.json", "index.html", "operating_points.csv", "results.csv", "results.md"]
 CHROMIUM = Path("/usr/bin/chromium")

@@ -15,9 +15,7 @@ from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from mura.errors import MuraError
-from mura.metrics import binary_metrics, summarise
-from mura.study.bootstrap import (
+from mura.comparison.bootstrap import (
     METRICS,
     Cases,
     RankOrder,
@@ -27,7 +25,7 @@ from mura.study.bootstrap import (
     patient_weights,
     permutation,
 )
-from mura.study.compare import (
+from mura.comparison.verdict import (
     Estimate,
     agreement,
     compare,
@@ -39,6 +37,8 @@ from mura.study.compare import (
     smallest_detectable,
     verdict,
 )
+from mura.errors import MuraError
+from mura.metrics import binary_metrics, summarise
 
 KEY = ["split", "extremity", "patient", "study", "view"]
 

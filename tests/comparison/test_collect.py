@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
+from mura.comparison.collect import ROUTED, arm_tables, collect, find_runs, is_synthetic, pairs, read_run, recipe_notes
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import VIEW_KEY
 from mura.runs import RunFolder
-from mura.study.collect import ROUTED, arm_tables, collect, find_runs, is_synthetic, pairs, read_run, recipe_notes
 
 
 def gathered(*directories):

@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from mura.comparison.summary import PRIMARY, Study
+from mura.comparison.verdict import Comparison
 from mura.errors import MuraError
-from mura.study import figures
-from mura.study.compare import Comparison
-from mura.study.references import ROWS
-from mura.study.report import TEMPLATES
-from mura.study.summary import PRIMARY, Study
+from mura.report import figures
+from mura.report.references import ROWS
+from mura.report.write import TEMPLATES
 from mura.tracking.wandb_run import choose_mode, never_fatal, open_run
 
 JOB_TYPE = "comparison"
