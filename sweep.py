@@ -43,13 +43,13 @@ from mura.config.hydra_hooks import register_resolvers
 from mura.config.rules import check, check_launcher
 from mura.config.sentences import one_clear_line
 from mura.errors import ConfigError, MuraError
-from mura.extremities import ARMS, LEAVE_ONE_OUT
 from mura.launch.jobs import Job, Outcome, Watch, run_jobs
 from mura.launch.placement import placement
 from mura.launch.processes import warm_up
 from mura.launch.slurm import queue
 from mura.runs import RunFolder
 from mura.signals import stop_answered
+from mura.study.arms import ARMS, OTHERS
 from mura.study.grid import BUDGETS, FINISHED, HALF_DONE, Cell, cells, seconds_left, state_of
 
 SCRIPT = Path(__file__).resolve().parent / "train.py"
@@ -180,11 +180,11 @@ def planned(study: DictConfig) -> list[Cell]:
     for arm in plain["arms"]:
         if arm not in ARMS:
             raise ConfigError(f"arms={plain['arms']}: there is no arm {arm}. Options: {', '.join(ARMS)}.")
+        if ARMS[arm].trains_on == OTHERS and len(plain["extremities"]) < 2:
+            raise ConfigError(f"arms={plain['arms']}: {arm} needs two extremities at least.")
     check_launcher(study.launcher)
     if study.budget not in BUDGETS:
         raise ConfigError(f"budget={study.budget}: must be one of {', '.join(BUDGETS)}.")
-    if LEAVE_ONE_OUT in plain["arms"] and len(plain["extremities"]) < 2:
-        raise ConfigError(f"arms={plain['arms']}: leave_one_out needs two extremities at least.")
     return cells(plain["models"], plain["extremities"], plain["arms"], plain["seeds"], study.budget)
 
 

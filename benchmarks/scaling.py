@@ -17,7 +17,7 @@ from mura.data.cache import open_cache
 from mura.data.faults import check
 from mura.data.index import read_index
 from mura.data.split import assign_folds
-from mura.extremities import EXTREMITIES, UNIFIED, data_name
+from mura.extremities import ALL_SEVEN, EXTREMITIES, data_name
 from mura.files import write_json
 from mura.metrics import summarise
 from mura.report.write import write_report
@@ -43,7 +43,7 @@ runpy.run_path("train.py", run_name="__main__")
 def study_of(tables: dict[str, list[pd.DataFrame]], folder: Path) -> Path:
     """Finished run folders with these predictions: a unified run, and a specialised one for each extremity."""
     for arm, [table] in tables.items():
-        for names in [list(EXTREMITIES)] if arm == UNIFIED else [[name] for name in EXTREMITIES]:
+        for names in [list(EXTREMITIES)] if arm == ALL_SEVEN else [[name] for name in EXTREMITIES]:
             run = RunFolder(folder / data_name(names))
             run.path.mkdir(parents=True)
             test = table[table["extremity"].isin(names)]

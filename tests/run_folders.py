@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from mura.extremities import EXTREMITIES, arm_of, data_name
+from mura.extremities import EXTREMITIES, data_name
 from mura.metrics import summarise
+from mura.study.arms import arm_of
 
 MakeRun = Callable[..., Path]
 SKILL = {"unified": 1.3, "specialised": 1.0}

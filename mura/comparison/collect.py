@@ -18,9 +18,10 @@ import yaml
 from mura.comparison.verdict import ALL
 from mura.data.index import TOP_FOLDER
 from mura.errors import MuraError
-from mura.extremities import ARMS, EXTREMITIES, data_name
+from mura.extremities import EXTREMITIES, data_name
 from mura.metrics import VIEW_KEY, check_predictions, view_name
 from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
+from mura.study.arms import ARMS, UNION, arm_rank
 
 ROUTED = "routed"
 """The data of a row that several runs of one arm answer together, each for its own extremity."""
@@ -58,7 +59,7 @@ class Run:
     def arm(self) -> str:
         """Unions of different extremities are different ways to train."""
         arm = str(self.metrics["arm"])
-        return f"union({self.data})" if arm == "union" else arm
+        return f"{UNION}({self.data})" if arm == UNION else arm
 
     @property
     def name(self) -> str:
@@ -182,10 +183,6 @@ def collect(directories: Sequence[Path]) -> tuple[list[Run], list[Unfinished]]:
 
 def _order(run: Run) -> tuple[Any, ...]:
     return run.model, arm_rank(run.arm), run.seed, [EXTREMITIES.index(name) for name in run.extremities]
-
-
-def arm_rank(arm: str) -> tuple[int, str]:
-    return (ARMS.index(arm) if arm in ARMS else len(ARMS)), arm
 
 
 def find_runs(directories: Sequence[Path]) -> tuple[list[RunFolder], list[RunFolder]]:
@@ -395,7 +392,7 @@ def _recipe(run: Run) -> dict[str, Any]:
     """Without what makes an arm what it is: its heads, and the weights that fine-tuning starts from."""
     flat = dict(_flat(run.config, ""))
     flat.pop("model.separate_heads", None)
-    if run.arm == "finetuned":  # as the unified run began
+    if run.arm in ARMS and ARMS[run.arm].starts_from:  # as the run that it starts from began
         flat["model.weights"] = _initial_weights(run)
     return {
         key: value

@@ -20,8 +20,9 @@ from mura.comparison.verdict import (
     compare,
     mcnemar,
 )
-from mura.extremities import LEAVE_ONE_OUT, UNIFIED
+from mura.extremities import ALL_SEVEN
 from mura.metrics import THRESHOLD, binary_metrics, summarise
+from mura.study.arms import ARMS, SPECIALISED, UNIFIED
 
 METRICS = ("accuracy", "kappa", "auroc", "sensitivity", "specificity", "f1", "brier", "ece")
 OPERATING_COLUMNS = [
@@ -98,7 +99,7 @@ class Study:
 
     def in_kumars_row(self, model: str, row: str, level: str, metric: str) -> float | None:
         """Ours for a row of Kumar et al.'s table: a specialised model, or the unified one on all seven."""
-        arm, extremity = (UNIFIED, ALL) if row == UNIFIED else ("specialised", row)
+        arm, extremity = (UNIFIED, ALL) if row == ALL_SEVEN else (SPECIALISED, row)
         return self.mean(model, arm, extremity, level, metric)
 
 
@@ -146,7 +147,7 @@ def _without_points(tables: Sequence[ArmTable]) -> list[str]:
 
 
 def _why_without_points(table: ArmTable) -> str | None:
-    if table.arm == LEAVE_ONE_OUT:
+    if table.arm in ARMS and not ARMS[table.arm].validates_what_it_tests:
         return "its models have no validation views of the extremity that they are tested on"
     return None if len(table.validation) else "its predictions hold no validation views"
 

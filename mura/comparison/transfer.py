@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mura.comparison.collect import Run
-from mura.extremities import EXTREMITIES, LEAVE_ONE_OUT, UNIFIED
+from mura.extremities import EXTREMITIES
 from mura.metrics import summarise
+from mura.study.arms import LEAVE_ONE_OUT, SPECIALISED, UNIFIED
 
 COLUMNS = ["model", "trained_on", "tested_on", "seed", "level", "metric", "value", "n"]
 METRICS = ("accuracy", "kappa", "auroc")
@@ -35,7 +36,7 @@ def transfer_table(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         if run.model not in models:
             continue
-        if run.arm == "specialised" and run.transfer is not None:
+        if run.arm == SPECIALISED and run.transfer is not None:
             views = pd.concat([run.test, run.transfer], ignore_index=True)
             rows += _rows(run, run.extremities[0], views)
         elif run.arm == UNIFIED:
@@ -59,7 +60,7 @@ def notes(runs: Sequence[Run]) -> list[str]:
     """A sentence for each model of which some specialised runs lack transfer.csv, and others don't."""
     found = []
     for model in dict.fromkeys(run.model for run in runs):
-        specialised = [run for run in runs if (run.model, run.arm) == (model, "specialised")]
+        specialised = [run for run in runs if (run.model, run.arm) == (model, SPECIALISED)]
         absent = [run for run in specialised if run.transfer is None]
         if absent and len(absent) < len(specialised):
             names = ", ".join(f"{run.data} seed {run.seed}" for run in absent)

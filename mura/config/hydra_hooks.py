@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from mura.config.rules import check
 from mura.config.sentences import one_clear_line
 from mura.data.images import cache_size_for
-from mura.extremities import arm_of, data_name
+from mura.extremities import data_name
 from mura.runs import RunFolder
+from mura.study.arms import arm_of
 
 
 def register_resolvers() -> None:

@@ -9,9 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mura.errors import ConfigError
-from mura.extremities import ARMS, EXTREMITIES
+from mura.extremities import EXTREMITIES
 from mura.launch.slurm.queue import minutes_of
 from mura.launch.slurm.srun import check_tasks
+from mura.study.arms import ARMS, UNION
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def share_or_count() -> Rule:
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", 32)
 RULES: dict[str, Rule] = {
     "seed": whole(0, 2**32 - 1),
-    "arm": one_of(*ARMS, "union"),
+    "arm": one_of(*ARMS, UNION),
     "mode": one_of("min", "max"),
     "monitor": one_of("val_loss", "val_accuracy", "val_kappa", "val_auroc", "train_loss", "train_accuracy"),
     "data.image_size": whole(32, 2048),

@@ -5,9 +5,9 @@ Accuracies and kappas are fractions. None stands where a source gives no figure.
 
 from dataclasses import dataclass
 
-from mura.extremities import EXTREMITIES, UNIFIED
+from mura.extremities import ALL_SEVEN, EXTREMITIES
 
-ROWS: tuple[str, ...] = (*EXTREMITIES, UNIFIED)
+ROWS: tuple[str, ...] = (*EXTREMITIES, ALL_SEVEN)
 """The rows of Kumar et al.'s table: a specialised model on its own extremity, and the unified one on all seven."""
 
 

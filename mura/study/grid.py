@@ -4,7 +4,7 @@ No config and no torch here: a run is known by its settings (plain dict) and its
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -14,8 +14,8 @@ import yaml
 
 from mura import __version__
 from mura.errors import MuraError
-from mura.extremities import LEAVE_ONE_OUT, UNIFIED
 from mura.runs import RunFolder
+from mura.study.arms import ALL, ARMS, ONE, OTHERS, arm_rank
 
 # Two runs with these alike are the same experiment; where it ran and how it was logged may differ.
 SHOULD_MATCH = (
@@ -25,9 +25,7 @@ SHOULD_MATCH = (
     "trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_predict_batches",
 )  # fmt: skip
 BUDGETS = ("epochs", "steps")
-LONGEST_FIRST = (
-    UNIFIED, "shared", LEAVE_ONE_OUT, "wrist", "shoulder", "hand", "finger", "elbow", "forearm", "humerus",
-)  # fmt: skip
+LARGEST_FIRST = ("wrist", "shoulder", "hand", "finger", "elbow", "forearm", "humerus")
 FINISHED, HALF_DONE, MISSING = "finished", "half-done", "missing"
 
 
@@ -35,8 +33,8 @@ FINISHED, HALF_DONE, MISSING = "finished", "half-done", "missing"
 class Cell:
     """One run of the study. `data` names its folder: unified, shared, wrist, finetuned-wrist, without-wrist.
 
-    It trains on `extremities` and is tested on `tested` (None: the same); an epoch has as many steps as one over
-    `steps_like` has (None: as its own views give).
+    It trains on `extremities` and is tested on `tested`; an epoch has as many steps as one over `steps_like` has (None:
+    as its own views give).
     """
 
     model: str
@@ -44,7 +42,7 @@ class Cell:
     data: str
     seed: int
     extremities: tuple[str, ...]
-    tested: tuple[str, ...] | None = None
+    tested: tuple[str, ...]
     steps_like: tuple[str, ...] | None = None
 
     @property
@@ -53,56 +51,52 @@ class Cell:
 
     @property
     def parent(self) -> str | None:
-        """The run that this one starts from."""
-        return f"{self.model}/unified/seed{self.seed}" if self.arm == "finetuned" else None
+        """The name of the run that this one starts from."""
+        origin = ARMS[self.arm].starts_from
+        return None if origin is None else f"{self.model}/{ARMS[origin].data}/seed{self.seed}"
 
     def overrides(self, study: Path) -> list[str]:
-        """The settings that make this run, in the study whose folder is `study`."""
+        """Return the settings that make this run, in the study whose folder is `study`."""
         settings = [f"model={self.model}", f"arm={self.arm}", f"seed={self.seed}"]
         settings.append(f"data.extremities=[{','.join(self.extremities)}]")
-        if self.tested is not None:
+        if self.tested != self.extremities:
             settings.append(f"data.test_extremities=[{','.join(self.tested)}]")
         if self.steps_like is not None:
             settings.append(f"data.steps_like=[{','.join(self.steps_like)}]")
-        if self.arm == "specialised":
-            settings.append("data.transfer=true")
-        if self.arm == "shared":
-            settings.append("model.separate_heads=true")
+        settings += ARMS[self.arm].settings
         if self.parent is not None:
             settings.append(f"model.weights='{RunFolder(study / self.parent).best_checkpoint}'")
         return settings
 
 
 def cells(
-    models: list[str], extremities: list[str], arms: list[str], seeds: list[int], budget: str = "epochs"
+    models: Sequence[str],
+    extremities: Sequence[str],
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    budget: str = "epochs",
 ) -> list[Cell]:
-    """Every run of the study: the longest first, so that the last ones to end are short, and after all others those
-    that start from a unified run (which is then among them, asked for or not).
+    """Return every run of the study: the longest first, so that the last ones to end are short.
 
-    With `budget` "steps", an epoch of every run has as many steps as one of the unified run: so many passes over its
-    own views. Schedules, early stopping and the most that a run is trained are then the same in all arms.
+    A run that starts from another one comes after all others; the other is then among them, asked for or not. With
+    `budget` "steps", an epoch of every run has as many steps as one of the unified run: so many passes over its own
+    views. Schedules, early stopping and the most that a run is trained are then the same in all arms.
     """
-    pooled = tuple(extremities)
-    equal = pooled if budget == "steps" else None
+    needed = {*arms, *(origin for name in arms if (origin := ARMS[name].starts_from))}
     found: list[Cell] = []
-    for model, seed in product(models, seeds):
-        if "unified" in arms or "finetuned" in arms:
-            found.append(Cell(model, "unified", "unified", seed, pooled))
-        if "shared" in arms:
-            found.append(Cell(model, "shared", "shared", seed, pooled))
-        for name in extremities:
-            others = tuple(other for other in extremities if other != name)
-            if LEAVE_ONE_OUT in arms:
-                found.append(Cell(model, LEAVE_ONE_OUT, f"without-{name}", seed, others, (name,), equal))
-            if "specialised" in arms:
-                found.append(Cell(model, "specialised", name, seed, (name,), None, equal))
-            if "finetuned" in arms:
-                found.append(Cell(model, "finetuned", f"finetuned-{name}", seed, (name,), None, equal))
-    return sorted(found, key=lambda cell: (cell.arm == "finetuned", LONGEST_FIRST.index(_length_of(cell))))
+    for model, seed, arm in product(models, seeds, ARMS.values()):
+        if arm.name in needed:
+            equal = tuple(extremities) if budget == "steps" and not arm.is_pooled else None
+            runs = arm.runs(extremities)
+            found += [Cell(model, arm.name, data, seed, trained, tested, equal) for data, trained, tested in runs]
+    return sorted(found, key=_longest_first)
 
 
-def _length_of(cell: Cell) -> str:
-    return cell.arm if cell.arm == LEAVE_ONE_OUT else cell.data.removeprefix("finetuned-")
+def _longest_first(cell: Cell) -> tuple[Any, ...]:
+    """Return the key that sorts the runs of a study."""
+    arm = ARMS[cell.arm]
+    size = LARGEST_FIRST.index(cell.tested[0]) if arm.trains_on == ONE else arm_rank(arm.name)
+    return arm.starts_from is not None, (ALL, OTHERS, ONE).index(arm.trains_on), size
 
 
 def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:
