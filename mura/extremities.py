@@ -1,4 +1,8 @@
-"""The seven extremities of MURA: their names, order and folder names. The only place."""
+"""The seven extremities of MURA, their order, and the names of MURA's folders. The only place."""
+
+TOP_FOLDER = "MURA-v1.1"
+BOXES = "boxes.csv"
+"""Beside the lists of a synthetic data set: where its findings are. Its presence says that the data are synthetic."""
 
 EXTREMITIES: tuple[str, ...] = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
 

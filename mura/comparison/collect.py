@@ -16,9 +16,8 @@ import pandas as pd
 import yaml
 
 from mura.comparison.verdict import ALL
-from mura.data.index import TOP_FOLDER
 from mura.errors import MuraError
-from mura.extremities import EXTREMITIES, data_name
+from mura.extremities import BOXES, EXTREMITIES, TOP_FOLDER, data_name
 from mura.metrics import VIEW_KEY, check_predictions, view_name
 from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
 from mura.study.arms import ARMS, UNION, arm_rank
@@ -425,12 +424,17 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
 
 
 def is_synthetic(run: Run) -> bool:
-    """Whether the run's data, where they still lie, are mura's own drawings: boxes.csv stands beside the lists."""
+    """Return whether the run's data are this program's own drawings.
+
+    The run says so itself; one that was made before runs did is known by its data folder, where that still lies.
+    """
+    if "synthetic" in run.metrics:
+        return bool(run.metrics["synthetic"])
     root = (run.config.get("data") or {}).get("root")
     if not isinstance(root, str):
         return False
     top = Path(root).expanduser()
-    return any((place / "boxes.csv").is_file() for place in (top, top / TOP_FOLDER, top / TOP_FOLDER / TOP_FOLDER))
+    return any((place / BOXES).is_file() for place in (top, top / TOP_FOLDER, top / TOP_FOLDER / TOP_FOLDER))
 
 
 def last_words(folder: RunFolder) -> str:

@@ -16,12 +16,12 @@ from typing import TypeVar
 import pandas as pd
 
 from mura.errors import MuraError
-from mura.extremities import EXTREMITY_OF
+from mura.extremities import BOXES, EXTREMITY_OF, TOP_FOLDER
 from mura.machine import cores
 from mura.progress import progress_bar
 
 COLUMNS = ["split", "extremity", "patient", "study", "view", "label", "path"]
-TOP_FOLDER, OLD_FOLDER = "MURA-v1.1", "MURA-v1.0"
+OLD_FOLDER = "MURA-v1.0"
 FOLDER_OF_SPLIT = {"train": "train", "test": "valid"}
 IMAGE_LIST, STUDY_LIST = "{}_image_paths.csv", "{}_labeled_studies.csv"
 TRAIN_IMAGES = IMAGE_LIST.format("train")
@@ -86,6 +86,11 @@ def find_root(root: str | Path) -> Path:
         f"{given} is not a MURA folder: expected train/ and valid/ with folders such as XR_WRIST, there or "
         f"in {TOP_FOLDER}/, found {_what_is_in(given)}; give the right one as data.root=DIR or MURA_ROOT."
     )
+
+
+def is_synthetic(root: str | Path) -> bool:
+    """Return whether the MURA folder at `root` was drawn by this program (`mura synth`)."""
+    return (find_root(root) / BOXES).is_file()
 
 
 def read_index(root: str | Path) -> pd.DataFrame:

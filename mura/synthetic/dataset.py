@@ -21,13 +21,12 @@ import numpy as np
 from PIL import Image
 
 from mura.errors import MuraError
-from mura.extremities import INDEX_OF
+from mura.extremities import BOXES, INDEX_OF, TOP_FOLDER
 from mura.machine import cores
 from mura.synthetic.findings import FINDING_KINDS, Finding, new_body, new_finding
 from mura.synthetic.picture import draw_radiograph
 from mura.synthetic.plan import SPLITS, Study, plan_studies
 
-DATASET = "MURA-v1.1"
 WORLDS = ("shared", "conflicting", "null")
 BOX_COLUMNS = ("path", "x", "y", "width", "height", "kind", "subtlety")
 
@@ -100,13 +99,13 @@ def write_dataset(
     `workers`: processes, by default one a core. `progress` is called with (views written, views in all).
     """
     check_settings(patients, size, seed, world, valid_fraction, workers)
-    target = directory / DATASET
+    target = directory / TOP_FOLDER
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise MuraError(f"{target} is there already and not empty: nothing is overwritten; name another folder.")
     studies = plan_studies(None if full else patients, seed=seed, valid_fraction=valid_fraction, balanced=balanced)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{DATASET}.", dir=directory))
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{TOP_FOLDER}.", dir=directory))
         try:
             boxes = _write_pictures(unfinished, studies, size, seed, world, workers, progress)
             _write_lists(unfinished, studies, boxes)
@@ -184,7 +183,7 @@ def _write_study(root: Path, size: int, seed: int, world: str, study: Study) -> 
         picture = Image.fromarray(view.pixels)
         (picture.convert("RGB") if as_rgb else picture).save(root / path, compress_level=1)
         if view.box is not None and view.sign is not None:
-            rows.append([f"{DATASET}/{path}", *view.box, view.sign.kind, f"{view.sign.subtlety:.3f}"])
+            rows.append([f"{TOP_FOLDER}/{path}", *view.box, view.sign.kind, f"{view.sign.subtlety:.3f}"])
     return rows
 
 
@@ -192,11 +191,11 @@ def _write_lists(root: Path, studies: list[Study], boxes: list[list[object]]) ->
     """MURA's four lists, without headers, and the places of all signs."""
     for split in SPLITS:
         own = [study for study in studies if study.split == split]
-        views = [[f"{DATASET}/{s.folder}/image{i + 1}.png"] for s in own for i in range(s.views)]
+        views = [[f"{TOP_FOLDER}/{s.folder}/image{i + 1}.png"] for s in own for i in range(s.views)]
         _write_rows(root / f"{split}_image_paths.csv", views)
-        labels = [[f"{DATASET}/{study.folder}/", study.label] for study in own]
+        labels = [[f"{TOP_FOLDER}/{study.folder}/", study.label] for study in own]
         _write_rows(root / f"{split}_labeled_studies.csv", labels)
-    _write_rows(root / "boxes.csv", [list(BOX_COLUMNS), *boxes])
+    _write_rows(root / BOXES, [list(BOX_COLUMNS), *boxes])
 
 
 def _write_rows(file: Path, rows: Sequence[Sequence[object]]) -> None:

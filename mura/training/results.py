@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mura.data.datamodule import MuraDataModule
+from mura.data.index import is_synthetic
 from mura.extremities import data_name
 from mura.files import write_json, write_text
 from mura.metrics import THRESHOLD, summarise
@@ -103,6 +104,7 @@ def describe(
         "stopped_by": stopped_by(trainer),
         "threshold": THRESHOLD,
         **parts,
+        "synthetic": is_synthetic(data.root),
         "damaged_left_out": data.left_out(),
         "speed": speed.summary(),
         "device": str(trainer.strategy.root_device),

@@ -210,7 +210,12 @@ def test_a_recipe_that_differs_between_runs_is_noted(run, tmp_path):
     assert list(recipe_notes(runs)) == ["cnn4: optimizer.lr is not the same in all runs (0.5, null)."]
 
 
-def test_synthetic_data_are_known_by_their_boxes_while_they_lie_there(run, tmp_path):
+def test_a_run_says_itself_whether_its_data_are_synthetic_wherever_they_lie_now(run):
+    assert is_synthetic(read_run(RunFolder(run("wrist", synthetic=True))))
+    assert not is_synthetic(read_run(RunFolder(run("hand", synthetic=False))))
+
+
+def test_an_older_run_is_known_by_the_boxes_of_its_data_while_they_lie_there(run, tmp_path):
     root = tmp_path / "data"
     (root / "MURA-v1.1").mkdir(parents=True)
     drawn = read_run(RunFolder(run("wrist", root=root)))
