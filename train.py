@@ -32,11 +32,11 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         from lightning import seed_everything
 
         from mura.machine import choose_device, choose_precision
-        from mura.training import results
         from mura.training.callbacks import make_callbacks
         from mura.training.checkpoints import SafeCheckpointIO, checkpoint_to_resume
         from mura.training.console import announce, announce_weights, log_config
-        from mura.training.prediction import chosen_checkpoints, predict
+        from mura.training.prediction import chosen_checkpoints, predict_views
+        from mura.training.results import describe_run, provenance, write_results
         from mura.training.shutdown import clean_end
 
     device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
@@ -53,7 +53,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         monitor=cfg.monitor,
         augmentation=dict(cfg.augmentation),
         class_weights=data.class_weights(),
-        provenance=results.provenance(data, cfg.model.weights),
+        provenance=provenance(data, cfg.model.weights),
     )
     announce_weights(model)
     start_from = checkpoint_to_resume(run, model, data)
@@ -69,9 +69,11 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     with clean_end(trainer, run):
         log_config(trainer, OmegaConf.to_container(cfg, resolve=True))
         trainer.fit(model, data, ckpt_path=start_from)
-        predictions = predict(trainer, data, chosen_checkpoints(trainer, run))
+        predictions = predict_views(trainer, data, chosen_checkpoints(trainer, run))
         identity = {"name": cfg.name, "arm": cfg.arm, "seed": cfg.seed}
-        return results.write(run, identity, trainer, data, predictions)
+        metrics = describe_run(run, identity, trainer, data, predictions)
+        write_results(run, trainer, predictions, metrics)
+        return metrics
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

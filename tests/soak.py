@@ -33,7 +33,7 @@ from command import ON_CPU
 from mura.launch.processes import forking_context, run_script
 from mura.runs import RunFolder
 from mura.synthetic.dataset import write_dataset
-from mura.training.checkpoints import is_whole
+from mura.training.checkpoints import read_if_whole
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -56,7 +56,7 @@ MOMENTS = {
     "validation": Moment("mura.models.classifier:AbnormalityClassifier.validation_step", 0.01),
     "checkpoint": Moment("mura.training.checkpoints:SafeCheckpointIO.save_checkpoint", 0.015),
     "test": Moment("mura.models.classifier:AbnormalityClassifier.predict_step", 0.01),
-    "results": Moment("mura.training.results:write", 0.5),
+    "results": Moment("mura.training.results:write_results", 0.5),
     "report": Moment("mura.report.write:write_report", 2.0),
 }
 STAGE = {"anywhere": 0, "cache": 0, "train": 1, "validation": 1, "checkpoint": 1, "test": 2, "results": 3}
@@ -183,7 +183,7 @@ class Soak:
         for name in names:
             self.disturbed("train.py", self.again(place), place, name)
             for checkpoint in run.checkpoints.glob("*.ckpt"):
-                assert is_whole(checkpoint), f"{checkpoint} is half written after {self.kills[-1]}"
+                assert read_if_whole(checkpoint), f"{checkpoint} is half written after {self.kills[-1]}"
             if run.finished:
                 break
         if not run.finished:

@@ -26,7 +26,6 @@ from mura.metrics import THRESHOLD
 from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import AbnormalityClassifier
 from mura.runs import RunFolder
-from mura.training.checkpoints import checksums_hold
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 COLUMNS = ["path", "extremity", "probability", "study", "study_probability", "study_is"]
@@ -122,8 +121,6 @@ def _extremity_of(path: str) -> str | None:
 def _loaded(path: Path) -> tuple[AbnormalityClassifier, dict[str, Any]]:
     """The model, ready to predict, and what its checkpoint says of its making."""
     content = load_checkpoint(path)
-    if not checksums_hold(path):
-        raise MuraError(f"{path} is damaged (a checksum is wrong): nothing is predicted from it; take another one.")
     model = AbnormalityClassifier(**content["hyper_parameters"])
     model.load_state_dict(content["state_dict"])
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), content["hyper_parameters"]["provenance"]

@@ -1,58 +1,79 @@
-"""Predictions of a finished run: every validation and test view, once, from the chosen checkpoints."""
+"""The predictions of a run: every validation and test view, once, from the chosen checkpoints.
+
+Shapes: N views, in the order of the index.
+"""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
 from lightning import Trainer
 
 from mura.data.datamodule import MuraDataModule
+from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import gather
 from mura.runs import PREDICTION_COLUMNS, RunFolder
 from mura.training.callbacks import EnsembleCheckpoint
-from mura.training.checkpoints import load_whole
+
+ROLES = ("val", "test", "transfer")
+"""What a view is to a run: `transfer` are the test views of extremities that the run does not answer for."""
+
+
+class Predictions(NamedTuple):
+    """`views` has PREDICTION_COLUMNS and `role`, a row a view; `epochs` are those whose checkpoints were averaged."""
+
+    views: pd.DataFrame
+    epochs: list[int]
+
+    def of_role(self, role: str) -> pd.DataFrame:
+        """Return the predictions of one of ROLES, with PREDICTION_COLUMNS."""
+        return self.views.loc[self.views["role"] == role, PREDICTION_COLUMNS]
 
 
 def chosen_checkpoints(trainer: Trainer, run: RunFolder) -> list[Path]:
-    """The best checkpoint, or those of the ensemble in the order of their epochs."""
+    """Return the best checkpoint, or those of the ensemble in the order of their epochs."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, EnsembleCheckpoint):
             return sorted(map(Path, callback.best_k_models))
     return [run.best_checkpoint]
 
 
-def predict(trainer: Trainer, data: MuraDataModule, checkpoints: list[Path]) -> pd.DataFrame:
-    """Predictions for every validation and test view, each exactly once, on every process.
+def predict_views(trainer: Trainer, data: MuraDataModule, checkpoints: list[Path]) -> Predictions:
+    """Predict every validation, test and transfer view, each exactly once; the result is the same on every process.
 
-    Of several checkpoints the probabilities are averaged (Rajpurkar et al. 2017, section 3). Columns as in
-    PREDICTION_COLUMNS, in the order of the index; `split` is val, test, or transfer for the test views of
-    extremities that the run does not answer for.
+    The probabilities of several checkpoints are averaged (Rajpurkar et al. 2017, section 3).
+    Raises MuraError when a checkpoint is damaged.
     """
-    rows, logits = _logits_of(trainer, data, checkpoints[0])
+    epochs, logits_by_checkpoint = [], []
+    for checkpoint in checkpoints:
+        content = load_checkpoint(checkpoint)
+        trainer.lightning_module.load_state_dict(content["state_dict"])
+        epochs.append(int(content["epoch"]))
+        rows_N, logits_N = _predict(trainer, data)
+        logits_by_checkpoint.append(logits_N)
     if len(checkpoints) > 1:
-        members = [logits, *(_logits_of(trainer, data, checkpoint)[1] for checkpoint in checkpoints[1:])]
-        logits = torch.logit(torch.stack(members).sigmoid().mean(0), eps=1e-15)
-    return predictions_table(data, rows, logits)
+        logits_N = torch.logit(torch.stack(logits_by_checkpoint).sigmoid().mean(0), eps=1e-15)
+    return Predictions(predictions_table(data, rows_N, logits_N), epochs)
 
 
-def _logits_of(trainer: Trainer, data: MuraDataModule, checkpoint: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows of the index, int64 [N] in their order, and a checkpoint's logits for them, float64 [N]."""
-    model = trainer.lightning_module
-    model.load_state_dict(load_whole(checkpoint)["state_dict"])
-    per_part = trainer.predict(model, datamodule=data)
-    assert per_part is not None
-    mine = [batch for part in per_part for batch in part]
+def _predict(trainer: Trainer, data: MuraDataModule) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the rows of the index, int64 [N] in their order, and their logits, float64 [N]."""
+    per_loader = trainer.predict(trainer.lightning_module, datamodule=data)
+    assert per_loader is not None
+    mine = [batch for batches in per_loader for batch in batches]
     everyone = [batch for process in gather(mine) for batch in process]
-    rows, order = torch.cat([rows for rows, _ in everyone]).sort()
-    return rows, torch.cat([logits for _, logits in everyone]).double()[order]
+    rows_N, order_N = torch.cat([rows for rows, _ in everyone]).sort()
+    return rows_N, torch.cat([logits for _, logits in everyone]).double()[order_N]
 
 
-def predictions_table(data: MuraDataModule, rows: torch.Tensor, logits: torch.Tensor) -> pd.DataFrame:
-    """Joins `logits` [N] with the `rows` [N] of the index that they belong to."""
-    table = data.opened.table.iloc[rows.numpy()].assign(
-        split=lambda views: views["split"].map({"train": "val", "test": "test"}),
-        logit=logits.numpy(),
-        probability=logits.sigmoid().numpy(),
+def predictions_table(data: MuraDataModule, rows_N: torch.Tensor, logits_N: torch.Tensor) -> pd.DataFrame:
+    """Join logits with the rows of the index that they belong to, and say of each what it is to the run."""
+    roles = {int(row): role for role in ROLES for row in data.rows.get(role, ())}
+    table = data.opened.table.iloc[rows_N.numpy()].assign(
+        role=[roles[int(row)] for row in rows_N],
+        split=lambda views: views["split"].replace("train", "val"),
+        logit=logits_N.numpy(),
+        probability=logits_N.sigmoid().numpy(),
     )
-    table.loc[table.index.isin(data.rows.get("transfer", [])), "split"] = "transfer"
-    return table[PREDICTION_COLUMNS].reset_index(drop=True)
+    return table[[*PREDICTION_COLUMNS, "role"]].reset_index(drop=True)

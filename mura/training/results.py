@@ -1,4 +1,4 @@
-"""What a finished run says: predictions.csv, curves.png and, last, metrics.json."""
+"""The results of a run: predictions.csv, curves.png and, last, metrics.json."""
 
 import logging
 import sys
@@ -19,19 +19,19 @@ from mura.files import write_json, write_text
 from mura.metrics import THRESHOLD, summarise
 from mura.models.checkpoint import load_checkpoint
 from mura.provenance import git_state, versions
-from mura.runs import SCHEMA, RunFolder
+from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
 from mura.tracking import logger as tracking
 from mura.training.callbacks import stopped_by
-from mura.training.prediction import chosen_checkpoints
+from mura.training.prediction import Predictions
 from mura.training.speed import Speed
 
-SHOWN = ("n", "abnormal", "accuracy", "kappa", "auroc", "sensitivity", "specificity")
+CONSOLE_METRICS = ("n", "abnormal", "accuracy", "kappa", "auroc", "sensitivity", "specificity")
 
 log = logging.getLogger(__name__)
 
 
 def provenance(data: MuraDataModule, weights: str | None) -> dict[str, Any]:
-    """What a checkpoint says of its own making; plain values, so that it loads without running any code."""
+    """Return what a checkpoint says of its own making: plain values, so that it loads without running any code."""
     return {
         "extremities": data.extremities,
         "fold": data.fold,
@@ -44,48 +44,12 @@ def provenance(data: MuraDataModule, weights: str | None) -> dict[str, Any]:
     }
 
 
-def write(
-    run: RunFolder,
-    identity: dict[str, Any],
-    trainer: Trainer,
-    data: MuraDataModule,
-    predictions: pd.DataFrame,
+def describe_run(
+    run: RunFolder, identity: dict[str, Any], trainer: Trainer, data: MuraDataModule, predictions: Predictions
 ) -> dict[str, Any]:
-    """Writes the run's results on rank 0 and returns the content of metrics.json (on every rank)."""
-    metrics = describe(run, identity, trainer, data, predictions)
-    if trainer.is_global_zero:
-        own, foreign = parts_of(predictions)
-        write_text(run.predictions, own.to_csv(index=False))
-        if len(foreign):
-            write_text(run.transfer, foreign.to_csv(index=False))
-        history = pd.read_csv(run.history)
-        title = f"{metrics['model']}, {metrics['data']}, seed {metrics['seed']}"
-        draw_curves(history, metrics["best_epoch"], title, run.curves)
-        tracking.log_results(trainer.loggers, metrics, own, run.curves)
-        write_json(run.metrics, metrics)
-        Console(stderr=True, width=None if sys.stderr.isatty() else 110).print(test_table(metrics))
-        log.info("done: %s", run.path)
-    return metrics
-
-
-def parts_of(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the run answers for, and the test views of other extremities."""
-    foreign = predictions["split"] == "transfer"
-    return predictions[~foreign], predictions[foreign].assign(split="test")
-
-
-def describe(
-    run: RunFolder,
-    identity: dict[str, Any],
-    trainer: Trainer,
-    data: MuraDataModule,
-    predictions: pd.DataFrame,
-) -> dict[str, Any]:
-    """The content of metrics.json, as it stands in the run folder."""
+    """Return the content of metrics.json."""
     speed = next(callback for callback in trainer.callbacks if isinstance(callback, Speed))  # type: ignore[attr-defined]
     module: Any = trainer.lightning_module
-    best = load_checkpoint(run.best_checkpoint)
-    parts = {part: summarise(predictions[predictions["split"] == part]) for part in ("val", "test")}
     return {
         "schema": SCHEMA,
         "name": identity["name"],
@@ -96,14 +60,14 @@ def describe(
         "arm": identity["arm"],
         "seed": identity["seed"],
         "fold": data.fold,
-        "best_epoch": best["epoch"],
-        "averaged_epochs": averaged_epochs(trainer, run),
+        "best_epoch": best_epoch(run, predictions),
+        "averaged_epochs": predictions.epochs,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "pictures_seen": sum(int(pictures) for pictures, *_ in speed.epochs),
         "stopped_by": stopped_by(trainer),
         "threshold": THRESHOLD,
-        **parts,
+        **{role: summarise(predictions.of_role(role)) for role in ("val", "test")},
         "synthetic": is_synthetic(data.root),
         "damaged_left_out": data.left_out(),
         "speed": speed.summary(),
@@ -117,21 +81,40 @@ def describe(
     }
 
 
-def averaged_epochs(trainer: Trainer, run: RunFolder) -> list[int]:
-    """The epochs whose predictions were averaged: the best one, unless there is an ensemble."""
-    return [load_checkpoint(path)["epoch"] for path in chosen_checkpoints(trainer, run)]
+def best_epoch(run: RunFolder, predictions: Predictions) -> int:
+    """Return the epoch of best.ckpt, from which the predictions are, unless there is an ensemble."""
+    if len(predictions.epochs) == 1:
+        return predictions.epochs[0]
+    return int(load_checkpoint(run.best_checkpoint)["epoch"])
+
+
+def write_results(run: RunFolder, trainer: Trainer, predictions: Predictions, metrics: dict[str, Any]) -> None:
+    """Write predictions, curves and, last, metrics.json, from the first process; show the test metrics."""
+    if not trainer.is_global_zero:
+        return
+    transfer = predictions.of_role("transfer")
+    own = predictions.views.drop(index=transfer.index)[PREDICTION_COLUMNS]
+    write_text(run.predictions, own.to_csv(index=False))
+    if len(transfer):
+        write_text(run.transfer, transfer.to_csv(index=False))
+    title = f"{metrics['model']}, {metrics['data']}, seed {metrics['seed']}"
+    draw_curves(pd.read_csv(run.history), metrics["best_epoch"], title, run.curves)
+    tracking.log_results(trainer.loggers, metrics, own, run.curves)
+    write_json(run.metrics, metrics)
+    Console(stderr=True, width=None if sys.stderr.isatty() else 110).print(test_table(metrics))
+    log.info("done: %s", run.path)
 
 
 def test_table(metrics: dict[str, Any]) -> Table:
-    """The test metrics at both levels, for the console."""
+    """Return the test metrics at both levels, for the console."""
     table = Table(title=f"test: {metrics['name']}")
-    for column in ("level", "extremity", *SHOWN):
+    for column in ("level", "extremity", *CONSOLE_METRICS):
         table.add_column(column, justify="left" if column in ("level", "extremity") else "right")
     for level, groups in metrics["test"].items():
         for extremity, values in groups.items():
             if extremity == "all" and len(groups) == 2:
                 continue  # a single extremity: the same row again
-            table.add_row(level, extremity, *(_cell(values[name]) for name in SHOWN))
+            table.add_row(level, extremity, *(_cell(values[name]) for name in CONSOLE_METRICS))
     return table
 
 
@@ -142,7 +125,10 @@ def _cell(value: float | int | None) -> str:
 
 
 def draw_curves(history: pd.DataFrame, best_epoch: int, title: str, file: Path) -> None:
-    """Two panels, training and validation, the best epoch marked; `history` has the columns of history.csv."""
+    """Draw loss and accuracy over the epochs into `file`, as in Kumar et al. 2024, appendix A.
+
+    `history` has the columns of history.csv; the best epoch is marked.
+    """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         epochs = history["epoch"] + 1

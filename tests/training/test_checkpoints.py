@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mura.errors import MuraError
+from mura.models.checkpoint import load_checkpoint
 from mura.runs import RunFolder
-from mura.training.checkpoints import SafeCheckpointIO, is_whole, load_whole, newest_whole
+from mura.training.checkpoints import SafeCheckpointIO, newest_whole, read_if_whole
 
 
 def content(epoch: int) -> dict[str, object]:
@@ -25,6 +26,12 @@ def run(tmp_path: Path) -> RunFolder:
     return run
 
 
+def path_of_newest(run: RunFolder) -> Path:
+    newest = newest_whole(run)
+    assert newest is not None
+    return newest.path
+
+
 def epoch_of(path: Path | None) -> int:
     assert path is not None
     return int(torch.load(path, weights_only=True)["epoch"])
@@ -34,16 +41,16 @@ def test_the_checkpoint_before_the_last_one_stays(run: RunFolder) -> None:
     assert epoch_of(run.last_file) == 1
     assert epoch_of(run.previous_file) == 0
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["last.ckpt", "previous.ckpt"]
-    assert newest_whole(run) == run.last_file
+    assert path_of_newest(run) == run.last_file
 
 
 def test_a_run_goes_on_from_the_one_before_when_the_last_one_is_cut_or_missing(run: RunFolder) -> None:
     whole = run.last_file.read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         run.last_file.write_bytes(whole[:size])
-        assert newest_whole(run) == run.previous_file
+        assert path_of_newest(run) == run.previous_file
     run.last_file.unlink()  # killed between the two renamings
-    assert newest_whole(run) == run.previous_file
+    assert path_of_newest(run) == run.previous_file
 
 
 def test_no_flipped_bit_reaches_the_weights(run: RunFolder) -> None:
@@ -54,7 +61,7 @@ def test_no_flipped_bit_reaches_the_weights(run: RunFolder) -> None:
         spoilt = bytearray(whole)
         spoilt[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
         run.last_file.write_bytes(spoilt)
-        if is_whole(run.last_file):
+        if read_if_whole(run.last_file):
             assert torch.equal(torch.load(run.last_file, weights_only=True)["state_dict"]["weight"], expected)
         else:
             noticed += 1
@@ -85,10 +92,10 @@ def test_a_failed_write_leaves_the_last_one_as_it_was(run: RunFolder, monkeypatc
 
 def test_a_changed_bit_in_the_best_checkpoint_makes_no_predictions(run: RunFolder) -> None:
     SafeCheckpointIO().save_checkpoint(content(1), run.best_checkpoint)
-    assert load_whole(run.best_checkpoint)["epoch"] == 1
+    assert load_checkpoint(run.best_checkpoint)["epoch"] == 1
     whole = bytearray(run.best_checkpoint.read_bytes())
     weights = whole.find(torch.arange(3000, dtype=torch.float32).numpy().tobytes())
     whole[weights + 100] ^= 1
     run.best_checkpoint.write_bytes(whole)
     with pytest.raises(MuraError, match=r"best\.ckpt is damaged .*remove .* and start the run again"):
-        load_whole(run.best_checkpoint)
+        load_checkpoint(run.best_checkpoint)
