@@ -7,73 +7,81 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lightning import Trainer
 
-from mura.errors import MuraError, say
+from mura.errors import say
 
-LOOK_EVERY = 0.5  # seconds
-GRACE = 1.5  # seconds that a process has to end with its own sentence; below the 5 after which Lightning kills it
-PATIENCE = 5.0  # seconds that the other processes have once the first one has failed: they have nothing to save
+WATCH_INTERVAL = 0.5  # seconds
+GRACE = 1.5  # seconds that this process has to end with its own sentence, when another one has died
+SECONDS_TO_END = 5.0  # that the other processes have once this one has failed: they have nothing to save
 LOST_CONNECTION = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "processgroup")
 
 
-@contextmanager
-def watched(trainer: Trainer, folder: Path) -> Iterator[None]:
-    """Ends this process when another one of the run on this machine has died, or lost its connection.
+class Companions:
+    """The other processes of a run on this machine: those that this one has started, or the one that started it."""
 
-    Raises MuraError for a lost connection.
-    """
-    over, parent = threading.Event(), os.getppid()
+    def __init__(self, trainer: Trainer, folder: Path) -> None:
+        self.trainer, self.folder = trainer, folder
+        self.parent = os.getppid()
+        self.children: list[subprocess.Popen[bytes]] = []
 
-    def one_is_dead() -> bool:
-        if trainer.local_rank > 0:  # its parent is the first process, or what SLURM started it with
-            return os.getppid() != parent
-        return any(child.poll() for child in children_of(trainer))
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """End this process when a companion dies while the block is running."""
+        over = threading.Event()
+        if self.trainer.world_size > 1:
+            threading.Thread(target=self._watch, args=(over,), daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
 
-    if trainer.world_size > 1:
-        threading.Thread(target=_watch, args=(one_is_dead, over, trainer, folder), daemon=True).start()
-    try:
-        yield
-    except RuntimeError as error:
-        if trainer.world_size > 1 and any(word in str(error).lower() for word in LOST_CONNECTION):
-            raise MuraError(sentence(folder)) from None
-        raise
-    finally:
-        over.set()
+    def end(self, failed: bool) -> None:
+        """Wait for the processes that this one has started; when it has failed, end them, and don't wait for ever."""
+        self._take_over()
+        if failed:
+            for child in self.children:
+                child.terminate()
+        deadline = time.monotonic() + SECONDS_TO_END
+        for child in self.children:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()) if failed else None)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+    def _watch(self, over: threading.Event) -> None:
+        while not over.wait(WATCH_INTERVAL):
+            self._take_over()
+            if self._one_has_died():
+                if not over.wait(GRACE):
+                    say(end_of_another(self.folder))
+                    for child in self.children:
+                        child.kill()
+                    os._exit(1)  # the main thread may hang in a collective operation, where no exception reaches it
+                return
+
+    def _take_over(self) -> None:
+        """Take the children from Lightning, which kills this process within seconds of the end of one of them."""
+        started = getattr(self.trainer.strategy.launcher, "procs", [])
+        self.children += started
+        started.clear()
+
+    def _one_has_died(self) -> bool:
+        if self.trainer.local_rank > 0:  # its parent is the first process, or what SLURM started it with
+            return os.getppid() != self.parent
+        return any(child.poll() for child in self.children)
 
 
-def _watch(one_is_dead: Callable[[], bool], over: threading.Event, trainer: Trainer, folder: Path) -> None:
-    while not over.wait(LOOK_EVERY):
-        if one_is_dead():
-            if not over.wait(GRACE):
-                say(sentence(folder))
-                for child in children_of(trainer):
-                    child.kill()
-                os._exit(1)  # the main thread may hang in a collective operation, where no exception reaches it
-            return
-
-
-def sentence(folder: Path) -> str:
+def end_of_another(folder: Path) -> str:
+    """Return the sentence for a run that lost one of its processes."""
     return f"another process of this run has ended; go on with: python train.py resume={folder}"
 
 
-def children_of(trainer: Trainer) -> list[subprocess.Popen[bytes]]:
-    return list(getattr(trainer.strategy.launcher, "procs", []))
-
-
-def end_children(trainer: Trainer, failed: bool) -> None:
-    """Waits for the further processes; when the run has failed, tells them to end, and does not wait for ever."""
-    if failed:
-        for child in children_of(trainer):
-            child.terminate()
-    deadline = time.monotonic() + PATIENCE
-    for child in children_of(trainer):
-        try:
-            child.wait(max(0.0, deadline - time.monotonic()) if failed else None)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+def connection_was_lost(error: BaseException) -> bool:
+    """Return whether a collective operation failed because another process of the run is gone."""
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in LOST_CONNECTION)

@@ -1,9 +1,10 @@
-"""How a run ends: processes, loggers and sentences, whatever happens."""
+"""The end of a run: W&B and every process ended, and a sentence for what a user can mend, whatever happens."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -12,62 +13,78 @@ from mura.errors import DISK_FULL, MuraError
 from mura.runs import RunFolder
 from mura.signals import Terminated
 from mura.tracking import logger as tracking
-from mura.training.distributed import end_children, watched
+from mura.training.distributed import Companions, connection_was_lost, end_of_another
 
 OUT_OF_MEMORY = ("can't allocate memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
 
 @contextmanager
 def clean_end(trainer: Trainer, run: RunFolder) -> Iterator[None]:
-    """However the run ends, W&B is finished and no process is left, and what a user can mend is a sentence."""
-    code = 1
+    """End W&B and every process of the run when the block ends, and raise what its error means to the user."""
+    companions, failed = Companions(trainer, run.path), True
     try:
-        with watched(trainer, run.path):
+        with companions.watched():
             yield
-        code = 0
-    except SystemExit as stop:
-        if isinstance(stop, Terminated) or not trainer.interrupted:
+        failed = False
+    except BaseException as error:
+        meaning = meaning_of(error, trainer, run.path)
+        if meaning is error:
             raise
-        raise KeyboardInterrupt from None  # what Lightning has made of it
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise MuraError(
-            f"{run.path}: no room to write there ({error.strerror}); what was saved before is whole: make room, "
-            f"and go on with: python train.py resume={run.path}"
-        ) from None
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and not out_of_memory(error):
-            raise
-        batch_size, parts = trainer.datamodule.batch_size, trainer.datamodule.accumulate  # type: ignore[attr-defined]
-        more = min(2 * parts, batch_size)
-        way = (
-            f"data.accumulate={more} takes the same batch in smaller parts"
-            if more > parts
-            else "a smaller data.image_size helps"
-        )
-        raise MuraError(
-            f"out of memory with data.batch_size={batch_size}, data.accumulate={parts}: {way}; "
-            f"data.batch_size={max(1, batch_size // 2)} needs less too, but trains otherwise."
-        ) from None
+        raise meaning from None
     finally:
-        tracking.finish(trainer.loggers, code)
+        tracking.finish(trainer.loggers, exit_code=int(failed))
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-        end_children(trainer, failed=code != 0)
+        companions.end(failed)
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Of the device, or of the host and of cuBLAS and cuDNN, for which PyTorch has no exception of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+def meaning_of(error: BaseException, trainer: Trainer, folder: Path) -> BaseException:
+    """Return what an error means to the user: a MuraError, KeyboardInterrupt for Ctrl-C, else the error itself."""
+    if isinstance(error, SystemExit) and trainer.interrupted and not isinstance(error, Terminated):
+        return KeyboardInterrupt()  # Lightning makes a SystemExit of it
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return MuraError(
+            f"{folder}: no room to write there ({error.strerror}); what was saved before is whole: make room, "
+            f"and go on with: python train.py resume={folder}"
+        )
+    if is_out_of_memory(error):
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        return MuraError(memory_sentence(data.batch_size, data.accumulate))
+    if trainer.world_size > 1 and connection_was_lost(error):
+        return MuraError(end_of_another(folder))
+    return error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the device or the host is out of memory; for some of it PyTorch has words, and no exception."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def memory_sentence(batch_size: int, accumulate: int) -> str:
+    """Return what to try when a batch in so many parts takes too much memory."""
+    more = min(2 * accumulate, batch_size)
+    way = (
+        f"data.accumulate={more} takes the same batch in smaller parts"
+        if more > accumulate
+        else "a smaller data.image_size helps"
+    )
+    return (
+        f"out of memory with data.batch_size={batch_size}, data.accumulate={accumulate}: {way}; "
+        f"data.batch_size={max(1, batch_size // 2)} needs less too, but trains otherwise."
+    )
 
 
 class SigtermAsBefore(Callback):
-    """Takes SIGTERM back from Lightning, which answers it with a broadcast wherever the process is: when the other
-    processes of a run are in another collective operation, all of them hang. What was set before ends the run."""
+    """Takes SIGTERM back from Lightning, so that what was set before ends the run.
+
+    Lightning answers it with a broadcast wherever the process is: when the other processes of a run are in another
+    collective operation, all of them hang.
+    """
 
     def __init__(self) -> None:
-        self.answer = signal.getsignal(signal.SIGTERM)
+        self.handler = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._take_back()
@@ -77,4 +94,4 @@ class SigtermAsBefore(Callback):
 
     def _take_back(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self.answer)
+            signal.signal(signal.SIGTERM, self.handler)
