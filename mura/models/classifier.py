@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAccuracy
 
@@ -147,17 +146,6 @@ class AbnormalityClassifier(LightningModule):
                 f"{what} is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}) with learning "
                 f"rate {rate:g}: training was stopped; try a smaller one, for example optimizer.lr={rate / 10:g}."
             )
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Not here: Lightning calls this after it has written last.ckpt, which would then lack the step."""
-
-    def on_train_epoch_end(self) -> None:
-        scheduler = self.lr_schedulers()
-        if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(self.trainer.callback_metrics[self.monitor])
-        elif scheduler is not None:
-            assert isinstance(scheduler, LRScheduler)
-            scheduler.step()
 
     # --- evaluation -------------------------------------------------------------------------------------
 

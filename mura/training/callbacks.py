@@ -1,7 +1,10 @@
 """The callbacks of a run, in the order in which they are called."""
 
+from typing import Any
+
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mura.progress import on_a_terminal
 from mura.runs import RunFolder
@@ -10,47 +13,68 @@ from mura.training.shutdown import SigtermAsBefore
 from mura.training.speed import Speed
 from mura.training.stall import StallWatch
 
-
-class EnsembleCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoints whose predictions are averaged; a class of its own, so that its state is too."""
+NEVER = 10**9  # epochs
 
 
 def make_callbacks(run: RunFolder, monitor: str, mode: str, patience: int | None, ensemble: int = 1) -> list[Callback]:
-    """Signals, standstill, history and speed first, then what watches `monitor`: early stopping, the best checkpoint
-    and the last one, and, for an `ensemble`, so many of the best."""
-    best = ModelCheckpoint(
-        run.checkpoints, filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )  # fmt: skip
-    # after everything else of an epoch, so that going on from it repeats nothing and skips nothing
-    last = ModelCheckpoint(run.checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks: list[Callback] = [SigtermAsBefore(), StallWatch(), History(run.history), Speed()]
+    """Return the callbacks of a run.
+
+    After signals, stalls, history and speed comes what watches `monitor`: early stopping (unless `patience` is None),
+    the best checkpoints of an `ensemble`, and the best one. The last checkpoint is written after everything else of an
+    epoch, so that going on from it repeats nothing and skips nothing.
+    """
+
+    def checkpoint(kind: type[ModelCheckpoint], filename: str, **settings: Any) -> ModelCheckpoint:
+        return kind(
+            run.checkpoints, filename=filename, save_on_train_epoch_end=True, enable_version_counter=False, **settings
+        )
+
+    callbacks: list[Callback] = [SigtermAsBefore(), StallWatch(), History(run.history), Speed(), ScheduleStep()]
     if patience is not None:
         stopper = EarlyStopping(monitor, mode=mode, patience=patience, check_on_train_epoch_end=True)
         callbacks += [stopper, StopWhereItStopped()]
     if on_a_terminal():
         callbacks.append(RichProgressBar(leave=False))
     if ensemble > 1:
-        callbacks.append(
-            EnsembleCheckpoint(
-                run.checkpoints, filename="top-{epoch:03d}", auto_insert_metric_name=False, monitor=monitor, mode=mode,
-                save_top_k=ensemble, save_on_train_epoch_end=True, enable_version_counter=False,
-            )
-        )  # fmt: skip
-    return [*callbacks, best, last]
+        watched = {"monitor": monitor, "mode": mode, "save_top_k": ensemble, "auto_insert_metric_name": False}
+        callbacks.append(checkpoint(EnsembleCheckpoint, "top-{epoch:03d}", **watched))
+    best = checkpoint(ModelCheckpoint, "best", monitor=monitor, mode=mode)
+    return [*callbacks, best, checkpoint(ModelCheckpoint, "last")]
+
+
+class EnsembleCheckpoint(ModelCheckpoint):
+    """Keeps the checkpoints whose predictions are averaged; a class of its own, so that its state is too."""
+
+
+class ScheduleStep(Callback):
+    """Steps the learning rate at the end of an epoch in Lightning's stead.
+
+    Lightning does it after it has written last.ckpt, which would then lack the step.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for config in trainer.lr_scheduler_configs:
+            config.frequency = NEVER
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(trainer.callback_metrics[str(config.monitor)])
+            else:
+                assert isinstance(config.scheduler, LRScheduler)
+                config.scheduler.step()
 
 
 class StopWhereItStopped(Callback):
-    """A run that had stopped early trains no further epoch when it is resumed to be tested."""
+    """Trains no further epoch when a run that had stopped early is resumed to be tested."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        stopper = trainer.early_stopping_callback
-        if isinstance(stopper, EarlyStopping) and stopper.wait_count >= stopper.patience:
+        if stopped_by(trainer) == "early_stopping":
             trainer.should_stop = True
 
 
 def stopped_by(trainer: Trainer) -> str:
-    """`early_stopping` or `max_epochs`."""
+    """Return what ended the training: `early_stopping` or `max_epochs`."""
     stopper = trainer.early_stopping_callback
     stopped = isinstance(stopper, EarlyStopping) and stopper.wait_count >= stopper.patience
     return "early_stopping" if stopped else "max_epochs"
