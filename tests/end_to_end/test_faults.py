@@ -7,8 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,14 +14,7 @@ import pytest
 import torch
 from command import ON_CPU, REPOSITORY, Command
 from conftest import draw
-from lightning import LightningModule, Trainer
 from soak import Soak
-from torch.utils.data import DataLoader, Dataset
-
-from mura.errors import MuraError
-from mura.runs import RunFolder
-from mura.training.shutdown import clean_end
-from mura.training.stall import StallWatch
 
 # --- killed -----------------------------------------------------------------------------------------------
 
@@ -46,41 +37,6 @@ def test_a_batch_in_parts_goes_on_bit_for_bit(train: Command, tmp_path: Path) ->
 
 
 # --- memory -----------------------------------------------------------------------------------------------
-
-
-def pretended_trainer(batch_size: int, accumulate: int) -> Any:
-    return SimpleNamespace(
-        world_size=1, loggers=[], strategy=SimpleNamespace(launcher=None),
-        datamodule=SimpleNamespace(batch_size=batch_size, accumulate=accumulate),
-    )  # fmt: skip
-
-
-def too_much(what: str) -> None:
-    if what == "host":
-        torch.empty(2**46)
-    if what == "numpy":
-        np.empty(2**46)
-    if what == "cuDNN":
-        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
-    if what == "cuBLAS":
-        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-
-@pytest.mark.parametrize("what", ["host", "numpy", "device", "cuDNN", "cuBLAS"])
-def test_too_little_memory_names_the_batch_size_and_a_number_of_parts(what: str, tmp_path: Path) -> None:
-    said = r"data\.batch_size=32, data\.accumulate=2: data\.accumulate=4 takes the same batch in smaller parts"
-    with pytest.raises(MuraError, match=said), clean_end(pretended_trainer(32, 2), RunFolder(tmp_path)):
-        too_much(what)
-    said = r"data\.batch_size=4, data\.accumulate=4: a smaller data\.image_size"  # a view at a time is the least
-    with pytest.raises(MuraError, match=said), clean_end(pretended_trainer(4, 4), RunFolder(tmp_path)):
-        too_much(what)
-
-
-def test_another_error_of_the_device_is_not_taken_for_too_little_memory(tmp_path: Path) -> None:
-    said = "CUDA error: device-side assert triggered"
-    with pytest.raises(RuntimeError, match=said), clean_end(pretended_trainer(32, 2), RunFolder(tmp_path)):
-        raise RuntimeError(said)
 
 
 def memory_of(process: int) -> int:
@@ -114,46 +70,6 @@ def test_memory_stays_flat_over_many_epochs(mura_root: Path, cache_dir: Path, tm
     early, late = (np.median([size for epoch, size in at.items() if low < epoch <= low + 10]) for low in (10, 40))
     print(f"{early} kB in epochs 11 to 20, {late} kB in epochs 41 to 50")
     assert late < 1.01 * early
-
-
-# --- standstill -------------------------------------------------------------------------------------------
-
-
-class SlowDisk(Dataset[torch.Tensor]):
-    """Its second batch takes its time."""
-
-    def __len__(self) -> int:
-        return 3
-
-    def __getitem__(self, number: int) -> torch.Tensor:
-        if number == 1:
-            time.sleep(1.5)
-        return torch.ones(2, 1)
-
-
-class Line(LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-
-    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        return self.layer(batch).sum()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_run_that_waits_for_a_disk_says_where_and_says_it_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    trainer = Trainer(
-        accelerator="cpu", max_epochs=1, callbacks=[StallWatch(limit=0.5)], logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, default_root_dir=tmp_path,
-    )  # fmt: skip
-    trainer.fit(Line(), DataLoader(SlowDisk(), batch_size=None))
-    [said] = [record.getMessage() for record in caplog.records if record.name == "mura.training.stall"]
-    assert "the process is in __getitem__ (test_faults.py, line" in said
 
 
 # --- several processes ------------------------------------------------------------------------------------
