@@ -28,5 +28,5 @@ class InterruptedRunError(MuraError):
 
 
 def say(sentence: str) -> None:
-    """The sentence on stderr, with the program's name."""
+    """Print the sentence on stderr, behind the program's name."""
     print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr, flush=True)

@@ -25,12 +25,12 @@ class Choice(NamedTuple):
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory() -> int:
-    """Bytes of main memory, or of what a container is allowed of it."""
+    """Return the bytes of main memory, or what a container is allowed of them."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
     stated = [limit.read_text().strip() for limit in limits if limit.is_file()]
@@ -38,7 +38,7 @@ def memory() -> int:
 
 
 def choose_device(accelerator: str, devices: int) -> Choice:
-    """`cpu` or `gpu`. Raises ConfigError when more GPUs are asked for than there are."""
+    """Return `cpu` or `gpu`. Raises ConfigError when more GPUs are asked for than there are."""
     import torch
 
     available = torch.cuda.device_count()
@@ -55,7 +55,7 @@ def choose_device(accelerator: str, devices: int) -> Choice:
 
 
 def choose_precision(precision: str | int, device: str) -> Choice:
-    """Lightning's precision string: bfloat16 where the device computes in it, float16 on older GPUs, else float32."""
+    """Return Lightning's word: bfloat16 where the device computes in it, float16 on older GPUs, else float32."""
     import torch
 
     if precision != "auto":
@@ -71,7 +71,7 @@ def choose_precision(precision: str | int, device: str) -> Choice:
 
 
 def allow_tf32(device: str, precision: str) -> str:
-    """On a GPU float32 products may be taken in TF32, which rounds the factors to 10 bits; returns the words for it."""
+    """Allow TF32 for float32 products on a GPU, which rounds the factors to 10 bits; return the words for it."""
     import torch
 
     if device != "gpu" or precision not in ("32-true", "32"):
@@ -101,7 +101,7 @@ def in_float32(device: "torch.device") -> Iterator[None]:
 
 
 def choose_residence(asked: str | bool, device: "torch.device", needed: int) -> Choice:
-    """`device` or `host`: where the pictures of a run are kept; `needed` bytes of them.
+    """Return `device` or `host`: where the pictures of a run, `needed` bytes, are kept.
 
     On a GPU they stay in its memory when they take at most a third of what is free: the rest is the network's.
     """

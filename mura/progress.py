@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields `show(done, total)`, to be called as often as there is news."""
+    """Yield `show(done, total)`, to be called as often as there is news."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -19,5 +19,5 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def on_a_terminal() -> bool:
-    """Whether a person watches: then there is a progress bar, else a line an epoch is enough."""
+    """Return whether a person watches: then there is a progress bar, else a line an epoch is enough."""
     return sys.stderr.isatty()

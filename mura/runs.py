@@ -32,7 +32,7 @@ PREDICTION_COLUMNS = [
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths and questions of one run's folder; nothing is created by asking."""
+    """One run's folder: its paths, and questions about it; nothing is created by asking."""
 
     path: Path
 
@@ -46,7 +46,7 @@ class RunFolder:
 
     @property
     def transfer(self) -> Path:
-        """Predictions of the test views of extremities that the run was not trained for; only where asked for."""
+        """Where the test views of extremities stand that the run was not trained for, if they were asked for."""
         return self.path / "transfer.csv"
 
     @property
@@ -75,11 +75,12 @@ class RunFolder:
 
     @property
     def previous_file(self) -> Path:
-        """The last.ckpt before the last one."""
+        """The last.ckpt of the epoch before."""
         return self.checkpoints / "previous.ckpt"
 
     @property
     def finished(self) -> bool:
+        """Whether the run has written its last file."""
         return self.metrics.is_file()
 
     def refuse_if_finished(self) -> None:
@@ -90,7 +91,7 @@ class RunFolder:
             )
 
     def refuse_if_unwritable(self) -> None:
-        """Raises MuraError when the folder can't be made or written to; leaves nothing behind."""
+        """Raise MuraError when the folder can't be made or written to; leave nothing behind."""
         parent = self.path
         while not parent.exists():
             parent = parent.parent
@@ -99,10 +100,10 @@ class RunFolder:
 
     @contextmanager
     def locked(self, what: str = "run") -> Iterator[None]:
-        """One process at a time writes this run or study; the lock falls with its process, even one that is killed.
+        """Hold the lock by which one process at a time writes this run or study; it falls with its process.
 
-        The further processes of a distributed run pass: their first one holds it. Raises MuraError, with the process
-        that has it.
+        The further processes of a distributed run pass: their first one holds it. Raises MuraError, which names the
+        process that has it.
         """
         if not is_rank_zero():
             yield

@@ -1,4 +1,7 @@
-"""The classifier: uint8 radiographs in, one logit each out; what is trained, and how its predictions are gathered."""
+"""The classifier: uint8 radiographs in, one logit each out; what is trained, and how its predictions are gathered.
+
+Shapes: B pictures of a batch; S their side in the cache, H the side that the network takes; images_B1SS are uint8.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,19 +28,20 @@ CHECK_LOSS_EVERY = 50  # steps, on a GPU: reading the loss there waits for the d
 
 
 def no_scheduler(optimizer: Optimizer) -> None:
-    """The learning rate stays as it is."""
+    """Leave the learning rate as it is."""
 
 
 class AbnormalityClassifier(LightningModule):
-    """Backbone -> features, head -> one logit; binary cross-entropy.
+    """A backbone, a head and one logit for "abnormal", trained by binary cross-entropy.
 
-    `forward(images)` takes uint8 [B, 1, S, S] and gives logits [B]; with `separate_heads`, a head for each of the seven
-    extremities on one backbone, `forward(images, extremity)` with int64 [B]. Resizing, widening to the backbone's
-    channels and normalising are part of the model, so a checkpoint holds all that a prediction needs. `optimizer` and
-    `scheduler` are partials, finished with the parameters here; a model that only predicts has none. With
-    `loss={"balance": True}` the views are weighted by `class_weights` [7][2] (extremity, label).
-    `provenance` is stored in the checkpoint as it is: plain values only. `compile` has the network compiled by
-    torch.compile at its first forward pass.
+    `forward(images_B1SS)` returns logits, float32 [B]. With `separate_heads` there is a head for each of the seven
+    extremities on one backbone, and `forward` takes `extremity_B`, int64, too. Resizing, widening to the backbone's
+    channels and normalising are part of the model, so a checkpoint holds all that a prediction needs.
+
+    `optimizer` and `scheduler` are partials, finished with the parameters here; a model that only predicts has none.
+    With `loss={"balance": True}` the views are weighted by `class_weights` [7][2] (extremity, label). `provenance` is
+    stored in the checkpoint as it is: plain values only. `compile` has the network compiled at its first forward pass.
+    Raises ConfigError for an unknown name or head, MuraError for weights that can't be had or don't fit.
     """
 
     def __init__(
@@ -82,28 +86,29 @@ class AbnormalityClassifier(LightningModule):
         self.train_loss, self.train_accuracy = MeanMetric(), BinaryAccuracy(validate_args=False)
         self.validated: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def forward(self, images: Tensor, extremity: Tensor | None = None) -> Tensor:
-        return self.logits(resize(images, self.image_size), extremity)
+    def forward(self, images_B1SS: Tensor, extremity_B: Tensor | None = None) -> Tensor:
+        return self.logits(resize(images_B1SS, self.image_size), extremity_B)
 
-    def logits(self, images: Tensor, extremity: Tensor | None) -> Tensor:
-        """float [B, 1, H, H] in 0..1 -> float32 [B], of the one head, or of each view's own."""
-        normalised = torch.addcmul(self.offset, images.expand(-1, self.network.channels, -1, -1), self.gain)
-        normalised = normalised.contiguous(memory_format=torch.channels_last)
-        logits = self.network(normalised).float()
+    def logits(self, images_B1HH: Tensor, extremity_B: Tensor | None) -> Tensor:
+        """Return float32 [B], from the one head or each view's own, for float images between 0 and 1.
+
+        Raises MuraError when a model with separate heads is not told the extremities.
+        """
+        images_BCHH = images_B1HH.expand(-1, self.network.channels, -1, -1)
+        normalised = torch.addcmul(self.offset, images_BCHH, self.gain).contiguous(memory_format=torch.channels_last)
+        logits = self.network(normalised).float()  # [B, heads]
         if logits.shape[1] == 1:
             return logits.squeeze(1)
-        if extremity is None:
+        if extremity_B is None:
             raise MuraError("this model has a head for each extremity: it must be told each view's extremity")
-        return logits.gather(1, extremity[:, None]).squeeze(1)
+        return logits.gather(1, extremity_B[:, None]).squeeze(1)
 
-    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Binary cross-entropy of each view, [B]."""
+    def losses(self, logits_B: Tensor, batch: Batch) -> Tensor:
+        """Return the binary cross-entropy of each view, float32 [B]."""
         weight = None
         if self.class_weights is not None:
-            weight = self.class_weights.to(logits.device)[batch["extremity"], batch["label"].long()]
-        return F.binary_cross_entropy_with_logits(logits, batch["label"], weight=weight, reduction="none")
-
-    # --- training ---------------------------------------------------------------------------------------
+            weight = self.class_weights.to(logits_B.device)[batch["extremity"], batch["label"].long()]
+        return F.binary_cross_entropy_with_logits(logits_B, batch["label"], weight=weight, reduction="none")
 
     def configure_optimizers(self) -> Any:
         if self.make_optimizer is None:
@@ -129,7 +134,7 @@ class AbnormalityClassifier(LightningModule):
         return loss * batch["share"]
 
     def _log_training(self) -> None:
-        """The epoch's mean loss and accuracy over all processes; after the training batches, before validation.
+        """Log the epoch's mean loss and accuracy over all processes, after the training batches, before validation.
 
         Once an epoch, and not in `training_step`: logging costs more than a step of a small network's head.
         """
@@ -147,8 +152,6 @@ class AbnormalityClassifier(LightningModule):
                 f"rate {rate:g}: training was stopped; try a smaller one, for example optimizer.lr={rate / 10:g}."
             )
 
-    # --- evaluation -------------------------------------------------------------------------------------
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch["image"], batch["extremity"])
         self.validated.append((logits, batch["label"], self.losses(logits, batch)))
@@ -159,10 +162,10 @@ class AbnormalityClassifier(LightningModule):
         self.validated.clear()
         logits, labels, losses = (torch.cat(each) for each in zip(*gather(parts), strict=True))
         self._refuse_nan(losses.mean(), "the validation loss")
-        found = binary_metrics(labels.int().numpy(), torch.sigmoid(logits.double()).numpy())
+        measured = binary_metrics(labels.int().numpy(), torch.sigmoid(logits.double()).numpy())
         self.log("val_loss", losses.double().mean().float(), logger=False)
         for metric in ("accuracy", "kappa", "auroc"):
-            value = found[metric]
+            value = measured[metric]
             self.log(f"val_{metric}", float("nan") if value is None else float(value), logger=False)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
@@ -173,7 +176,7 @@ class AbnormalityClassifier(LightningModule):
 
 
 def gather(mine: Any) -> list[Any]:
-    """`mine` of every process, in the order of ranks; on a single process just `[mine]`."""
+    """Return `mine` of every process, in the order of ranks; on a single process just `[mine]`."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return [mine]
     everyone: list[Any] = [None] * torch.distributed.get_world_size()

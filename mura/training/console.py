@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def announce(folder: Path, device: Choice, precision: Choice) -> None:
-    """The automatic choices with their reasons; Lightning's own remarks about devices are then left out."""
+    """Log the automatic choices with their reasons, in place of Lightning's own remarks about devices."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for harmless in LIGHTNINGS_REMARKS:
@@ -36,7 +36,7 @@ def announce(folder: Path, device: Choice, precision: Choice) -> None:
 
 
 def announce_weights(model: AbnormalityClassifier) -> None:
-    """What is about to be trained, and from which weights it starts."""
+    """Log what is about to be trained, and from which weights it starts."""
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
     log.info(
         "model: %s, %.2f million parameters, weights: %s", model.network.name, parameters / 1e6, model.network.origin
@@ -44,6 +44,6 @@ def announce_weights(model: AbnormalityClassifier) -> None:
 
 
 def log_config(trainer: Trainer, config: Any) -> None:
-    """The resolved config into every logger."""
+    """Log the resolved config to every logger."""
     for logger in trainer.loggers:
         logger.log_hyperparams(config)

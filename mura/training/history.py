@@ -10,13 +10,13 @@ from lightning import Callback, LightningModule, Trainer
 
 from mura.files import write_text
 
-HISTORY = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_kappa", "val_auroc"]
+HISTORY_METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_kappa", "val_auroc"]
 
 log = logging.getLogger(__name__)
 
 
 class History(Callback):
-    """One row an epoch, in the log, in the loggers and in history.csv; it survives a resume in the checkpoint."""
+    """Writes one row an epoch to the log, the loggers and history.csv; its rows survive a resume in the checkpoint."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -27,14 +27,14 @@ class History(Callback):
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        found = trainer.callback_metrics
+        metrics = trainer.callback_metrics
         row: dict[str, float] = {"epoch": trainer.current_epoch}
-        row |= {name: float(found[name]) for name in HISTORY if name in found}
+        row |= {name: float(metrics[name]) for name in HISTORY_METRICS if name in metrics}
         row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         row["seconds"] = time.perf_counter() - self.started
         self.rows.append(row)
         if trainer.is_global_zero:
-            table = pd.DataFrame(self.rows, columns=["epoch", *HISTORY, "lr", "seconds"])
+            table = pd.DataFrame(self.rows, columns=["epoch", *HISTORY_METRICS, "lr", "seconds"])
             write_text(self.file, table.to_csv(index=False), sync=False)  # the checkpoint has it too
             log.info(
                 "epoch %d: train loss %.4f accuracy %.3f, val loss %.4f accuracy %.3f (%.1f s)",

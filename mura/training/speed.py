@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-MUCH_WAITING = 0.10
+MUCH_WAITING = 0.10  # share of the training time
 LEAST_WAITING = 1.0  # seconds: nobody need mend less
 
 log = logging.getLogger(__name__)
 
 
 class Speed(Callback):
-    """Training pictures a second over whole epochs (the first, which warms up, only if there is no other), and the
-    share of the time between the end of a step and the next batch. The device is not waited for in each step: on a GPU
-    that is still busy with the step before, the share is an upper bound."""
+    """Measures training pictures a second, and the share of the time between the end of a step and the next batch.
+
+    Both are taken over whole epochs; the first, which warms up, counts only if there is no other. The device is not
+    waited for in each step: on a GPU that is still busy with the step before, the share is an upper bound.
+    """
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
@@ -75,7 +77,7 @@ class Speed(Callback):
 
 
 def peak_memory_bytes() -> int:
-    """Of the GPU where there is one, else of this process."""
+    """Return peak memory in bytes: of the GPU if one is used, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
