@@ -48,7 +48,7 @@ from mura.launch.placement import placement
 from mura.launch.processes import warm_up
 from mura.launch.slurm import queue
 from mura.runs import RunFolder
-from mura.signals import stop_answered
+from mura.signals import answering_signals
 from mura.study.arms import ARMS, OTHERS
 from mura.study.grid import BUDGETS, FINISHED, HALF_DONE, Cell, cells, seconds_left, state_of
 
@@ -277,5 +277,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    with stop_answered(), one_clear_line():
+    with answering_signals(), one_clear_line():
         sys.exit(main())

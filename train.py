@@ -23,7 +23,7 @@ from mura.launch.slurm.srun import cluster_environment, task_arguments
 from mura.processes import is_rank_zero, quick_imports
 from mura.progress import on_a_terminal
 from mura.runs import RunFolder
-from mura.signals import resumable, stop_answered
+from mura.signals import answering_signals, resumable
 
 
 def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
@@ -103,7 +103,7 @@ if __name__ == "__main__":
         print(help_page())
         sys.exit()
     register_resolvers()
-    with stop_answered(), one_clear_line():
+    with answering_signals(), one_clear_line():
         check_names(sys.argv[1:])
         sys.argv[1:] = task_arguments(resume_arguments(multirun_first(sys.argv[1:])))
         main()

@@ -1,7 +1,15 @@
 """Ctrl-C and SIGTERM end a program alike: with a sentence, and with everything closed that was open.
 
-They are raised wherever the program is just then, often inside a library, which may make an error of its own of them
-before they arrive where they are answered. So the signal is remembered, and what arrives after it is taken for it.
+A signal is raised wherever the program is just then, often inside a library, which may make an error of its own of it.
+So it is remembered, and what arrives after it is taken for it. On the way up, from the inside out:
+
+| who | does what |
+|---|---|
+| the handler of `answering_signals` | remembers the signal; raises KeyboardInterrupt, or Terminated for SIGTERM |
+| `clean_end` (training/shutdown.py) | ends W&B and the processes of the run, and passes it on |
+| `resumable` | makes an InterruptedRunError of it: how to go on, with exit code 130 or 143 |
+| `one_clear_line` (config/sentences.py) | says that sentence, and exits with its code |
+| `answering_signals` | says "stopped." where nobody has said anything, and exits with 130 or 143 |
 """
 
 import signal
@@ -14,29 +22,32 @@ from typing import Any
 from mura.errors import InterruptedRunError, say
 from mura.runs import RunFolder
 
-_came: list[int] = []
+_remembered: list[int] = []
 
 
 class Terminated(SystemExit):
-    """SIGTERM has come. Like KeyboardInterrupt no Exception, so that nothing takes it for a fault that it can mend."""
+    """The answer to SIGTERM. Like KeyboardInterrupt no Exception: nothing takes it for a fault that it can mend."""
 
 
 @contextmanager
-def stop_answered() -> Iterator[None]:
-    """Exit code 130 on Ctrl-C, 143 on SIGTERM. A signal that the program was told to ignore, or that something else
-    answers, as Lightning does while it trains, is left to that."""
-    _came.clear()
+def answering_signals() -> Iterator[None]:
+    """End the program with exit code 130 on Ctrl-C and 143 on SIGTERM.
+
+    A signal that the program was told to ignore, or that something else answers, as Lightning does while it trains, is
+    left to that.
+    """
+    _remembered.clear()
     unanswered: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     in_main_thread = threading.current_thread() is threading.main_thread()
     ours = [number for number, before in unanswered.items() if in_main_thread and signal.getsignal(number) == before]
     for number in ours:
-        signal.signal(number, _stop)
+        signal.signal(number, _raise)
     try:
         yield
     except BaseException as error:
-        came = stop_behind(error)
-        answered = isinstance(error, (SystemExit, InterruptedRunError)) and not isinstance(error, Terminated)
-        if came is None or answered:
+        came = signal_behind(error)
+        has_its_code = isinstance(error, (SystemExit, InterruptedRunError)) and not isinstance(error, Terminated)
+        if came is None or has_its_code:
             raise
         say("stopped.")
         raise SystemExit(128 + came) from None
@@ -45,27 +56,30 @@ def stop_answered() -> Iterator[None]:
             signal.signal(number, unanswered[number])
 
 
-def stop_behind(error: BaseException) -> int | None:
-    """The signal that has come to this, whatever a library has made of it; None for an error of another kind."""
-    if _came:
-        return _came[0]
+def signal_behind(error: BaseException) -> int | None:
+    """Return the signal that led to this, whatever a library has made of it; None for an error of another kind."""
+    if _remembered:
+        return _remembered[0]
     return signal.SIGINT if isinstance(error, KeyboardInterrupt) else None
 
 
 @contextmanager
 def resumable(run: RunFolder) -> Iterator[None]:
-    """Ctrl-C and SIGTERM become InterruptedRunError, which says how to go on; of a finished run there is nothing to."""
+    """Make an InterruptedRunError of Ctrl-C and SIGTERM, which says how to go on.
+
+    A finished run has nothing to resume; its error passes on.
+    """
     try:
         yield
     except BaseException as error:
-        number = stop_behind(error)
+        number = signal_behind(error)
         if number is None or run.finished:
             raise
         raise InterruptedRunError(f"stopped; go on with: python train.py resume={run.path}", 128 + number) from None
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    if signal.getsignal(number) is not _stop:  # Lightning calls this too, after its own answer
+def _raise(number: int, frame: FrameType | None) -> None:
+    if signal.getsignal(number) is not _raise:  # Lightning calls this too, after its own answer
         return
-    _came.append(number)
+    _remembered.append(number)
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated(128 + number)

@@ -10,7 +10,7 @@ from hydra.errors import ConfigCompositionException
 from mura.config.sentences import one_clear_line
 from mura.errors import InterruptedRunError
 from mura.runs import RunFolder
-from mura.signals import resumable, stop_answered
+from mura.signals import answering_signals, resumable
 
 
 def test_sigterm_ends_a_program_with_a_sentence_and_143(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,7 +24,7 @@ def test_sigterm_ends_a_program_with_a_sentence_and_143(capsys: pytest.CaptureFi
         finally:
             closed.append("closed")
 
-    with pytest.raises(SystemExit) as ended, stop_answered():
+    with pytest.raises(SystemExit) as ended, answering_signals():
         working()
     assert ended.value.code == 143
     assert closed == ["closed"]
@@ -34,7 +34,7 @@ def test_sigterm_ends_a_program_with_a_sentence_and_143(capsys: pytest.CaptureFi
 
 def test_an_answer_that_calls_ours_after_its_own_is_not_interrupted() -> None:
     heard = []
-    with stop_answered():
+    with answering_signals():
         ours = signal.getsignal(signal.SIGTERM)
         assert callable(ours)
 
@@ -52,7 +52,7 @@ def test_an_answer_that_calls_ours_after_its_own_is_not_interrupted() -> None:
 def test_a_program_that_is_told_to_ignore_sigterm_goes_on_ignoring_it(before: signal.Handlers) -> None:
     signal.signal(signal.SIGTERM, before)
     try:
-        with stop_answered():
+        with answering_signals():
             os.kill(os.getpid(), signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) == before
     finally:
@@ -64,11 +64,11 @@ def test_an_interrupted_run_says_how_to_go_on_unless_it_is_finished(
     sent: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path)
-    with pytest.raises(InterruptedRunError, match=f"resume={tmp_path}") as stopped, stop_answered(), resumable(run):
+    with pytest.raises(InterruptedRunError, match=f"resume={tmp_path}") as stopped, answering_signals(), resumable(run):
         os.kill(os.getpid(), sent)
     assert stopped.value.exit_code == code
     run.metrics.write_text("{}")
-    with pytest.raises((SystemExit, KeyboardInterrupt)), stop_answered(), resumable(run):
+    with pytest.raises((SystemExit, KeyboardInterrupt)), answering_signals(), resumable(run):
         os.kill(os.getpid(), sent)
 
 
@@ -83,17 +83,17 @@ def test_a_signal_is_answered_whatever_a_library_makes_of_it(
         except BaseException:
             raise made_of_it from None
 
-    with pytest.raises(SystemExit) as ended, stop_answered(), one_clear_line():
+    with pytest.raises(SystemExit) as ended, answering_signals(), one_clear_line():
         working()
     assert ended.value.code == code
     assert capsys.readouterr().err.endswith(": stopped.\n")
 
-    with pytest.raises(SystemExit) as ended, stop_answered(), one_clear_line(), resumable(RunFolder(tmp_path)):
+    with pytest.raises(SystemExit) as ended, answering_signals(), one_clear_line(), resumable(RunFolder(tmp_path)):
         working()
     assert ended.value.code == code
     assert capsys.readouterr().err.endswith(f"resume={tmp_path}\n")
 
 
 def test_an_error_without_a_signal_keeps_its_traceback() -> None:
-    with pytest.raises(ValueError, match="of its own"), stop_answered(), one_clear_line():
+    with pytest.raises(ValueError, match="of its own"), answering_signals(), one_clear_line():
         raise ValueError("of its own")

@@ -19,7 +19,7 @@ from mura.config import CONF_DIR
 from mura.config.rules import unknown
 from mura.errors import DISK_FULL, ConfigError, InterruptedRunError, MuraError, say
 from mura.processes import is_rank_zero
-from mura.signals import stop_behind
+from mura.signals import signal_behind
 
 STATED_TWICE = re.compile(r"Multiple values for (\S+?)\.")
 KEY_NOT_FOUND = re.compile(r"Key '([^']+)' is not in struct")
@@ -107,7 +107,7 @@ def one_clear_line(config_name: str = "train") -> Iterator[None]:
         yield
     except Exception as error:
         user_error = users_error(error)
-        if stop_behind(error) is not None and not isinstance(user_error, InterruptedRunError):
+        if signal_behind(error) is not None and not isinstance(user_error, InterruptedRunError):
             raise  # a library's reaction to Ctrl-C or SIGTERM
         if user_error is None:
             user_error = as_users_error(error, config_name)

@@ -28,10 +28,10 @@ import torch
 LAUNCHER = """
 import sys, pathlib
 from mura.launch.jobs import Job, run_jobs
-from mura.signals import stop_answered
+from mura.signals import answering_signals
 if __name__ == "__main__":
     folder = pathlib.Path(sys.argv[1])
-    with stop_answered():
+    with answering_signals():
         run_jobs(folder / "script.py", [Job("long", [str(folder / "long"), "sleep"], folder / "long")], print)
 """
 
