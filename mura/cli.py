@@ -86,20 +86,19 @@ def predict(
     A table on a terminal, CSV into a pipe. Exit code 1 when a picture could not be read.
     """
     with quick_imports():
-        from mura.inference.predict import predict as ask
-        from mura.inference.predict import render
+        from mura.inference.predict import load_predictor, predict_pictures, print_studies
     from mura.files import write_text
 
     if out is not None and not out.parent.is_dir():
         raise MuraError(f"--out {out}: there is no folder {out.parent}.")
     with progress_bar("predicting") as progress:
-        table, faults = ask(model, pictures, extremity, progress)
+        table, faults = predict_pictures(load_predictor(model), pictures, extremity, progress)
     for fault in faults:
         say(fault)
     if out is not None:
         write_text(out, table.to_csv(index=False))
     elif sys.stdout.isatty():
-        render(table)
+        print_studies(table)
     else:
         print(table.to_csv(index=False), end="")
     raise typer.Exit(1 if faults else 0)

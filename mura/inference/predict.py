@@ -7,8 +7,9 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,69 +28,65 @@ from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import AbnormalityClassifier
 from mura.runs import RunFolder
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 COLUMNS = ["path", "extremity", "probability", "study", "study_probability", "study_is"]
-BATCH = 32
+BATCH_SIZE = 32
+
+Progress = Callable[[int, int], None]
 
 log = logging.getLogger(__name__)
 
 
-def predict(
-    model: Path, places: list[Path], extremity: str | None = None, show: Callable[[int, int], None] = lambda *_: None
-) -> tuple[pd.DataFrame, list[str]]:
-    """COLUMNS, a row a picture, and a sentence for each picture that could not be read.
+@dataclass(frozen=True)
+class Predictor:
+    """One or several checkpoints, ready to predict: their probabilities are averaged (Rajpurkar et al. 2017)."""
 
-    `model` is a checkpoint, or a run folder: then its best checkpoint, or all of its ensemble. The pictures of one
-    folder are one study, and its probability is the mean over them (Rajpurkar et al. 2017); a picture that is named by
-    itself is a study of its own. `study_is` is abnormal above THRESHOLD. `extremity` is what the pictures show where
-    their path does not say it, as MURA's does (XR_WRIST).
-    Raises MuraError: no such model, no picture, or a model with separate heads that is not told the extremity.
+    source: Path
+    members: list[AbnormalityClassifier]
+    cache_size: int
+    extremities: list[str]
+
+    @property
+    def needs_extremity(self) -> bool:
+        """Whether there is a head for each extremity, so that a picture's must be known."""
+        return bool(self.members[0].hparams["separate_heads"])
+
+    @torch.inference_mode()
+    def probabilities(self, images_BSS: list[np.ndarray], extremities: list[str | None]) -> np.ndarray:
+        """Return the probability of "abnormal", float64 [B], of squares as `fit` makes them."""
+        device = self.members[0].device
+        images_B1SS = torch.from_numpy(np.stack(images_BSS))[:, None].to(device)
+        extremity_B = torch.tensor([INDEX_OF.get(name or "", 0) for name in extremities], device=device)
+        with in_float32(device):
+            logits = [member(images_B1SS, extremity_B) for member in self.members]
+        return torch.stack([each.cpu().double().sigmoid() for each in logits]).mean(0).numpy()
+
+
+class Answer(NamedTuple):
+    """`table` has COLUMNS, a row a readable picture; `faults` a sentence for each of the others."""
+
+    table: pd.DataFrame
+    faults: list[str]
+
+
+def load_predictor(model: Path) -> Predictor:
+    """Return the model of a checkpoint, or of a run folder: its best checkpoint, or all of its ensemble.
+
+    Raises MuraError when there is none, or it is damaged.
     """
-    if extremity is not None and extremity not in EXTREMITIES:
-        raise MuraError(f"--extremity {extremity}: there is no such extremity. Options: {', '.join(EXTREMITIES)}.")
-    members = [_loaded(path) for path in checkpoints_of(model)]
-    network, provenance = members[0]
-    pictures = list(pictures_of(places))
-    table = pd.DataFrame(pictures, columns=["path", "study"])
-    table["extremity"] = [extremity or _extremity_of(path) for path in table["path"]]
-    unknown = table["path"][table["extremity"].isna()]
-    if network.hparams["separate_heads"] and len(unknown):
-        raise MuraError(
-            f"{model} has a head for each extremity, and the path of {unknown.iloc[0]} does not say which it shows: "
-            f"give --extremity, one of {', '.join(EXTREMITIES)}."
-        )
-    foreign = sorted(set(table["extremity"].dropna()) - set(provenance["extremities"]))
-    if foreign:
-        log.warning("%s was trained on %s, not on %s", model, ", ".join(provenance["extremities"]), ", ".join(foreign))
-    faults: list[str] = []
-    networks = [network for network, _ in members]
-    table["probability"] = _probabilities(networks, int(provenance["cache_size"]), table, faults, show)
-    if len(faults) == len(table):
-        raise MuraError(faults[0])
-    table["study_probability"] = table.groupby("study")["probability"].transform("mean")
-    table["study_is"] = (table["study_probability"] > THRESHOLD).map({True: "abnormal", False: "normal"})
-    return table[COLUMNS][table["probability"].notna()].reset_index(drop=True), faults
-
-
-def render(table: pd.DataFrame) -> None:
-    """To the console: a line a study, named from where the paths part, with its pictures' probabilities."""
-    above = os.path.commonpath([Path(study).parent for study in table["study"]])
-    shown = Table(title=f"studies below {above}", title_justify="left", box=box.SIMPLE_HEAD)
-    shown.add_column("study", overflow="fold", min_width=32)
-    shown.add_column("extremity")
-    shown.add_column("abnormal", justify="right")
-    shown.add_column("each picture", justify="right")
-    for study, views in table.groupby("study", sort=False):
-        first = views.iloc[0]
-        style = "bold" if first["study_is"] == "abnormal" else ""
-        each = ", ".join(f"{probability:.2f}" for probability in views["probability"])
-        name = os.path.relpath(str(study), above)
-        shown.add_row(name, first["extremity"] or "", f"{first['study_probability']:.3f}", each, style=style)
-    Console().print(shown)
+    contents = [load_checkpoint(path) for path in checkpoints_of(model)]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    members = []
+    for content in contents:
+        member = AbnormalityClassifier(**content["hyper_parameters"])
+        member.load_state_dict(content["state_dict"])
+        members.append(member.eval().to(device))
+    provenance = contents[0]["hyper_parameters"]["provenance"]
+    return Predictor(model, members, int(provenance["cache_size"]), provenance["extremities"])
 
 
 def checkpoints_of(model: Path) -> list[Path]:
-    """A checkpoint itself; of a run folder the best one, or those of its ensemble."""
+    """Return the checkpoints of a model: itself, or in a run folder the best one, or those of the ensemble."""
     if not model.is_dir():
         return [model]
     run = RunFolder(model)
@@ -99,67 +96,108 @@ def checkpoints_of(model: Path) -> list[Path]:
     return ensemble or [run.best_checkpoint]
 
 
+def predict_pictures(
+    predictor: Predictor, places: list[Path], extremity: str | None = None, show: Progress = lambda *_: None
+) -> Answer:
+    """Predict picture files, and those below folders.
+
+    The pictures of one folder are one study, and its probability is the mean over them (Rajpurkar et al. 2017); a
+    picture that is named by itself is a study of its own. `study_is` is abnormal above THRESHOLD. `extremity` is what
+    the pictures show where their path does not say it, as MURA's does (XR_WRIST).
+    Raises MuraError when there is no picture, or none can be read, or an extremity is not known that must be.
+    """
+    if extremity is not None and extremity not in EXTREMITIES:
+        raise MuraError(f"--extremity {extremity}: there is no such extremity. Options: {', '.join(EXTREMITIES)}.")
+    table = pd.DataFrame(list(pictures_of(places)), columns=["path", "study"])
+    table["extremity"] = pd.Series([extremity or extremity_in(path) for path in table["path"]], dtype=object)
+    check_extremities(predictor, table)
+    readings = list(_read_and_predict(predictor, table, show))
+    table["probability"] = [None if isinstance(each, UnreadableImage) else each for each in readings]
+    faults = [str(each) for each in readings if isinstance(each, UnreadableImage)]
+    if len(faults) == len(table):
+        raise MuraError(faults[0])
+    table = table[table["probability"].notna()].astype({"probability": float})
+    table["study_probability"] = table.groupby("study")["probability"].transform("mean")
+    table["study_is"] = (table["study_probability"] > THRESHOLD).map({True: "abnormal", False: "normal"})
+    return Answer(table[COLUMNS].reset_index(drop=True), faults)
+
+
+def check_extremities(predictor: Predictor, pictures: pd.DataFrame) -> None:
+    """Raise MuraError for a picture whose extremity must be known; warn of one that the model was not trained on."""
+    unknown = pictures["path"][pictures["extremity"].isna()]
+    if predictor.needs_extremity and len(unknown):
+        raise MuraError(
+            f"{predictor.source} has a head for each extremity, and the path of {unknown.iloc[0]} does not say which "
+            f"it shows: give --extremity, one of {', '.join(EXTREMITIES)}."
+        )
+    foreign = sorted(set(pictures["extremity"].dropna()) - set(predictor.extremities))
+    if foreign:
+        trained = ", ".join(predictor.extremities)
+        log.warning("%s was trained on %s, not on %s", predictor.source, trained, ", ".join(foreign))
+
+
+def _read_and_predict(
+    predictor: Predictor, pictures: pd.DataFrame, show: Progress
+) -> Iterator[float | UnreadableImage]:
+    """Yield each picture's probability, or why it can't be read; threads decode the next batch meanwhile."""
+
+    def read(path: str) -> np.ndarray | UnreadableImage:
+        try:
+            return fit(decode(path), predictor.cache_size)
+        except UnreadableImage as fault:
+            return fault
+
+    parts = [pictures.iloc[start : start + BATCH_SIZE] for start in range(0, len(pictures), BATCH_SIZE)]
+    with ThreadPoolExecutor(cores()) as pool:
+        coming = pool.map(read, parts[0]["path"])
+        for number, part in enumerate(parts, 1):
+            images = list(coming)
+            coming = pool.map(read, parts[number]["path"] if number < len(parts) else [])
+            yield from _predict_readable(predictor, images, list(part["extremity"]))
+            show(min(number * BATCH_SIZE, len(pictures)), len(pictures))
+
+
+def _predict_readable(
+    predictor: Predictor, images: list[np.ndarray | UnreadableImage], extremities: list[str | None]
+) -> list[float | UnreadableImage]:
+    """Return the probabilities of a batch, and the faults of what could not be read in their places."""
+    readable = [(image, name) for image, name in zip(images, extremities, strict=True) if isinstance(image, np.ndarray)]
+    predicted = predictor.probabilities(*map(list, zip(*readable, strict=True))) if readable else np.empty(0)
+    probabilities = iter(predicted.tolist())
+    return [image if isinstance(image, UnreadableImage) else next(probabilities) for image in images]
+
+
 def pictures_of(places: list[Path]) -> Iterator[tuple[str, str]]:
-    """(path, study) of every picture named, or below a folder named; sorted within a folder."""
+    """Yield path and study of every picture named, or below a folder named; sorted within a folder."""
     for place in places:
         if not place.is_dir():
             yield str(place), str(place)
             continue
-        found = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
-        pictures = [path for path in found if path.is_file() and not MAC_FILE.fullmatch(path.name)]
+        files = sorted(path for path in place.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+        pictures = [path for path in files if path.is_file() and not MAC_FILE.fullmatch(path.name)]
         if not pictures:
-            raise MuraError(f"{place} holds no picture ({', '.join(sorted(SUFFIXES))}).")
+            raise MuraError(f"{place} holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))}).")
         yield from ((str(path), str(path.parent)) for path in pictures)
 
 
-def _extremity_of(path: str) -> str | None:
-    """From a folder such as XR_WRIST."""
-    found = EXTREMITY.search(str(Path(path).resolve()))
-    return EXTREMITY_OF[found[1]] if found else None
+def extremity_in(path: str) -> str | None:
+    """Return the extremity that a folder on the path names, such as XR_WRIST; None when none does."""
+    folder = EXTREMITY.search(str(Path(path).resolve()))
+    return EXTREMITY_OF[folder[1]] if folder else None
 
 
-def _loaded(path: Path) -> tuple[AbnormalityClassifier, dict[str, Any]]:
-    """The model, ready to predict, and what its checkpoint says of its making."""
-    content = load_checkpoint(path)
-    model = AbnormalityClassifier(**content["hyper_parameters"])
-    model.load_state_dict(content["state_dict"])
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), content["hyper_parameters"]["provenance"]
-
-
-@torch.inference_mode()
-def _probabilities(
-    networks: list[AbnormalityClassifier],
-    size: int,
-    table: pd.DataFrame,
-    faults: list[str],
-    show: Callable[[int, int], None],
-) -> np.ndarray:
-    """[N], the mean over the networks; NaN where a picture can't be read, which `faults` then says."""
-    found = np.full(len(table), np.nan)
-
-    def picture(path: str) -> np.ndarray | UnreadableImage:
-        try:
-            return fit(decode(path), size)
-        except UnreadableImage as fault:
-            return fault
-
-    with ThreadPoolExecutor(cores()) as pool:
-        for start in range(0, len(table), BATCH):
-            part = table.iloc[start : start + BATCH]
-            decoded = list(enumerate(pool.map(picture, part["path"]), start))
-            faults += [str(each) for _, each in decoded if isinstance(each, UnreadableImage)]
-            readable = {row: each for row, each in decoded if isinstance(each, np.ndarray)}
-            if readable:
-                images = torch.from_numpy(np.stack(list(readable.values())))[:, None]
-                shown = torch.tensor([INDEX_OF.get(name, 0) for name in table["extremity"].iloc[list(readable)]])
-                each_ones = [_of_one(network, images, shown) for network in networks]
-                found[list(readable)] = torch.stack(each_ones).mean(0).numpy()
-            show(min(start + BATCH, len(table)), len(table))
-    return found
-
-
-def _of_one(model: AbnormalityClassifier, images: torch.Tensor, extremity: torch.Tensor) -> torch.Tensor:
-    """Return the probabilities, float64 [B], of `images`, uint8 [B, 1, S, S]."""
-    with in_float32(model.device):
-        logits = model(images.to(model.device), extremity.to(model.device))
-    return logits.cpu().double().sigmoid()
+def print_studies(table: pd.DataFrame) -> None:
+    """Print a line a study, named from where the paths part, with its pictures' probabilities."""
+    above = os.path.commonpath([Path(study).parent for study in table["study"]])
+    lines = Table(title=f"studies below {above}", title_justify="left", box=box.SIMPLE_HEAD)
+    lines.add_column("study", overflow="fold", min_width=32)
+    lines.add_column("extremity")
+    lines.add_column("abnormal", justify="right")
+    lines.add_column("each picture", justify="right")
+    for study, views in table.groupby("study", sort=False):
+        first = views.iloc[0]
+        style = "bold" if first["study_is"] == "abnormal" else ""
+        each = ", ".join(f"{probability:.2f}" for probability in views["probability"])
+        name = os.path.relpath(str(study), above)
+        lines.add_row(name, first["extremity"] or "", f"{first['study_probability']:.3f}", each, style=style)
+    Console().print(lines)
