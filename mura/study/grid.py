@@ -83,13 +83,13 @@ def cells(
     views. Schedules, early stopping and the most that a run is trained are then the same in all arms.
     """
     needed = {*arms, *(origin for name in arms if (origin := ARMS[name].starts_from))}
-    found: list[Cell] = []
+    grid: list[Cell] = []
     for model, seed, arm in product(models, seeds, ARMS.values()):
         if arm.name in needed:
             equal = tuple(extremities) if budget == "steps" and not arm.is_pooled else None
             runs = arm.runs(extremities)
-            found += [Cell(model, arm.name, data, seed, trained, tested, equal) for data, trained, tested in runs]
-    return sorted(found, key=_longest_first)
+            grid += [Cell(model, arm.name, data, seed, trained, tested, equal) for data, trained, tested in runs]
+    return sorted(grid, key=_longest_first)
 
 
 def _longest_first(cell: Cell) -> tuple[Any, ...]:
@@ -100,16 +100,16 @@ def _longest_first(cell: Cell) -> tuple[Any, ...]:
 
 
 def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:
-    """`finished`, `half-done` or `missing`. Raises MuraError when the folder holds another experiment's run."""
+    """Return FINISHED, HALF_DONE or MISSING. Raises MuraError when the folder holds another experiment's run."""
     if not run.config.is_file() or not (run.path / ".hydra" / "overrides.yaml").is_file():
         return MISSING
     saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     different = list(differences(saved, settings))
     if run.finished:
         about = json.loads(run.metrics.read_text(encoding="utf-8"))
-        found, version = about["data_fingerprint"], about["versions"]["mura"]
-        if found != fingerprint:
-            different.append(f"the data (fingerprint {found[:8]}, now {fingerprint[:8]})")
+        saved_fingerprint, version = about["data_fingerprint"], about["versions"]["mura"]
+        if saved_fingerprint != fingerprint:
+            different.append(f"the data (fingerprint {saved_fingerprint[:8]}, now {fingerprint[:8]})")
         if version != __version__:
             different.append(f"mura {version}, now {__version__}")
     if different:
@@ -121,7 +121,7 @@ def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:
 
 
 def differences(saved: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
-    """What differs between two resolved configs in what makes an experiment: `optimizer.lr 0.1, now 0.2`."""
+    """Yield what differs between two resolved configs in what makes an experiment: `optimizer.lr 0.1, now 0.2`."""
     for key in SHOULD_MATCH:
         yield from _compare(key, _at(saved, key), _at(wanted, key))
 
@@ -135,14 +135,14 @@ def _compare(key: str, saved: Any, wanted: Any) -> Iterator[str]:
 
 
 def _at(settings: dict[str, Any], key: str) -> Any:
-    found: Any = settings
+    value: Any = settings
     for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def seconds_left(finished: list[RunFolder], missing: list[Cell], workers: int) -> float | None:
-    """Estimate from the finished runs of the same model and data (or model); None before one has run."""
+    """Return an estimate from the finished runs of the same model and data, or model; None before one has run."""
     known: dict[str, list[float]] = {}
     for run in finished:
         about = json.loads(run.metrics.read_text(encoding="utf-8"))

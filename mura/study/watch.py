@@ -1,7 +1,7 @@
 """A study while it runs: what is done, running, failed and waiting, and the time left."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.live import Live
@@ -10,7 +10,7 @@ from rich.text import Text
 from mura.launch.jobs import Job, Outcome
 
 
-class Watch:
+class StudyWatch:
     """Told by the launcher of every start and end; prints what happened and keeps a line of totals."""
 
     def __init__(self, total: int, missing: int) -> None:
@@ -36,6 +36,7 @@ class Watch:
             self.console.print(f"FAILED  {job.name}: {last_words(job)} (log: {job.log})", style="red", highlight=False)
 
     def line(self) -> Text:
+        """Return the counts, the time left, and what runs."""
         text = f"{self.done} done, {len(self.running)} running, {len(self.failed)} failed, {self.waiting} waiting"
         if self.seconds and self.running:
             each = sum(self.seconds) / len(self.seconds)
@@ -46,23 +47,20 @@ class Watch:
 
 
 def last_words(job: Job) -> str:
-    """The last line of a failed run's log: the sentence of its error."""
+    """Return the last line of a failed run's log: the sentence of its error."""
     if not job.log.is_file():
         return "it left no log"
     lines = [line for line in job.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return lines[-1].removeprefix("train.py: ") if lines else "it said nothing"
 
 
-Run = Callable[[list[Job], Watch], Sequence[Outcome]]
-
-
-def run_study(run: Run, waves: list[list[Job]], watch: Watch) -> list[Outcome]:
-    """Runs one wave of jobs after the other; returns those that failed, which are listed once more at the end."""
+def run_study(launch: Callable[..., list[Outcome]], waves: list[list[Job]], watch: StudyWatch) -> list[Outcome]:
+    """Run one wave of jobs after the other; list those that failed once more at the end, and return them."""
     with watch.live:
         for jobs in waves:
-            run(jobs, watch)
+            launch(jobs, watch)
     for outcome in watch.failed:
         watch.console.print(f"failed: {outcome.job.name}, {outcome.job.log}", style="red", highlight=False)
     if watch.failed:
-        watch.console.print("start the same command again: it does only what is missing", highlight=False)
+        watch.console.print("start the same command again: it trains only the missing runs", highlight=False)
     return watch.failed

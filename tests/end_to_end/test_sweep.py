@@ -94,6 +94,7 @@ def test_a_disk_that_fills_in_the_middle_fails_runs_in_a_sentence_and_the_study_
     ("more", "sentence"),
     [
         (["models=[cnn22]"], "did you mean cnn2?"),
+        (["extremities=[toe]"], "there is no extremity toe"),
         (["arms=[unifid]"], "there is no arm unifid"),
         (["data.batch_size=0"], "data.batch_size=0: must be"),
         (["trainer.epochs=3"], "there is no such setting; did you mean trainer.max_epochs"),

@@ -1,0 +1,71 @@
+"""The plan of a study: where each of its runs is written, which are missing, and the jobs that make them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mura.launch.jobs import Job
+from mura.runs import RunFolder
+from mura.study.grid import FINISHED, HALF_DONE, Cell, seconds_left
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a study in the order in which they start: the config that each would have, and its state.
+
+    `settings` are the command line's own, the same for every run.
+    """
+
+    name: str
+    folder: Path
+    settings: list[str]
+    configs: dict[Cell, Config]
+    states: dict[Cell, str]
+
+    def run(self, cell: Cell) -> RunFolder:
+        return RunFolder(self.folder / cell.name)
+
+    @property
+    def missing(self) -> list[Cell]:
+        """The runs that are not finished."""
+        return [cell for cell, state in self.states.items() if state != FINISHED]
+
+    @property
+    def example(self) -> Config:
+        """The config of one run, for what is the same in all."""
+        return next(iter(self.configs.values()))
+
+    @property
+    def project(self) -> str | None:
+        """The runs' project in W&B, or None if they don't log to it."""
+        return self.example["logger"]["project"]
+
+    def waves(self) -> list[list[Job]]:
+        """Return the jobs of the missing runs; those of a later wave start from runs of an earlier one."""
+        first = [self._job(cell) for cell in self.missing if cell.parent is None]
+        return [first, [self._job(cell) for cell in self.missing if cell.parent is not None]]
+
+    def _job(self, cell: Cell) -> Job:
+        """Return the job that begins a missing run, or goes on with a half-done one."""
+        path = self.run(cell).path
+        if self.states[cell] == HALF_DONE:
+            return Job(cell.name, [f"resume='{path}'"], path)
+        place = [f"name={cell.model}-{cell.data}-seed{cell.seed}", f"group={self.name}", f"hydra.run.dir='{path}'"]
+        return Job(cell.name, [*self.settings, *cell.overrides(self.folder), *place], path)
+
+    def describe(self, at_a_time: int | None) -> str:
+        """Return a line a run with its state, and a last one with the time left when so many run at a time."""
+        lines = [f"{state:10} {cell.name}" for cell, state in self.states.items()]
+        finished = [self.run(cell) for cell, state in self.states.items() if state == FINISHED]
+        left = seconds_left(finished, self.missing, at_a_time or len(self.states))
+        count = f"{len(finished)} of {len(self.states)} runs finished"
+        return "\n".join([*lines, f"{count}; time left: {describe_duration(left)}"])
+
+
+def describe_duration(seconds: float | None) -> str:
+    """Return minutes or hours in words."""
+    if seconds is None:
+        return "unknown before a run of each model has finished"
+    return f"about {seconds / 3600:.1f} h" if seconds > 5400 else f"about {max(1, round(seconds / 60))} min"
