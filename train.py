@@ -27,7 +27,7 @@ from mura.signals import answering_signals, resumable
 
 
 def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
-    """One run, from the config to the run folder; returns what stands in its metrics.json."""
+    """Train and test one run, from the config to the run folder; return what stands in its metrics.json."""
     with quick_imports():  # torch comes in only here, after the config has been checked
         from lightning import seed_everything
 
@@ -36,7 +36,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         from mura.training.checkpoints import SafeCheckpointIO, checkpoint_to_resume
         from mura.training.console import announce, announce_weights, log_config
         from mura.training.prediction import chosen_checkpoints, predict_views
-        from mura.training.results import describe_run, provenance, write_results
+        from mura.training.results import describe_run, write_results
         from mura.training.shutdown import clean_end
 
     device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
@@ -44,17 +44,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     announce(run.path, device, precision)
 
     seed_everything(cfg.seed, workers=True, verbose=False)
-    data = instantiate(cfg.data)
-    data.setup()
-    model = instantiate(
-        cfg.model,
-        optimizer=instantiate(cfg.optimizer),
-        scheduler=instantiate(cfg.scheduler),
-        monitor=cfg.monitor,
-        augmentation=dict(cfg.augmentation),
-        class_weights=data.class_weights(),
-        provenance=provenance(data, cfg.model.weights),
-    )
+    data, model = build(cfg)
     announce_weights(model)
     start_from = checkpoint_to_resume(run, model, data)
     trainer = instantiate(
@@ -74,6 +64,24 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         metrics = describe_run(run, identity, trainer, data, predictions)
         write_results(run, trainer, predictions, metrics)
         return metrics
+
+
+def build(cfg: DictConfig) -> tuple[Any, Any]:
+    """Return the MuraDataModule and the AbnormalityClassifier of a config, ready to be trained."""
+    from mura.training.results import provenance
+
+    data = instantiate(cfg.data)
+    data.setup()
+    model = instantiate(
+        cfg.model,
+        optimizer=instantiate(cfg.optimizer),
+        scheduler=instantiate(cfg.scheduler),
+        monitor=cfg.monitor,
+        augmentation=dict(cfg.augmentation),
+        class_weights=data.class_weights(),
+        provenance=provenance(data, cfg.model.weights),
+    )
+    return data, model
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

@@ -16,13 +16,12 @@ from omegaconf import DictConfig
 
 from mura.config import CONF_DIR
 from mura.config.hydra_hooks import register_resolvers
-from mura.data.datamodule import MuraDataModule
 from mura.machine import choose_device, choose_precision
-from mura.models.classifier import AbnormalityClassifier
 from mura.runs import RunFolder
 from mura.training.callbacks import make_callbacks
 from mura.training.checkpoints import SafeCheckpointIO
 from mura.training.console import LIGHTNINGS_REMARKS
+from train import build
 
 
 class Stopwatch(Callback):
@@ -52,16 +51,6 @@ def composed(*settings: str) -> DictConfig:
         return compose("train", ["logger=none", *settings])
 
 
-def parts(cfg: DictConfig) -> tuple[MuraDataModule, AbnormalityClassifier]:
-    data = instantiate(cfg.data)
-    data.setup()
-    model = instantiate(
-        cfg.model, optimizer=instantiate(cfg.optimizer), scheduler=instantiate(cfg.scheduler), monitor=cfg.monitor,
-        augmentation=dict(cfg.augmentation), class_weights=data.class_weights(),
-    )  # fmt: skip
-    return data, model
-
-
 def trainer_of(cfg: DictConfig, folder: Path, *more: Callback) -> Trainer:
     """As in train.py, with the callbacks of a run and one that looks on."""
     device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
@@ -88,7 +77,7 @@ def fit(cfg: DictConfig, batches: int, watch: Callback) -> None:
     """So many training batches, and one of validation."""
     cfg = cfg.copy()
     cfg.trainer.max_epochs, cfg.trainer.limit_train_batches, cfg.trainer.limit_val_batches = 1, batches, 1
-    data, model = parts(cfg)
+    data, model = build(cfg)
     with tempfile.TemporaryDirectory() as folder:
         trainer_of(cfg, Path(folder), watch).fit(model, data)
 
@@ -137,7 +126,7 @@ def training_rates(cfg: DictConfig, steps: int, warm: int, other: Callable[[], N
 def inference_rates(cfg: DictConfig, steps: int, warm: int, other: Callable[[], None]) -> tuple[float, float]:
     cfg = cfg.copy()
     cfg.trainer.limit_predict_batches = warm + steps
-    data, model = parts(cfg)
+    data, model = build(cfg)
     watch = TurnAndTurn(other, warm)
     with tempfile.TemporaryDirectory() as folder:
         trainer_of(cfg, Path(folder), watch).predict(model, data)

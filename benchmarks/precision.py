@@ -12,10 +12,11 @@ import warnings
 from pathlib import Path
 
 from benchmarks.data import radiographs
-from benchmarks.ours import composed, parts, trainer_of
+from benchmarks.ours import composed, trainer_of
 from mura.metrics import summarise
 from mura.runs import RunFolder
-from mura.training.prediction import chosen_checkpoints, predict
+from mura.training.prediction import chosen_checkpoints, predict_views
+from train import build
 
 SEEDS = range(5)
 
@@ -30,12 +31,12 @@ def test_auroc(folder: Path, seed: int, precision: str, epochs: int) -> float:
         f"trainer.precision={precision}", f"trainer.max_epochs={epochs}", "early_stopping.patience=null",
     )  # fmt: skip
     seed_everything(seed, workers=True, verbose=False)
-    data, model = parts(cfg)
+    data, model = build(cfg)
     with tempfile.TemporaryDirectory() as run:
         trainer = trainer_of(cfg, Path(run))
         trainer.fit(model, data)
-        views = predict(trainer, data, chosen_checkpoints(trainer, RunFolder(Path(run))))
-    value = summarise(views[views["split"] == "test"])["image"]["all"]["auroc"]
+        predictions = predict_views(trainer, data, chosen_checkpoints(trainer, RunFolder(Path(run))))
+    value = summarise(predictions.of_role("test"))["image"]["all"]["auroc"]
     assert value is not None
     return float(value)
 

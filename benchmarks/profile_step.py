@@ -7,7 +7,8 @@ from pathlib import Path
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.data import noise
-from benchmarks.ours import composed, parts, trainer_of
+from benchmarks.ours import composed, trainer_of
+from train import build
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
             "trainer.limit_train_batches=6", "trainer.limit_val_batches=1", f"data.root={noise(folder, 700)}",
             f"data.cache_dir={folder / 'cache'}",
         )  # fmt: skip
-        data, classifier = parts(cfg)
+        data, classifier = build(cfg)
         trainer = trainer_of(cfg, folder)
         with profile(activities=[ProfilerActivity.CPU]) as found:
             trainer.fit(classifier, data)

@@ -1,5 +1,9 @@
 """The benchmarks start and compare like with like; nothing is timed here."""
 
+from importlib import import_module
+from pathlib import Path
+
+import pytest
 import torch
 
 from benchmarks.__main__ import main
@@ -25,3 +29,8 @@ def test_the_template_trains_the_network_that_ours_trains():
     template = TemplateModule(ours, lr=0.1)
     pictures = torch.rand(2, ours.channels, 64, 64)
     assert torch.equal(template.network(pictures), ours(pictures))
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in Path(__file__).parent.parent.glob("benchmarks/*.py")))
+def test_every_benchmark_finds_what_it_imports(name):
+    import_module(f"benchmarks.{name}")

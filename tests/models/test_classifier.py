@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -22,6 +21,7 @@ from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, FOLDER_OF
 from mura.models.classifier import AbnormalityClassifier
 from mura.training.console import LIGHTNINGS_REMARKS
+from train import build
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}") for remark in LIGHTNINGS_REMARKS]
 
@@ -37,27 +37,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def configured(
-    *overrides: str, root: Path, cache_dir: Path, **arguments: Any
-) -> tuple[MuraDataModule, AbnormalityClassifier]:
+def configured(*overrides: str, root: Path, cache_dir: Path) -> tuple[MuraDataModule, AbnormalityClassifier]:
     """Data and model as `train.py` makes them, for pictures of 64 pixels."""
     register_resolvers()
     small = ["model.weights=null", "data.image_size=64", "data.batch_size=2"]
     where = [f"data.root={root}", f"data.cache_dir={cache_dir}"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = compose("train", [*overrides, *small, *where])
-    data = instantiate(cfg.data)
-    data.setup()
-    model = instantiate(
-        cfg.model,
-        optimizer=instantiate(cfg.optimizer),
-        scheduler=instantiate(cfg.scheduler),
-        monitor=cfg.monitor,
-        augmentation=dict(cfg.augmentation),
-        class_weights=data.class_weights(),
-        **arguments,
-    )
-    return data, model
+    return build(cfg)
 
 
 def quiet_trainer(**arguments: Any) -> Trainer:
@@ -168,14 +155,15 @@ def test_without_balance_the_weights_do_not_count(loss: dict[str, bool] | None) 
 def test_a_checkpoint_loads_again_and_predicts_the_same(
     name: str, mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    provenance = {"data_fingerprint": "abc", "threshold": 0.5, "extremities": ["wrist"]}
-    data, model = configured(f"model={name}", "data=wrist", root=mura_root, cache_dir=cache_dir, provenance=provenance)
+    data, model = configured(f"model={name}", "data=wrist", root=mura_root, cache_dir=cache_dir)
     trainer = quiet_trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=1, num_sanity_val_steps=0,
                             enable_checkpointing=False)  # fmt: skip
     trainer.fit(model, data)
     trainer.save_checkpoint(tmp_path / "some.ckpt")
     loaded = AbnormalityClassifier.load_from_checkpoint(tmp_path / "some.ckpt", map_location="cpu")
-    assert loaded.hparams["provenance"] == provenance
+    provenance = loaded.hparams["provenance"]
+    assert (provenance["extremities"], provenance["threshold"]) == (["wrist"], 0.5)
+    assert provenance["data_fingerprint"] == data.opened.fingerprint
     assert (loaded.hparams["name"], loaded.image_size) == (name, 64)
     images = pictures(4, 1, 80, 80)
     model.eval(), loaded.eval()
