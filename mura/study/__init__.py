@@ -1,1 +1,4 @@
-"""What a study trains: its arms, its grid of runs, and what is missing of it."""
+"""What a study trains: `arms` says what an arm is, `grid` which runs there are, `plan` which are missing.
+
+`watch` shows a study while it runs.
+"""

@@ -14,7 +14,7 @@ from mura.tracking.wandb_run import forget_failure, never_fatal, open_run
 
 
 def no_logger() -> bool:
-    """Lightning's word for no logger."""
+    """Return Lightning's word for no logger."""
     return False
 
 
@@ -41,9 +41,9 @@ class CautiousWandbLogger(WandbLogger):
 
 
 def wandb_logger(project: str, name: str, group: str | None, tags: list[str], folder: str) -> Logger | bool:
-    """The W&B run of one run folder, as a Lightning logger; False when even offline fails.
+    """Return the W&B run of one run folder as a Lightning logger, or False when even offline fails.
 
-    A resumed run goes on in its W&B run: the id hangs on the run folder and the name.
+    A resumed run goes on in its W&B run: the id depends on the run folder and the name.
     """
     if not is_rank_zero():
         return False
@@ -53,7 +53,7 @@ def wandb_logger(project: str, name: str, group: str | None, tags: list[str], fo
 
 @rank_zero_only
 def log_results(loggers: list[Logger], metrics: dict[str, Any], predictions: pd.DataFrame, curves: Path) -> None:
-    """The test metrics into the summary, the predictions as a table, the curves and the ROC as pictures."""
+    """Log the test metrics to W&B's summary, the predictions as a table, the curves and the ROC as pictures."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             with never_fatal("logging the results"):
@@ -85,7 +85,7 @@ def _log_to_wandb(run: Any, metrics: dict[str, Any], predictions: pd.DataFrame, 
 
 @rank_zero_only
 def finish(loggers: list[Logger], exit_code: int) -> None:
-    """Ends the W&B run of this process, so that the next one of a multirun is a run of its own."""
+    """End the W&B run of this process, so that the next one of a multirun is a run of its own."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             with never_fatal("finishing"):

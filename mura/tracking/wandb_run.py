@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def choose_mode() -> Choice:
-    """`online`, `offline` or `disabled`, with the reason. Asks nothing and waits three seconds at most."""
+    """Return `online`, `offline` or `disabled`, with the reason. It asks nothing and waits three seconds at most."""
     import wandb
 
     wished = os.environ.get("WANDB_MODE")
@@ -46,7 +46,7 @@ def choose_mode() -> Choice:
 
 
 def _answers(host: str, port: int) -> bool:
-    """Whether somebody is there; in a thread, because looking up a name can take longer than any timeout."""
+    """Return whether a server is there; asked in a thread, since no timeout bounds the lookup of a name."""
     reached = threading.Event()
 
     def knock() -> None:
@@ -61,7 +61,7 @@ def _answers(host: str, port: int) -> bool:
 
 
 def open_run(folder: Path, *, name: str, **settings: Any) -> Any:
-    """The W&B run `name` of a folder, begun or gone on with; None when even offline fails."""
+    """Begin the W&B run `name` of a folder, or go on with it; return None when even offline fails."""
     mode = choose_mode()
     identity = hashlib.blake2b(f"{folder.resolve()} {name}".encode(), digest_size=5).hexdigest()
     for attempt in dict.fromkeys([mode, Choice("offline", "instead")]):
@@ -88,7 +88,7 @@ def _start(mode: str, **arguments: Any) -> Any:
 
 
 def forget_failure() -> None:
-    """The service that could not start a run holds on to its id; another one does not know it."""
+    """End the service that could not start a run: it holds on to the run's id, and another one does not know it."""
     import wandb
 
     with contextlib.suppress(Exception):
@@ -97,7 +97,7 @@ def forget_failure() -> None:
 
 @contextlib.contextmanager
 def never_fatal(what: str) -> Iterator[None]:
-    """Whatever W&B's failure is, it is said in one line and nothing is lost by it."""
+    """Report a failure of W&B in one line, whatever it is; nothing is lost by it."""
     try:
         yield
     except Exception as error:
