@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick soak clean
+.PHONY: help setup demo test test-fast lint format bench bench-quick soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,10 +24,13 @@ demo: setup ## the whole study on synthetic radiographs with a small network (3 
 test: setup ## all tests, the slow ones too
 	$(PY) -m pytest -n auto --dist loadgroup
 
+test-fast: setup ## the tests for the daily round, without those that train for real (under 2 minutes)
+	$(PY) -m pytest -n auto --dist loadgroup -m "not slow and not slurm" --ignore=tests/end_to_end
+
 lint: setup ## style and types
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
-format: setup ## put the code in shape
+format: setup ## format the code
 	$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 
 bench: setup ## how fast it is, each figure a ratio against a peer
