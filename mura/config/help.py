@@ -114,6 +114,25 @@ Every setting and every choice, with its default. This page is made from `conf/`
 A value with brackets or braces needs quotes in the shell: `'data.extremities=[wrist,hand]'`. A wrong name or value is
 refused before anything starts, in one sentence with the options.
 
+| to | write |
+|---|---|
+| pool some extremities | `'data.extremities=[wrist,finger]'` |
+| train any classifier of torchvision | `model=torchvision model.name=convnext_tiny` |
+| change one thing of a recipe | `optimizer=adamw`, `optimizer.lr=1e-5`, `data.batch_size=64`, `augmentation=none` |
+| repeat with other random numbers | `-m seed=0,1,2` |
+| validate on another fifth | `data.fold=1` (0 to 4) |
+| train on two GPUs; on the CPU; in two processes of the CPU | `trainer=ddp_2xt4`; `trainer=cpu`; `trainer=ddp_cpu` |
+| split a batch into four parts to save memory | `data.accumulate=4` |
+| average the predictions of the five best checkpoints | `ensemble=5` |
+| test on another extremity; predict all others too | `'data.test_extremities=[hand]'`; `data.transfer=true` |
+| try two batches, without a logger | `experiment=debug` |
+| put the run elsewhere | `hydra.run.dir=DIR` |
+| have two runs of a multirun at a time | `-m hydra.launcher.workers=2` |
+| submit a study to SLURM | `launcher=slurm launcher.partition=P launcher.time=6:00:00` |
+
+Completion in bash and zsh: `eval "$(python train.py -sc install=bash)"` for `python train.py`, and
+`mura --install-completion` for `mura`.
+
 ## One run: `python train.py key=value ...`
 
 A model's recipe, or another choice, replaces the defaults of this table, and the command line replaces both.
@@ -133,7 +152,8 @@ These settings are the study's own. Every other setting goes through to each run
 
 ## Multiruns: `python train.py -m ...`
 
-Each run of a multirun is a process of this machine (`hydra/launcher=processes`, the default) or a job of SLURM
+A setting with commas is a list of runs. Each run has its own process and folder, and one that fails does not stop the
+others. It is a process of this machine (`hydra/launcher=processes`, the default) or a job of SLURM
 (`hydra/launcher=slurm`).
 
 {multirun}
