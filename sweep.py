@@ -41,7 +41,7 @@ from omegaconf import DictConfig, OmegaConf
 from mura.config import CONF_DIR
 from mura.config.hydra_hooks import register_resolvers
 from mura.config.rules import check, check_launcher
-from mura.config.sentences import one_clear_line
+from mura.config.sentences import exit_with_sentence
 from mura.errors import ConfigError, MuraError
 from mura.launch.jobs import Job, Outcome, Watch, run_jobs
 from mura.launch.placement import placement
@@ -271,11 +271,11 @@ def main() -> int:
     own, settings = split_arguments(arguments)
     register_resolvers()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        with one_clear_line("sweep"):
+        with exit_with_sentence():
             study = compose("sweep", own)
         return sweep(study, [*study.settings, *settings], "--dry-run" in sys.argv)
 
 
 if __name__ == "__main__":
-    with stop_answered(), one_clear_line():
+    with stop_answered(), exit_with_sentence():
         sys.exit(main())

@@ -15,10 +15,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mura.config.command_line import multirun_first, resume_arguments
-from mura.config.help import check_names, help_page
+from mura.config.help import help_page
 from mura.config.hydra_hooks import register_resolvers
-from mura.config.other_launchers import called_by_another_launcher, failing_alone, run_as_command
-from mura.config.sentences import one_clear_line
+from mura.config.other_launchers import called_by_another_launcher, report_and_raise, run_as_command
+from mura.config.sentences import exit_with_sentence
 from mura.launch.slurm.srun import cluster_environment, task_arguments
 from mura.processes import is_rank_zero, quick_imports
 from mura.progress import on_a_terminal
@@ -78,10 +78,10 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
 def main(cfg: DictConfig) -> None:
     run = RunFolder(Path(HydraConfig.get().runtime.output_dir))
     if not called_by_another_launcher():
-        with one_clear_line():
+        with exit_with_sentence():
             train_in(run, cfg)
         return
-    with failing_alone():
+    with report_and_raise():
         if cfg.trainer.devices * cfg.trainer.num_nodes > 1:
             run_as_command(Path(__file__).resolve(), run)
         else:
@@ -101,7 +101,6 @@ if __name__ == "__main__":
         print(help_page())
         sys.exit()
     register_resolvers()
-    with stop_answered(), one_clear_line():
-        check_names(sys.argv[1:])
+    with stop_answered(), exit_with_sentence():
         sys.argv[1:] = task_arguments(resume_arguments(multirun_first(sys.argv[1:])))
         main()

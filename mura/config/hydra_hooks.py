@@ -12,8 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mura.config.rules import check
-from mura.config.sentences import one_clear_line
-from mura.data.images import cache_size_for
+from mura.config.sentences import exit_with_sentence
 from mura.extremities import data_name
 from mura.runs import RunFolder
 from mura.study.arms import arm_of
@@ -24,15 +23,21 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("data_name", lambda names: data_name(list(names)), replace=True)
     OmegaConf.register_new_resolver("arm_of", lambda names: arm_of(list(names)), replace=True)
     OmegaConf.register_new_resolver("not", lambda value: not value, replace=True)
-    OmegaConf.register_new_resolver("cache_size", cache_size_for, replace=True)
+    OmegaConf.register_new_resolver("cache_size", _cache_size_for, replace=True)
     OmegaConf.register_new_resolver("run_dir", lambda: HydraConfig.get().runtime.output_dir, replace=True)
+
+
+def _cache_size_for(image_size: int) -> int:
+    from mura.data.images import cache_size_for  # numpy comes with it: a wrong name is answered without
+
+    return cache_size_for(image_size)
 
 
 class CheckBeforeRun(Callback):
     """Checks a run's config before Hydra makes its folder, so that a refused run leaves nothing behind."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with one_clear_line():
+        with exit_with_sentence():
             check(config)
             folder = RunFolder(Path(config.hydra.run.dir))
             folder.refuse_if_finished()
@@ -41,7 +46,7 @@ class CheckBeforeRun(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
             return  # a searching sweeper makes up its jobs as it goes
-        with one_clear_line():
+        with exit_with_sentence():
             overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
             jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
             loader, name = GlobalHydra.instance().config_loader(), kwargs["config_name"]

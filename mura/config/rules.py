@@ -171,7 +171,7 @@ def check_extremities(key: str, wished: Any) -> None:
         raise ConfigError(f"{key} is empty: name at least one of {', '.join(EXTREMITIES)}.")
     for name in names:
         if name not in EXTREMITIES:
-            raise ConfigError(f"{key}: {unknown(str(name), list(EXTREMITIES), 'extremity')}")
+            raise ConfigError(f"{key}: {describe_unknown(str(name), list(EXTREMITIES), 'extremity')}")
         if names.count(name) > 1:
             raise ConfigError(f"{key} names {name} twice: name each extremity once.")
 
@@ -201,7 +201,7 @@ def check(cfg: DictConfig) -> None:
     check_root(cfg.data.root)
 
 
-def unknown(name: str, options: list[str], kind: str) -> str:
+def describe_unknown(name: str, options: list[str], kind: str) -> str:
     """`no model resnet81; did you mean resnet18? Options: ...`"""
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]}?" if near else ""

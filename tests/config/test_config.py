@@ -25,6 +25,8 @@ REFUSED = [
     (["experiment=debgu"], "did you mean debug?"),
     (["modle=resnet18"], "did you mean mode or model?"),
     (["data.btch_size=8"], "data.batch_size"),
+    (["lr=0.1"], "lr: there is no such setting; did you mean optimizer.lr?"),
+    (["experimnt=debug"], "did you mean experiment?"),
     (["optimizer=adamw", "optimizer.momentum=0.9"], "optimizer.momentum: there is no such setting"),
     (["data.batch_size=0"], "data.batch_size=0: must be a whole number of at least 1."),
     (["data.batch_size=many"], "data.batch_size=many: must be a whole number"),
@@ -37,8 +39,10 @@ REFUSED = [
     (["data.root=/no/such/folder"], "data.root=/no/such/folder: there is no such folder"),
     (["data.root="], "data.root is not set"),
     (["wrist"], "wrist: not understood"),
+    (["--config-dir", "/no/such/folder"], "'/no/such/folder' not found."),
     (["resume=/no/such/run"], "resume=/no/such/run: no run to go on with there"),
     (["-m", "data=wrist,fingr"], "did you mean finger?"),
+    (["-m", "data.btch_size=8,16"], "did you mean data.batch_size"),
     (["-m", "data=wrist,finger", "data.batch_size=0"], "data.batch_size=0"),
 ]
 
@@ -78,6 +82,27 @@ def test_help_and_config_answer_without_torch_and_without_a_data_root(arguments:
     assert found.returncode == 0
     assert "batch_size" in found.stdout
     assert " torch\n" not in found.stderr
+
+
+def test_the_shell_completes_groups_and_their_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run_train("-sc", "install=bash", folder=tmp_path)
+    assert found.returncode == 0
+    assert "complete -o nospace" in found.stdout
+    monkeypatch.setenv("COMP_LINE", "python train.py model=dense")
+    found = run_train("-sc", "query=bash", folder=tmp_path)
+    assert "model=densenet121" in found.stdout.split()
+
+
+@pytest.mark.parametrize("way", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
+def test_a_user_adds_options_in_a_folder_of_their_own(way: str, tmp_path: Path) -> None:
+    own = tmp_path / "augmentation" / "mine.yaml"
+    own.parent.mkdir()
+    own.write_text((CONF_DIR / "augmentation" / "none.yaml").read_text().replace("flip: 0.0", "flip: 0.25"))
+    found = run_train(way.format(tmp_path), "augmentation=mine", "--cfg", "job", folder=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "flip: 0.25" in found.stdout
+    found = run_train(way.format(tmp_path), "augmentation=mien", folder=tmp_path)
+    assert "did you mean mine?" in found.stderr
 
 
 def test_a_model_brings_its_whole_recipe() -> None:
