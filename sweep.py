@@ -40,7 +40,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mura.config import CONF_DIR
 from mura.config.hydra_hooks import register_resolvers
-from mura.config.rules import check, check_launcher
+from mura.config.rules import check_config, check_launcher
 from mura.config.sentences import exit_with_sentence
 from mura.errors import ConfigError, MuraError
 from mura.launch.jobs import Job, Outcome, Watch, run_jobs
@@ -191,7 +191,7 @@ def planned(study: DictConfig) -> list[Cell]:
 def run_config(cell: Cell, settings: list[str], folder: Path) -> dict[str, Any]:
     """The resolved config that the run would have, checked as `train.py` checks it; of its logger, W&B's project."""
     cfg = compose("train", [*settings, *cell.overrides(folder)])
-    check(cfg)
+    check_config(cfg)
     cfg.logger = {"project": cfg.logger.get("project")}  # the rest hangs on the run's folder
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)

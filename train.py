@@ -18,6 +18,7 @@ from mura.config.command_line import multirun_first, resume_arguments
 from mura.config.help import help_page
 from mura.config.hydra_hooks import register_resolvers
 from mura.config.other_launchers import called_by_another_launcher, report_and_raise, run_as_command
+from mura.config.rules import check_config
 from mura.config.sentences import exit_with_sentence
 from mura.launch.slurm.srun import cluster_environment, task_arguments
 from mura.processes import is_rank_zero, quick_imports
@@ -82,6 +83,7 @@ def main(cfg: DictConfig) -> None:
             train_in(run, cfg)
         return
     with report_and_raise():
+        check_config(cfg)
         if cfg.trainer.devices * cfg.trainer.num_nodes > 1:
             run_as_command(Path(__file__).resolve(), run)
         else:

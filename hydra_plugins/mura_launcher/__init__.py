@@ -1,16 +1,18 @@
 """Hydra's launchers for `train.py -m`: each job is a run of its own, through mura.launch."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from mura.config.rules import check_launcher
+from mura.config.rules import check_config, check_launcher
 from mura.errors import ConfigError, MuraError
 from mura.launch.jobs import Job, Outcome, run_jobs
 from mura.launch.slurm import queue
@@ -19,7 +21,11 @@ log = logging.getLogger(__name__)
 
 
 class ProcessLauncher(Launcher):
-    """A failing job does not stop the others; what failed is said at once, and again at the end."""
+    """Each job as a process of this machine. A failing job does not stop the others, and is named at the end again.
+
+    All jobs are checked before Hydra makes the multirun's folder. Under Hydra's other launchers (basic, joblib,
+    submitit), and with a sweeper that searches, each job is checked when it starts.
+    """
 
     def __init__(self, workers: int = 1) -> None:
         self.workers = workers
@@ -27,6 +33,20 @@ class ProcessLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
         self.script = Path(task_function.__code__.co_filename).resolve()
+        if config.hydra.sweeper._target_.endswith("BasicSweeper"):  # another one chooses its jobs as it goes
+            loader = hydra_context.config_loader
+            for job_config in [loader.load_sweep_config(config, job) for job in self._combinations()]:
+                check_config(job_config)
+
+    def _combinations(self) -> Iterator[list[str]]:
+        """Yield the settings of each job: one of every combination of the values on the command line."""
+        parser = OverridesParser.create(self.hydra_context.config_loader)
+        choices = {}  # a key given twice counts as Hydra counts it: the last one
+        for override in parser.parse_overrides(list(self.config.hydra.overrides.task)):
+            several = override.is_sweep_override()
+            values = override.sweep_string_iterator() if several else [override.get_value_element_as_str()]
+            choices[override.get_key_element()] = [f"{override.get_key_element()}={value}" for value in values]
+        yield from map(list, product(*choices.values()))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()

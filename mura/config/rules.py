@@ -190,7 +190,7 @@ def check_root(root: str | None) -> None:
     find_root(root)
 
 
-def check(cfg: DictConfig) -> None:
+def check_config(cfg: DictConfig) -> None:
     """All that can be known of one run's config before anything is imported, started or written."""
     check_values(cfg)
     if OmegaConf.is_missing(cfg.model, "name"):

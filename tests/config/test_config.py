@@ -44,6 +44,8 @@ REFUSED = [
     (["-m", "data=wrist,fingr"], "did you mean finger?"),
     (["-m", "data.btch_size=8,16"], "did you mean data.batch_size"),
     (["-m", "data=wrist,finger", "data.batch_size=0"], "data.batch_size=0"),
+    (["-m", "optimizer.lr=-1,0.1"], "optimizer.lr=-1: must be a number above 0."),
+    (["-m", "data=glob(f*)", "seed=range(-1,1)"], "seed=-1: must be a whole number from 0"),
 ]
 
 
@@ -74,6 +76,15 @@ def test_a_faulty_command_line_gets_one_sentence_without_torch_and_leaves_nothin
     assert sentence in said[0]
     assert " torch\n" not in found.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_faulty_job_of_another_launcher_is_refused_when_it_starts(tmp_path: Path) -> None:
+    found = run_train("-m", "hydra/launcher=basic", "data.batch_size=0,-1", "hydra.sweep.dir=all", folder=tmp_path)
+    assert found.returncode == 2
+    assert "train.py: data.batch_size=0: must be a whole number of at least 1." in found.stderr
+    assert "train.py: data.batch_size=-1: must be a whole number of at least 1." in found.stderr
+    assert "Traceback" not in found.stderr
+    assert " torch\n" not in found.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
