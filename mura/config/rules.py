@@ -54,7 +54,7 @@ def share_or_count() -> Rule:
     return Rule(holds, "a whole number of batches, or a share from 0.0 to 1.0")
 
 
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", 32)
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", 32)
 RULES: dict[str, Rule] = {
     "seed": whole(0, 2**32 - 1),
     "arm": one_of(*ARMS, UNION),

@@ -35,6 +35,7 @@ REFUSED = [
     (["data.extremities=[wrist,toe]"], "there is no extremity toe"),
     (["data.extremities=[]"], "data.extremities is empty"),
     (["trainer.precision=17"], "trainer.precision=17: must be one of auto"),
+    (["trainer.precision=64-true"], "must be one of auto, 32-true, bf16-mixed, 16-mixed, 32."),
     (["model=torchvision"], "model.name is not set"),
     (["data.root=/no/such/folder"], "data.root=/no/such/folder: there is no such folder"),
     (["data.root="], "data.root is not set"),
