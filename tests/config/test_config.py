@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from mura.config import CONF_DIR
 from mura.config.command_line import resume_arguments
 from mura.config.hydra_hooks import register_resolvers
-from mura.config.rules import RULES, check_values
+from mura.config.rules import SETTING_RULES, check_values
 from mura.data.images import cache_size_for
 from mura.errors import ConfigError
 from mura.extremities import EXTREMITIES
@@ -170,15 +171,14 @@ def test_every_preset_of_the_study_composes(option: str) -> None:
 
 
 def test_every_numeric_setting_has_a_rule() -> None:
-    def numbers(node: DictConfig, path: str = "") -> list[str]:
-        found = []
-        for key in node:
-            child = node._get_node(key)
-            if isinstance(child, DictConfig) and not child._is_none():
-                found += numbers(child, f"{path}{key}.")
-            elif not OmegaConf.is_missing(node, key) and type(node[key]) in (int, float):
-                found.append(f"{path}{key}")
-        return found
+    def numbers(settings: dict[str, Any], path: str = "") -> list[str]:
+        names = []
+        for key, value in settings.items():
+            if isinstance(value, dict):
+                names += numbers(value, f"{path}{key}.")
+            elif type(value) in (int, float):
+                names.append(f"{path}{key}")
+        return names
 
     register_resolvers()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -186,7 +186,11 @@ def test_every_numeric_setting_has_a_rule() -> None:
             for optimizer in options("optimizer"):
                 cfg = compose("train", [f"scheduler={scheduler}", f"optimizer={optimizer}"])
                 cfg.logger = None
-                assert set(numbers(cfg)) - {"model.seed", "model.image_size", "data.seed"} <= set(RULES)
+                assert set(numbers(OmegaConf.to_container(cfg, resolve=True))) - {
+                    "model.seed",
+                    "model.image_size",
+                    "data.seed",
+                } <= set(SETTING_RULES)
 
 
 def test_names_follow_from_the_extremities() -> None:
