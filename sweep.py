@@ -43,9 +43,9 @@ from mura.config.hydra_hooks import register_resolvers
 from mura.config.rules import check_config, check_launcher
 from mura.config.sentences import exit_with_sentence
 from mura.errors import ConfigError, MuraError
-from mura.launch.jobs import Job, Outcome, Watch, run_jobs
-from mura.launch.placement import placement
-from mura.launch.processes import warm_up
+from mura.launch.jobs import Job, JobListener, Outcome, run_jobs
+from mura.launch.placement import place_runs
+from mura.launch.processes import start_server
 from mura.launch.slurm import queue
 from mura.runs import RunFolder
 from mura.signals import stop_answered
@@ -126,7 +126,7 @@ def plan_of(study: DictConfig, settings: list[str], dry_run: bool) -> Plan:
     if study.wandb.workspace and not dry_run:
         require_workspace(a_config["logger"]["project"])
     if "workers" in study.launcher and not dry_run and not all(run.finished for run in runs.values()):
-        warm_up()
+        start_server()
     configs |= {cell: run_config(cell, settings, folder) for cell in runs if cell not in configs}
     fingerprint = data_fingerprint(a_config)
     states = {cell: state_of(run, configs[cell], fingerprint) for cell, run in runs.items()}
@@ -200,11 +200,11 @@ def run_config(cell: Cell, settings: list[str], folder: Path) -> dict[str, Any]:
 
 def launcher(
     settings: DictConfig, folder: Path, trainer: dict[str, Any], runs: int
-) -> tuple[int | None, Callable[[list[Job], Watch], list[Outcome]]]:
+) -> tuple[int | None, Callable[[list[Job], JobListener], list[Outcome]]]:
     """How many runs at a time (None: all), and what runs them: this machine, or SLURM."""
     plain = check_launcher(settings)
     if "workers" in plain:
-        workers, gpus = placement(plain["workers"], trainer["accelerator"], trainer["devices"], runs)
+        workers, gpus = place_runs(plain["workers"], trainer["accelerator"], trainer["devices"], runs)
         return workers, partial(run_jobs, SCRIPT, workers=workers, gpus=gpus, captured=True)
     submitted = partial(queue.run_jobs, SCRIPT, resources=queue.Resources(**plain), folder=folder / ".slurm")
     return plain["at_a_time"], submitted

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from mura.errors import MuraError
 from mura.files import write_json
-from mura.launch.jobs import Job, Outcome, Watch
+from mura.launch.jobs import Job, JobListener, Outcome
 from mura.launch.slurm.task import PATIENCE, WARNING, Task, run_task
 
 LONGEST_PAUSE = 15  # seconds between two looks at the queue
@@ -57,7 +57,9 @@ def minutes_of(text: int | str) -> int | None:
     return (days * 24 + hours) * 60 + minutes or None
 
 
-def run_jobs(script: Path, jobs: Sequence[Job], watch: Watch, *, resources: Resources, folder: Path) -> list[Outcome]:
+def run_jobs(
+    script: Path, jobs: Sequence[Job], watch: JobListener, *, resources: Resources, folder: Path
+) -> list[Outcome]:
     """Runs `script` once for each job, in the queue, and goes on when one fails.
 
     `watch(job, None)` is called when a job has left the queue for a machine, `watch(job, outcome)` when it has ended.
@@ -188,7 +190,7 @@ def _as_outside_of_a_job() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def _follow(jobs: Sequence[Job], ids: dict[str, str], watch: Watch, folder: Path) -> list[Outcome]:
+def _follow(jobs: Sequence[Job], ids: dict[str, str], watch: JobListener, folder: Path) -> list[Outcome]:
     """Tells `watch` of every start and end until all have ended; `ids` are SLURM's by the jobs' names."""
     left, pause = list(jobs), 1.0
     began: dict[str, float] = {}
