@@ -101,7 +101,7 @@ def sweep(study: DictConfig, settings: list[str], dry_run: bool) -> int:
     from mura.study.watch import Watch, run_study
 
     if "workers" not in study.launcher:
-        queue.require()
+        queue.require_slurm()
     build_caches([plan.configs[cell]["data"] for cell in plan.missing])
     watch = Watch(len(plan.runs), len(plan.missing))
     with RunFolder(made(plan.folder)).locked("study"):

@@ -108,7 +108,7 @@ class SlurmLauncher(ProcessLauncher):
 
     def _check(self) -> None:
         self.resources = check_launcher(self.resources, "hydra.launcher")
-        queue.require()
+        queue.require_slurm()
 
     def _run(self, jobs: list[Job]) -> list[Outcome]:
         folder = Path(self.config.hydra.sweep.dir).resolve() / ".slurm"

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from command import ON_CPU, REPOSITORY, Command
 
-from mura.launch.slurm.queue import queue
+from mura.launch.slurm.queue import read_queue
 from mura.machine import cores
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]  # one worker, one SLURM
@@ -43,14 +43,14 @@ def in_slurm(prefix: str = "launcher.") -> list[str]:
 def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < deadline, f"it did not happen in {seconds} s; the queue: {queue()}"
+        assert time.monotonic() < deadline, f"it did not happen in {seconds} s; the queue: {read_queue()}"
         time.sleep(0.1)
 
 
 def number_of(run: str, folder: Path) -> str:
     """SLURM's id of a run of the study."""
     place = json.loads((folder / ".slurm" / "places.json").read_text())[run]
-    queued = queue()
+    queued = read_queue()
     assert place in queued, f"{run} is not in the queue: {queued}"
     return queued[place][0]
 
@@ -107,7 +107,7 @@ def test_a_study_with_a_run_cancelled_one_requeued_and_the_sweep_killed_equals_a
     assert last.returncode == 0, last.stderr
     assert last.stderr.count("done    ") == 1
     assert (folder / "results.csv").read_bytes() == (tmp_path / "local/study/results.csv").read_bytes()
-    assert not queue()
+    assert not read_queue()
 
 
 @pytest.mark.usefixtures("slurm")
@@ -123,7 +123,7 @@ def test_ctrl_c_cancels_what_is_queued_and_running(
     assert process.returncode == 130, said
     assert "cancelling 3 jobs" in said
     assert "Traceback" not in said
-    assert not queue()
+    assert not read_queue()
     assert "stopped; go on with" in (unified / "console.log").read_text()
 
 
