@@ -30,9 +30,15 @@ class ProcessLauncher(Launcher):
     def __init__(self, workers: int = 1) -> None:
         self.workers = workers
 
+    @property
+    def captured(self) -> bool:
+        """Whether the output of a run goes to its folder: not if one runs at a time, which is watched."""
+        return self.workers > 1
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
         self.script = Path(task_function.__code__.co_filename).resolve()
+        self._check_launcher()
         if config.hydra.sweeper._target_.endswith("BasicSweeper"):  # another one chooses its jobs as it goes
             loader = hydra_context.config_loader
             for job_config in [loader.load_sweep_config(config, job) for job in self._combinations()]:
@@ -51,17 +57,16 @@ class ProcessLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        self._check()
-        common = set.intersection(*(set(each) for each in job_overrides)) if len(job_overrides) > 1 else set()
-        jobs = [self._job(list(each), initial_job_idx + number, common) for number, each in enumerate(job_overrides)]
-        outcomes = self._run(jobs)
-        failed = [outcome for outcome in outcomes if outcome.exit_code != 0]
+        common = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
+        jobs = [self._job(list(each), number, common) for number, each in enumerate(job_overrides, initial_job_idx)]
+        failed = [outcome for outcome in self._run(jobs) if outcome.exit_code != 0]
         if failed:
             names = ", ".join(f"{outcome.job.name} (exit code {outcome.exit_code})" for outcome in failed)
             raise MuraError(f"{len(failed)} of {len(jobs)} runs failed: {names}; see their folders and logs above.")
-        return [JobReturn(overrides=each, status=JobStatus.COMPLETED) for each in job_overrides]
+        return [JobReturn(overrides=settings, status=JobStatus.COMPLETED) for settings in job_overrides]
 
-    def _check(self) -> None:
+    def _check_launcher(self) -> None:
+        """Raise ConfigError for a faulty setting of the launcher, MuraError where it can't work."""
         check_launcher({"workers": self.workers}, "hydra.launcher")
         if self.workers is None:
             raise ConfigError("hydra.launcher.workers=null: must be a whole number of at least 1.")
@@ -69,12 +74,8 @@ class ProcessLauncher(Launcher):
     def _run(self, jobs: list[Job]) -> list[Outcome]:
         return run_jobs(self.script, jobs, self._tell, workers=self.workers, captured=self.captured)
 
-    @property
-    def captured(self) -> bool:
-        """Whether the output of a run goes to its folder: not when there is one at a time, which is watched."""
-        return self.workers > 1
-
     def _job(self, overrides: list[str], number: int, common: set[str]) -> Job:
+        """Return a job of the multirun, named by the settings that are not common to all of them."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
@@ -83,7 +84,7 @@ class ProcessLauncher(Launcher):
         arguments = [*overrides, f"hydra.run.dir='{folder}'"]
         if config.group is None:
             arguments.append(f"group='{sweep.parent.name}_{sweep.name}'")
-        name = " ".join(each for each in filter_overrides(overrides) if each not in common)
+        name = " ".join(setting for setting in filter_overrides(overrides) if setting not in common)
         return Job(name, arguments, folder)
 
     def _tell(self, job: Job, outcome: Outcome | None) -> None:
@@ -106,7 +107,7 @@ class SlurmLauncher(ProcessLauncher):
     def captured(self) -> bool:
         return True
 
-    def _check(self) -> None:
+    def _check_launcher(self) -> None:
         self.resources = check_launcher(self.resources, "hydra.launcher")
         queue.require_slurm()
 

@@ -46,6 +46,7 @@ REFUSED = [
     (["-m", "data=wrist,fingr"], "did you mean finger?"),
     (["-m", "data.btch_size=8,16"], "did you mean data.batch_size"),
     (["-m", "data=wrist,finger", "data.batch_size=0"], "data.batch_size=0"),
+    (["-m", "seed=0,1", "hydra.launcher.workers=0"], "hydra.launcher.workers=0: must be a whole number of at least 1"),
     (["-m", "optimizer.lr=-1,0.1"], "optimizer.lr=-1: must be a number above 0."),
     (["-m", "data=glob(f*)", "seed=range(-1,1)"], "seed=-1: must be a whole number from 0"),
 ]
