@@ -172,7 +172,7 @@ def check_launcher(settings: Mapping[Any, Any], prefix: str = "launcher") -> dic
 def check_extremities(key: str, value: Any) -> None:
     """Raise ConfigError unless the value is a list of extremities, at least one and each only once."""
     if isinstance(value, str):
-        raise ConfigError(f"{key}={value}: write it as a list, {key}=[{value}].")
+        raise ConfigError(f"{key}={value}: write it as a list, '{key}=[{value}]'.")
     names = list(value or [])
     if not names:
         raise ConfigError(f"{key} is empty: name at least one of {', '.join(EXTREMITIES)}.")

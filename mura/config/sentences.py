@@ -62,7 +62,7 @@ def describe_config_error(error: Exception) -> str:
             return f"{group}={name}: {describe_unknown(name, list(error.options or []), group)}"
         return f"{name}: there is no such config."
     if isinstance(error, OverrideParseError):
-        return f"{error.override}: not understood; settings are written key=value, lists key=[a,b]."
+        return f"{error.override}: not understood; settings are written key=value, lists 'key=[a,b]'."
     for cause in _causes(error):
         if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and OmegaConf.is_dict(cause.parent_node):
             return describe_unknown_key(error, cause)
