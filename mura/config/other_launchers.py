@@ -13,7 +13,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from mura.config.sentences import explain_error
+from mura.config.sentences import explain_unless_stopped
 from mura.errors import ConfigError, InterruptedRunError, MuraError, say
 from mura.launch.jobs import Job, run_jobs
 from mura.processes import srun_tasks
@@ -46,7 +46,7 @@ def report_and_raise() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        user_error = explain_error(error)
+        user_error = explain_unless_stopped(error)
         if user_error is None:
             raise
         say(str(user_error))

@@ -29,13 +29,20 @@ def exit_with_sentence() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        user_error = explain_error(error)
-        stopped = stop_behind(error) is not None  # by Ctrl-C or SIGTERM: the error is a library's reaction to it
-        if user_error is None or (stopped and not isinstance(user_error, InterruptedRunError)):
+        user_error = explain_unless_stopped(error)
+        if user_error is None:
             raise
         if is_rank_zero() or not isinstance(user_error, InterruptedRunError):  # the first process speaks for all
             say(str(user_error))
         raise SystemExit(user_error.exit_code) from None
+
+
+def explain_unless_stopped(error: Exception) -> MuraError | None:
+    """Return what `explain_error` does, but None for what a library makes of Ctrl-C or SIGTERM."""
+    user_error = explain_error(error)
+    if stop_behind(error) is not None and not isinstance(user_error, InterruptedRunError):
+        return None
+    return user_error
 
 
 def explain_error(error: Exception) -> MuraError | None:
@@ -68,6 +75,8 @@ def describe_config_error(error: Exception) -> str:
             return describe_unknown_key(error, cause)
     if twice := STATED_TWICE.search(str(error)):
         return f"{twice.group(1)} is given twice: give it once."
+    if override := FAILED_OVERRIDE.search(str(error)):
+        return f"{override.group(1)}: there is no such setting; `--cfg job` shows them all."
     return str(error).split("\n")[0].rstrip(".") + "."
 
 

@@ -72,39 +72,39 @@ def test_a_faulty_command_line_gets_one_sentence_without_torch_and_leaves_nothin
     arguments: list[str], sentence: str, tmp_path: Path
 ) -> None:
     given = [] if any("data.root" in argument for argument in arguments) else [f"data.root={tmp_path}"]
-    found = run_train(*arguments, *given, folder=tmp_path)
-    said = [line for line in found.stderr.splitlines() if not line.startswith("import time:")]
-    assert found.returncode == 2
+    result = run_train(*arguments, *given, folder=tmp_path)
+    said = [line for line in result.stderr.splitlines() if not line.startswith("import time:")]
+    assert result.returncode == 2
     assert len(said) == 1
     assert sentence in said[0]
-    assert " torch\n" not in found.stderr
+    assert " torch\n" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_faulty_job_of_another_launcher_is_refused_when_it_starts(tmp_path: Path) -> None:
-    found = run_train("-m", "hydra/launcher=basic", "data.batch_size=0,-1", "hydra.sweep.dir=all", folder=tmp_path)
-    assert found.returncode == 2
-    assert "train.py: data.batch_size=0: must be a whole number of at least 1." in found.stderr
-    assert "train.py: data.batch_size=-1: must be a whole number of at least 1." in found.stderr
-    assert "Traceback" not in found.stderr
-    assert " torch\n" not in found.stderr
+    result = run_train("-m", "hydra/launcher=basic", "data.batch_size=0,-1", "hydra.sweep.dir=all", folder=tmp_path)
+    assert result.returncode == 2
+    assert "train.py: data.batch_size=0: must be a whole number of at least 1." in result.stderr
+    assert "train.py: data.batch_size=-1: must be a whole number of at least 1." in result.stderr
+    assert "Traceback" not in result.stderr
+    assert " torch\n" not in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
 def test_help_and_config_answer_without_torch_and_without_a_data_root(arguments: list[str], tmp_path: Path) -> None:
-    found = run_train(*arguments, folder=tmp_path)
-    assert found.returncode == 0
-    assert "batch_size" in found.stdout
-    assert " torch\n" not in found.stderr
+    result = run_train(*arguments, folder=tmp_path)
+    assert result.returncode == 0
+    assert "batch_size" in result.stdout
+    assert " torch\n" not in result.stderr
 
 
 def test_the_shell_completes_groups_and_their_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = run_train("-sc", "install=bash", folder=tmp_path)
-    assert found.returncode == 0
-    assert "complete -o nospace" in found.stdout
+    result = run_train("-sc", "install=bash", folder=tmp_path)
+    assert result.returncode == 0
+    assert "complete -o nospace" in result.stdout
     monkeypatch.setenv("COMP_LINE", "python train.py model=dense")
-    found = run_train("-sc", "query=bash", folder=tmp_path)
-    assert "model=densenet121" in found.stdout.split()
+    result = run_train("-sc", "query=bash", folder=tmp_path)
+    assert "model=densenet121" in result.stdout.split()
 
 
 @pytest.mark.parametrize("way", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
@@ -112,11 +112,11 @@ def test_a_user_adds_options_in_a_folder_of_their_own(way: str, tmp_path: Path) 
     own = tmp_path / "augmentation" / "mine.yaml"
     own.parent.mkdir()
     own.write_text((CONF_DIR / "augmentation" / "none.yaml").read_text().replace("flip: 0.0", "flip: 0.25"))
-    found = run_train(way.format(tmp_path), "augmentation=mine", "--cfg", "job", folder=tmp_path)
-    assert found.returncode == 0, found.stderr
-    assert "flip: 0.25" in found.stdout
-    found = run_train(way.format(tmp_path), "augmentation=mien", folder=tmp_path)
-    assert "did you mean mine?" in found.stderr
+    result = run_train(way.format(tmp_path), "augmentation=mine", "--cfg", "job", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "flip: 0.25" in result.stdout
+    result = run_train(way.format(tmp_path), "augmentation=mien", folder=tmp_path)
+    assert "did you mean mine?" in result.stderr
 
 
 def test_a_model_brings_its_whole_recipe() -> None:
@@ -216,9 +216,9 @@ def test_a_cache_smaller_than_the_network_input_is_refused() -> None:
 def test_resume_puts_the_saved_command_line_first_so_that_the_new_one_wins(tmp_path: Path) -> None:
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "overrides.yaml").write_text("- model=cnn4\n- trainer.max_epochs=2\n")
-    found = resume_arguments([f"resume={tmp_path}", "trainer.max_epochs=5"])
-    assert found[:3] == ["model=cnn4", "trainer.max_epochs=2", "trainer.max_epochs=5"]
-    assert f"hydra.run.dir='{tmp_path}'" in found
+    result = resume_arguments([f"resume={tmp_path}", "trainer.max_epochs=5"])
+    assert result[:3] == ["model=cnn4", "trainer.max_epochs=2", "trainer.max_epochs=5"]
+    assert f"hydra.run.dir='{tmp_path}'" in result
 
 
 def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:

@@ -126,12 +126,12 @@ def test_faulty_resources_are_refused(
     setting: str, sentence: str, mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
     choice = [] if setting.startswith("launcher=") else ["launcher=slurm"]
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(REPOSITORY / "sweep.py"), "models=[cnn2]", "name=study", f"studies_dir={tmp_path}",
          f"data.root={mura_root}", f"data.cache_dir={cache_dir}", *choice, setting],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert found.returncode == 2
-    assert sentence in found.stderr
-    assert "Traceback" not in found.stderr
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
