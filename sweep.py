@@ -39,12 +39,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from mura.config import CONF_DIR
 from mura.config.hydra_hooks import register_resolvers
-from mura.config.rules import check, check_extremities, check_launcher
-from mura.config.sentences import one_clear_line
+from mura.config.rules import check_config, check_extremities, check_launcher
+from mura.config.sentences import exit_with_sentence
 from mura.errors import ConfigError, MuraError
 from mura.launch.jobs import Outcome, run_jobs
-from mura.launch.placement import placement
-from mura.launch.processes import warm_up
+from mura.launch.placement import place_runs
+from mura.launch.processes import start_server
 from mura.launch.slurm import queue
 from mura.runs import RunFolder
 from mura.signals import answering_signals
@@ -84,8 +84,7 @@ def read_study(arguments: list[str]) -> tuple[DictConfig, list[str]]:
             own.append(f"study={value}")
         else:
             (own if key.split(".")[0] in OWN_KEYS else settings).append(argument)
-    with one_clear_line("sweep"):
-        study = compose("sweep", own)
+    study = compose("sweep", own)
     check_study(study)
     return study, [*study.settings, *settings]
 
@@ -141,7 +140,7 @@ def plan_study(study: DictConfig, settings: list[str], dry_run: bool) -> Plan:
 def run_config(cell: Cell, settings: list[str], folder: Path) -> Config:
     """Return the resolved config that the run would have, checked as `train.py` checks it, with its W&B project."""
     cfg = compose("train", [*settings, *cell.overrides(folder)])
-    check(cfg)
+    check_config(cfg)
     cfg.logger = {"project": cfg.logger.get("project")}  # the rest depends on the run's folder
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
@@ -159,7 +158,7 @@ def choose_launcher(settings: DictConfig, plan: Plan) -> tuple[int | None, Launc
     plain = check_launcher(settings)
     if runs_here(settings):
         trainer = plan.example["trainer"]
-        workers, gpus = placement(plain["workers"], trainer["accelerator"], trainer["devices"], len(plan.states))
+        workers, gpus = place_runs(plain["workers"], trainer["accelerator"], trainer["devices"], len(plan.states))
         return workers, partial(run_jobs, SCRIPT, workers=workers, gpus=gpus, captured=True)
     submit = partial(queue.run_jobs, SCRIPT, resources=queue.Resources(**plain), folder=plan.folder / ".slurm")
     return plain["at_a_time"], submit
@@ -180,9 +179,9 @@ def prepare(study: DictConfig, config: Config, is_done: bool) -> None:
             raise ConfigError("wandb.workspace=true: the runs don't log to W&B; take logger=wandb.")
         require_workspaces()
     if not runs_here(study.launcher):
-        queue.require()
+        queue.require_slurm()
     elif not is_done:
-        warm_up()
+        start_server()
 
 
 def import_report(project: str | None) -> None:
@@ -246,5 +245,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    with answering_signals(), one_clear_line():
+    with answering_signals(), exit_with_sentence():
         sys.exit(main(sys.argv[1:]))

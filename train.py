@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mura.config.command_line import multirun_first, resume_arguments
-from mura.config.help import check_names, help_page
+from mura.config.help import help_page
 from mura.config.hydra_hooks import register_resolvers
-from mura.config.other_launchers import called_by_another_launcher, failing_alone, run_as_command
-from mura.config.sentences import one_clear_line
+from mura.config.other_launchers import run_job
+from mura.config.sentences import exit_with_sentence
 from mura.launch.slurm.srun import cluster_environment, task_arguments
 from mura.processes import is_rank_zero, quick_imports
 from mura.progress import on_a_terminal
@@ -86,20 +85,11 @@ def build(cfg: DictConfig) -> tuple[Any, Any]:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
-    run = RunFolder(Path(HydraConfig.get().runtime.output_dir))
-    if not called_by_another_launcher():
-        with one_clear_line():
-            train_in(run, cfg)
-        return
-    with failing_alone():
-        if cfg.trainer.devices * cfg.trainer.num_nodes > 1:
-            run_as_command(Path(__file__).resolve(), run)
-        else:
-            train_in(run, cfg)
+    run_job(train_in_folder, cfg, Path(__file__).resolve())
 
 
-def train_in(run: RunFolder, cfg: DictConfig) -> None:
-    """The run in its folder, which is locked meanwhile, and from which it can go on when it is interrupted."""
+def train_in_folder(cfg: DictConfig, run: RunFolder) -> None:
+    """Train in the run's folder, locked meanwhile, from which the run can go on when it is interrupted."""
     with run.locked(), resumable(run):
         if is_rank_zero():
             run.config.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
@@ -111,7 +101,6 @@ if __name__ == "__main__":
         print(help_page())
         sys.exit()
     register_resolvers()
-    with answering_signals(), one_clear_line():
-        check_names(sys.argv[1:])
+    with answering_signals(), exit_with_sentence():
         sys.argv[1:] = task_arguments(resume_arguments(multirun_first(sys.argv[1:])))
         main()

@@ -12,7 +12,7 @@ with quick_imports():
     import torchvision
     import wandb
 
-    import mura.config.help
+    import mura.config.hydra_hooks
     import mura.training.results
 
     with suppress(ImportError):  # W&B, as a run starts

@@ -8,7 +8,7 @@ So it is remembered, and what arrives after it is taken for it. On the way up, f
 | the handler of `answering_signals` | remembers the signal; raises KeyboardInterrupt, or Terminated for SIGTERM |
 | `clean_end` (training/shutdown.py) | ends W&B and the processes of the run, and passes it on |
 | `resumable` | makes an InterruptedRunError of it: how to go on, with exit code 130 or 143 |
-| `one_clear_line` (config/sentences.py) | says that sentence, and exits with its code |
+| `exit_with_sentence` (config/sentences.py) | says that sentence, and exits with its code |
 | `answering_signals` | says "stopped." where nobody has said anything, and exits with 130 or 143 |
 """
 

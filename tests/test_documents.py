@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mura.config.help import MADE_BY, settings_page
+from docs.settings import MADE_BY, settings_page
 
 REPOSITORY = Path(__file__).parent.parent
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
@@ -60,7 +60,7 @@ def test_every_setting_is_explained() -> None:
 
 def test_the_page_of_settings_is_printed() -> None:
     printed = subprocess.run(
-        [sys.executable, "-m", "mura.config.help"], capture_output=True, text=True, encoding="utf-8", check=True,
+        [sys.executable, "docs/settings.py"], capture_output=True, text=True, encoding="utf-8", check=True,
         cwd=REPOSITORY,
     )  # fmt: skip
     assert printed.stdout == settings_page()

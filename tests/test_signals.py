@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from mura.config.sentences import one_clear_line
+from mura.config.sentences import exit_with_sentence
 from mura.errors import InterruptedRunError
 from mura.runs import RunFolder
 from mura.signals import answering_signals, resumable
@@ -83,17 +83,17 @@ def test_a_signal_is_answered_whatever_a_library_makes_of_it(
         except BaseException:
             raise made_of_it from None
 
-    with pytest.raises(SystemExit) as ended, answering_signals(), one_clear_line():
+    with pytest.raises(SystemExit) as ended, answering_signals(), exit_with_sentence():
         working()
     assert ended.value.code == code
     assert capsys.readouterr().err.endswith(": stopped.\n")
 
-    with pytest.raises(SystemExit) as ended, answering_signals(), one_clear_line(), resumable(RunFolder(tmp_path)):
+    with pytest.raises(SystemExit) as ended, answering_signals(), exit_with_sentence(), resumable(RunFolder(tmp_path)):
         working()
     assert ended.value.code == code
     assert capsys.readouterr().err.endswith(f"resume={tmp_path}\n")
 
 
 def test_an_error_without_a_signal_keeps_its_traceback() -> None:
-    with pytest.raises(ValueError, match="of its own"), answering_signals(), one_clear_line():
+    with pytest.raises(ValueError, match="of its own"), answering_signals(), exit_with_sentence():
         raise ValueError("of its own")

@@ -1,16 +1,18 @@
 """Hydra's launchers for `train.py -m`: each job is a run of its own, through mura.launch."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from mura.config.rules import check_launcher
+from mura.config.rules import check_config, check_launcher
 from mura.errors import ConfigError, MuraError
 from mura.launch.jobs import Job, Outcome, run_jobs
 from mura.launch.slurm import queue
@@ -19,29 +21,52 @@ log = logging.getLogger(__name__)
 
 
 class ProcessLauncher(Launcher):
-    """A failing job does not stop the others; what failed is said at once, and again at the end."""
+    """Each job as a process of this machine. A failing job does not stop the others, and is named at the end again.
+
+    All jobs are checked before Hydra makes the multirun's folder. Under Hydra's other launchers (basic, joblib,
+    submitit), and with a sweeper that searches, each job is checked when it starts.
+    """
 
     def __init__(self, workers: int = 1) -> None:
         self.workers = workers
 
+    @property
+    def captured(self) -> bool:
+        """Whether the output of a run goes to its folder: not if one runs at a time, which is watched."""
+        return self.workers > 1
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
         self.script = Path(task_function.__code__.co_filename).resolve()
+        self._check_launcher()
+        if config.hydra.sweeper._target_.endswith("BasicSweeper"):  # another one chooses its jobs as it goes
+            loader = hydra_context.config_loader
+            for job_config in [loader.load_sweep_config(config, job) for job in self._combinations()]:
+                check_config(job_config)
+
+    def _combinations(self) -> Iterator[list[str]]:
+        """Yield the settings of each job: one of every combination of the values on the command line."""
+        parser = OverridesParser.create(self.hydra_context.config_loader)
+        choices = {}  # a key given twice counts as Hydra counts it: the last one
+        for override in parser.parse_overrides(list(self.config.hydra.overrides.task)):
+            several = override.is_sweep_override()
+            values = override.sweep_string_iterator() if several else [override.get_value_element_as_str()]
+            choices[override.get_key_element()] = [f"{override.get_key_element()}={value}" for value in values]
+        yield from map(list, product(*choices.values()))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        self._check()
-        common = set.intersection(*(set(each) for each in job_overrides)) if len(job_overrides) > 1 else set()
-        jobs = [self._job(list(each), initial_job_idx + number, common) for number, each in enumerate(job_overrides)]
-        outcomes = self._run(jobs)
-        failed = [outcome for outcome in outcomes if outcome.exit_code != 0]
+        common = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
+        jobs = [self._job(list(each), number, common) for number, each in enumerate(job_overrides, initial_job_idx)]
+        failed = [outcome for outcome in self._run(jobs) if outcome.exit_code != 0]
         if failed:
             names = ", ".join(f"{outcome.job.name} (exit code {outcome.exit_code})" for outcome in failed)
             raise MuraError(f"{len(failed)} of {len(jobs)} runs failed: {names}; see their folders and logs above.")
-        return [JobReturn(overrides=each, status=JobStatus.COMPLETED) for each in job_overrides]
+        return [JobReturn(overrides=settings, status=JobStatus.COMPLETED) for settings in job_overrides]
 
-    def _check(self) -> None:
+    def _check_launcher(self) -> None:
+        """Raise ConfigError for a faulty setting of the launcher, MuraError where it can't work."""
         check_launcher({"workers": self.workers}, "hydra.launcher")
         if self.workers is None:
             raise ConfigError("hydra.launcher.workers=null: must be a whole number of at least 1.")
@@ -49,12 +74,8 @@ class ProcessLauncher(Launcher):
     def _run(self, jobs: list[Job]) -> list[Outcome]:
         return run_jobs(self.script, jobs, self._tell, workers=self.workers, captured=self.captured)
 
-    @property
-    def captured(self) -> bool:
-        """Whether the output of a run goes to its folder: not when there is one at a time, which is watched."""
-        return self.workers > 1
-
     def _job(self, overrides: list[str], number: int, common: set[str]) -> Job:
+        """Return a job of the multirun, named by the settings that are not common to all of them."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
@@ -63,7 +84,7 @@ class ProcessLauncher(Launcher):
         arguments = [*overrides, f"hydra.run.dir='{folder}'"]
         if config.group is None:
             arguments.append(f"group='{sweep.parent.name}_{sweep.name}'")
-        name = " ".join(each for each in filter_overrides(overrides) if each not in common)
+        name = " ".join(setting for setting in filter_overrides(overrides) if setting not in common)
         return Job(name, arguments, folder)
 
     def _tell(self, job: Job, outcome: Outcome | None) -> None:
@@ -86,9 +107,9 @@ class SlurmLauncher(ProcessLauncher):
     def captured(self) -> bool:
         return True
 
-    def _check(self) -> None:
+    def _check_launcher(self) -> None:
         self.resources = check_launcher(self.resources, "hydra.launcher")
-        queue.require()
+        queue.require_slurm()
 
     def _run(self, jobs: list[Job]) -> list[Outcome]:
         folder = Path(self.config.hydra.sweep.dir).resolve() / ".slurm"

@@ -1,6 +1,13 @@
-"""The door: what a command line is checked for before anything starts. The only room that knows Hydra and OmegaConf.
+"""The command line and the config: what is checked before anything starts. No other room knows Hydra and OmegaConf.
 
-No torch here: `--help`, `--cfg job` and a mistyped option must answer at once.
+No torch here: `--help`, `--cfg job` and a mistyped option must answer at once. Public are
+
+- command_line: resume_arguments, multirun_first
+- help: help_page
+- hydra_hooks: register_resolvers (and CheckBeforeRun, which conf/train.yaml names)
+- other_launchers: called_by_another_launcher, run_as_command, report_and_raise
+- rules: check_config, check_values, check_launcher
+- sentences: exit_with_sentence, explain_error
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command line before Hydra reads it."""
+"""The command line as Hydra gets it: flags in front, and the settings of a run that goes on."""
 
 from pathlib import Path
 
@@ -9,15 +9,16 @@ from mura.runs import RunFolder
 
 
 def multirun_first(arguments: list[str]) -> list[str]:
-    """`-m` in front: among the settings, Hydra's parser does not take those behind it."""
+    """Move `-m` to the front: Hydra's parser drops settings that follow it."""
     flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
     return flags + [argument for argument in arguments if argument not in flags]
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:
-    """The command line of the run to go on with, when `resume=RUN_FOLDER` is among the arguments.
+    """Replace `resume=RUN_FOLDER` by the saved command line of that run; return other arguments unchanged.
 
-    The saved overrides come first, so that what stands on this command line (trainer.max_epochs=30) wins.
+    The saved settings come first, so that those given now (trainer.max_epochs=30) win. Raises ConfigError when there
+    is no run in the folder, or a finished one.
     """
     given = [argument for argument in arguments if argument.startswith("resume=")]
     folder_text = given[-1].removeprefix("resume=").strip("'\"") if given else ""

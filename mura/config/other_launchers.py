@@ -1,38 +1,54 @@
 """Jobs of a multirun under another launcher than this program's own: Hydra's basic, or the joblib and submitit plugins.
 
 They call a function for each job, in one process or in a worker of theirs. Lightning starts the further processes of a
-run with the command line of the first, which is there the whole multirun's, or none of this program; so a run of
-several processes is started from here with a command line of its own.
+run with the command line of the first, which is the whole multirun's here, or not this program's at all. A run of
+several processes is therefore started with a command line of its own.
 """
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
-from mura.config.sentences import users_error
+from mura.config.rules import check_config
+from mura.config.sentences import exit_with_sentence, explain_unless_stopped
 from mura.errors import ConfigError, InterruptedRunError, MuraError, say
 from mura.launch.jobs import Job, run_jobs
 from mura.processes import srun_tasks
 from mura.runs import RunFolder
 
 
-def called_by_another_launcher() -> bool:
-    """Under this program's own launchers each job is a command of a single run."""
-    return HydraConfig.get().mode == RunMode.MULTIRUN
+def run_job(job: Callable[[DictConfig, RunFolder], None], cfg: DictConfig, script: Path) -> None:
+    """Call `job` with the config and folder that Hydra has made for it, and report its errors as its launcher wants.
+
+    Under this program's launchers a job is a single run: its error is a sentence and an exit code. Under another one
+    it is handed on, and a run of several processes becomes a command of its own, of `script`.
+    """
+    run = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        with exit_with_sentence():
+            job(cfg, run)
+        return
+    with report_and_raise():
+        check_config(cfg)
+        if cfg.trainer.devices * cfg.trainer.num_nodes > 1:
+            run_as_command(script, run)
+        else:
+            job(cfg, run)
 
 
 def run_as_command(script: Path, run: RunFolder) -> None:
-    """The current job as a process of its own, with this process's output; raises MuraError when it fails."""
+    """Run the current job as a process of its own, with this process's output. Raises MuraError when it fails."""
     if srun_tasks() > 1:
         raise ConfigError(
             f"srun started {srun_tasks()} tasks for a job of this multirun, and each would start the whole run: set "
             "hydra.launcher.tasks_per_node=1."
         )
-    # a worker of joblib has a way of its own to start processes, which the new one would be told of and does not know
+    # joblib's workers start processes in a way of their own, which a new process would inherit and not know
     multiprocessing.set_start_method("forkserver", force=True)
     job = Job(run.path.name, [*HydraConfig.get().overrides.task, f"hydra.run.dir='{run.path}'"], run.path)
     [outcome] = run_jobs(script, [job], lambda *_: None)
@@ -41,15 +57,15 @@ def run_as_command(script: Path, run: RunFolder) -> None:
 
 
 @contextmanager
-def failing_alone() -> Iterator[None]:
-    """A user's error is said when it happens, and handed on to Hydra, which goes on with the other jobs."""
+def report_and_raise() -> Iterator[None]:
+    """Say a user's error when it happens, then hand it on to Hydra, which goes on with the other jobs."""
     try:
         yield
     except Exception as error:
-        found = users_error(error)
-        if found is None:
+        user_error = explain_unless_stopped(error)
+        if user_error is None:
             raise
-        say(str(found))
-        if isinstance(found, InterruptedRunError):
-            raise SystemExit(found.exit_code) from None
-        raise found from None
+        say(str(user_error))
+        if isinstance(user_error, InterruptedRunError):
+            raise SystemExit(user_error.exit_code) from None
+        raise user_error from None

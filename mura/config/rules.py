@@ -1,4 +1,4 @@
-"""What each setting may be, checked before anything is imported, started or written."""
+"""What each setting may be: checked before anything heavy is imported, started or written."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -17,13 +17,15 @@ from mura.study.arms import ARMS, UNION
 
 @dataclass(frozen=True)
 class Rule:
-    """What a setting may be: `holds(value)`, and `wanted`, the words for it."""
+    """What a setting may be: `holds(value)` tests a value, `wanted` says it in words."""
 
     holds: Callable[[Any], bool]
     wanted: str
 
 
 def whole(low: int, high: int | None = None, or_null: bool = False) -> Rule:
+    """Return the rule for an integer within bounds, both of which are allowed."""
+
     def holds(value: Any) -> bool:
         if value is None:
             return or_null
@@ -34,6 +36,8 @@ def whole(low: int, high: int | None = None, or_null: bool = False) -> Rule:
 
 
 def number(low: float, high: float | None = None, above: bool = False) -> Rule:
+    """Return the rule for a number within bounds; `above` excludes the lower one."""
+
     def holds(value: Any) -> bool:
         if type(value) not in (int, float):
             return False
@@ -47,15 +51,21 @@ def one_of(*options: Any) -> Rule:
     return Rule(lambda value: value in options, "one of " + ", ".join(str(option) for option in options))
 
 
+def text_or_null() -> Rule:
+    return Rule(lambda value: value is None or (type(value) is str and value != ""), "a name, or null")
+
+
 def share_or_count() -> Rule:
+    """Return the rule of Lightning's limits: an integer counts batches, a float is a share of them."""
+
     def holds(value: Any) -> bool:
         return (type(value) is int and value >= 0) or (type(value) is float and 0 <= value <= 1)
 
     return Rule(holds, "a whole number of batches, or a share from 0.0 to 1.0")
 
 
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", 32)
-RULES: dict[str, Rule] = {
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", 32)
+SETTING_RULES: dict[str, Rule] = {
     "seed": whole(0, 2**32 - 1),
     "arm": one_of(*ARMS, UNION),
     "mode": one_of("min", "max"),
@@ -101,8 +111,8 @@ RULES: dict[str, Rule] = {
 
 
 def check_values(cfg: DictConfig) -> None:
-    """Every setting that has a rule keeps it; raises ConfigError for the first that does not."""
-    for key, rule in RULES.items():
+    """Raise ConfigError for the first setting that breaks its rule, or that contradicts another one."""
+    for key, rule in SETTING_RULES.items():
         value = OmegaConf.select(cfg, key, default="absent")
         if value != "absent" and not rule.holds(value):
             raise ConfigError(f"{key}={value}: must be {rule.wanted}.")
@@ -113,22 +123,18 @@ def check_values(cfg: DictConfig) -> None:
     if cfg.data.accumulate > cfg.data.batch_size:
         raise ConfigError(
             f"data.accumulate={cfg.data.accumulate}: a batch of data.batch_size={cfg.data.batch_size} views can't be "
-            "taken in more parts than it has views."
+            "split into more parts than it has views."
         )
     if cfg.trainer.accumulate_grad_batches != cfg.data.accumulate:
         raise ConfigError(
             f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches}: follows data.accumulate, which "
-            "takes each batch in parts; give data.accumulate instead."
+            "splits each batch into parts; give data.accumulate instead."
         )
     if cfg.data.cache_size < cfg.data.image_size:
         raise ConfigError(
             f"data.cache_size={cfg.data.cache_size} is smaller than data.image_size={cfg.data.image_size}: "
             "the cache must hold at least what the network sees; leave data.cache_size out to derive it."
         )
-
-
-def text_or_null() -> Rule:
-    return Rule(lambda value: value is None or (type(value) is str and value != ""), "a name, or null")
 
 
 LAUNCHER_RULES: dict[str, Rule] = {
@@ -152,7 +158,7 @@ LAUNCHER_RULES: dict[str, Rule] = {
 
 
 def check_launcher(settings: Mapping[Any, Any], prefix: str = "launcher") -> dict[str, Any]:
-    """The settings of a launcher, local or SLURM's, as plain values; raises ConfigError for one that can't be used."""
+    """Return the settings of a launcher, local or SLURM's, as plain values. Raises ConfigError for a faulty one."""
     plain = {
         str(name): OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         for name, value in settings.items()
@@ -163,21 +169,22 @@ def check_launcher(settings: Mapping[Any, Any], prefix: str = "launcher") -> dic
     return plain
 
 
-def check_extremities(key: str, wished: Any) -> None:
-    if isinstance(wished, str):
-        raise ConfigError(f"{key}={wished}: write it as a list, {key}=[{wished}].")
-    names = list(wished or [])
+def check_extremities(key: str, value: Any) -> None:
+    """Raise ConfigError unless the value is a list of extremities, at least one and each only once."""
+    if isinstance(value, str):
+        raise ConfigError(f"{key}={value}: write it as a list, '{key}=[{value}]'.")
+    names = list(value or [])
     if not names:
         raise ConfigError(f"{key} is empty: name at least one of {', '.join(EXTREMITIES)}.")
     for name in names:
         if name not in EXTREMITIES:
-            raise ConfigError(f"{key}: {unknown(str(name), list(EXTREMITIES), 'extremity')}")
+            raise ConfigError(f"{key}: {describe_unknown(str(name), list(EXTREMITIES), 'extremity')}")
         if names.count(name) > 1:
             raise ConfigError(f"{key} names {name} twice: name each extremity once.")
 
 
 def check_root(root: str | None) -> None:
-    """A data root is given and is a MURA folder; what is in it, the index says."""
+    """Raise ConfigError when no data root is given, MuraError when it is no MURA folder."""
     if root is None or root == "":
         raise ConfigError(
             "data.root is not set: give data.root=DIR or set MURA_ROOT to your MURA-v1.1 folder "
@@ -185,13 +192,13 @@ def check_root(root: str | None) -> None:
         )
     if not Path(root).expanduser().is_dir():
         raise ConfigError(f"data.root={root}: there is no such folder; give the path of MURA-v1.1.")
-    from mura.data.index import find_root  # pandas comes with it: not before all else is right
+    from mura.data.index import find_root  # pandas comes with it, so this check is the last
 
     find_root(root)
 
 
-def check(cfg: DictConfig) -> None:
-    """All that can be known of one run's config before anything is imported, started or written."""
+def check_config(cfg: DictConfig) -> None:
+    """Raise a MuraError for the first fault of a run's config, before anything is imported, started or written."""
     check_values(cfg)
     if OmegaConf.is_missing(cfg.model, "name"):
         raise ConfigError(
@@ -201,8 +208,8 @@ def check(cfg: DictConfig) -> None:
     check_root(cfg.data.root)
 
 
-def unknown(name: str, options: list[str], kind: str) -> str:
-    """`no model resnet81; did you mean resnet18? Options: ...`"""
+def describe_unknown(name: str, options: list[str], kind: str) -> str:
+    """Return `there is no model resnet81; did you mean resnet18? Options: ...`"""
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]}?" if near else ""
     return f"there is no {kind} {name};{hint} Options: {', '.join(options)}."

@@ -12,7 +12,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from mura.launch.processes import end, forking_context, run_script
+from mura.launch.processes import end_processes, forking_context, run_script
 from mura.machine import cores
 
 
@@ -38,48 +38,69 @@ class Outcome:
     seconds: float
 
 
-Watch = Callable[[Job, "Outcome | None"], None]
+JobListener = Callable[[Job, Outcome | None], None]
+"""Called with a job and None when the job starts, and with the job and its outcome when it has ended."""
 
 
 def run_jobs(
     script: Path,
     jobs: Sequence[Job],
-    watch: Watch,
+    tell: JobListener,
     *,
     workers: int = 1,
     gpus: Sequence[Sequence[str]] = (),
     captured: bool = False,
 ) -> list[Outcome]:
-    """Runs `script` once for each job, `workers` at a time, and goes on when one fails.
+    """Run `script` once for each job, `workers` at a time, and go on when one fails; return the outcomes as they came.
 
-    `watch(job, None)` is called when a job starts, `watch(job, outcome)` when it has ended. The workers divide the
-    cores between them, and take turns with the groups of `gpus`. `captured` output goes to each job's `console.log`.
-    Ctrl-C ends all children, lets them finish cleanly, and is raised again.
+    The workers divide the cores between them, and take turns with the groups of `gpus`. `captured` output goes to each
+    job's `console.log`. Ctrl-C ends all children, lets them finish cleanly, and is raised again.
     """
-    context = forking_context()
-    threads = max(1, cores() // workers)
-    waiting, free = list(jobs), list(range(workers))
-    running: dict[ForkServerProcess, tuple[Job, int, float]] = {}
-    outcomes: list[Outcome] = []
+    pool = _Workers(script, workers, gpus, captured)
+    waiting, outcomes = list(jobs), []
     try:
-        while waiting or running:
-            while waiting and free:
-                job, slot = waiting.pop(0), free.pop(0)
-                environment = dict(os.environ) | (
-                    {"CUDA_VISIBLE_DEVICES": ",".join(gpus[slot % len(gpus)])} if gpus else {}
-                )
-                output = job.log if captured else None
-                process = context.Process(target=run_script, args=(script, job.arguments, threads, environment, output))
-                watch(job, None)
-                process.start()
-                running[process] = (job, slot, time.perf_counter())
-            wait([process.sentinel for process in running])
-            for process in [process for process in running if not process.is_alive()]:
-                job, slot, started = running.pop(process)
-                free.append(slot)
-                outcomes.append(Outcome(job, process.exitcode or 0, time.perf_counter() - started))
-                watch(job, outcomes[-1])
+        while waiting or pool.running:
+            while waiting and pool.free:
+                tell(waiting[0], None)
+                pool.start(waiting.pop(0))
+            for outcome in pool.wait():
+                outcomes.append(outcome)
+                tell(outcome.job, outcome)
     except BaseException:
-        end(list(running))
+        end_processes(list(pool.running))
         raise
     return outcomes
+
+
+class _Workers:
+    """Numbered places for runs: each keeps its share of the cores and its GPUs, and takes one job after the other."""
+
+    def __init__(self, script: Path, number: int, gpus: Sequence[Sequence[str]], captured: bool) -> None:
+        self.script, self.gpus, self.captured = script, gpus, captured
+        self.threads = max(1, cores() // number)
+        self.context = forking_context()
+        self.free = list(range(number))
+        self.running: dict[ForkServerProcess, tuple[Job, int, float]] = {}
+
+    def start(self, job: Job) -> None:
+        """Start the job in the place that has been free for longest."""
+        place = self.free.pop(0)
+        environment = dict(os.environ)
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[place % len(self.gpus)])
+        output = job.log if self.captured else None
+        process = self.context.Process(
+            target=run_script, args=(self.script, job.arguments, self.threads, environment, output)
+        )
+        process.start()
+        self.running[process] = (job, place, time.perf_counter())
+
+    def wait(self) -> list[Outcome]:
+        """Wait until a job has ended, and return the outcomes of all that have."""
+        wait([process.sentinel for process in self.running])
+        return [self._free(process) for process in list(self.running) if not process.is_alive()]
+
+    def _free(self, process: ForkServerProcess) -> Outcome:
+        job, place, started = self.running.pop(process)
+        self.free.append(place)
+        return Outcome(job, process.exitcode or 0, time.perf_counter() - started)

@@ -15,18 +15,19 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
-PATIENCE = 60  # seconds that an interrupted run has to end by itself
+SECONDS_TO_END = 60  # that an interrupted run has to end by itself
+SECONDS_TO_DIE = 5  # after SIGKILL
 
 
 def forking_context() -> ForkServerContext:
-    """Its processes are forked from a server that has imported torch once."""
+    """Return the context whose processes are forked from a server that has imported torch once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mura.preload"])
     return context
 
 
-def warm_up() -> None:
-    """Starts the server now: what is left to do before the first run is then done while it imports torch."""
+def start_server() -> None:
+    """Start the server now, so that it imports torch while the first run is prepared."""
     forking_context()
     forkserver.ensure_running()
 
@@ -34,7 +35,7 @@ def warm_up() -> None:
 def run_script(
     script: Path, arguments: list[str], threads: int, environment: dict[str, str], output: Path | None
 ) -> None:
-    """In the child: runs the script as if it had been typed."""
+    """Run the script in this child process as if it had been typed, its output appended to a file if one is given."""
     import torch
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -51,20 +52,23 @@ def run_script(
 
 
 def _end_with_parent() -> None:
-    """A run whose launcher was killed must not go on writing where the next launcher writes."""
+    """Kill this run when its launcher has died: the next launcher may write to the same folder."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def end(processes: list[ForkServerProcess]) -> None:
-    """Ask with SIGTERM, then insist. SIGINT would not be heard where a shell has started all this in the background."""
-    for send, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, 5)):
+def end_processes(processes: list[ForkServerProcess]) -> None:
+    """Ask the processes to end with SIGTERM, then kill them.
+
+    SIGINT would not be heard: what a shell starts in the background ignores it.
+    """
+    for number, seconds in ((signal.SIGTERM, SECONDS_TO_END), (signal.SIGKILL, SECONDS_TO_DIE)):
         for process in processes:
             if process.is_alive() and process.pid is not None:
-                os.kill(process.pid, send)
-        deadline = time.monotonic() + patience
+                os.kill(process.pid, number)
+        deadline = time.monotonic() + seconds
         for process in processes:
             process.join(max(0.0, deadline - time.monotonic()))
         processes = [process for process in processes if process.is_alive()]

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from mura.config import CONF_DIR
 from mura.config.command_line import resume_arguments
 from mura.config.hydra_hooks import register_resolvers
-from mura.config.rules import RULES, check_values
+from mura.config.rules import SETTING_RULES, check_values
 from mura.data.images import cache_size_for
 from mura.errors import ConfigError
 from mura.extremities import EXTREMITIES
@@ -25,6 +26,8 @@ REFUSED = [
     (["experiment=debgu"], "did you mean debug?"),
     (["modle=resnet18"], "did you mean mode or model?"),
     (["data.btch_size=8"], "data.batch_size"),
+    (["lr=0.1"], "lr: there is no such setting; did you mean optimizer.lr?"),
+    (["experimnt=debug"], "did you mean experiment?"),
     (["optimizer=adamw", "optimizer.momentum=0.9"], "optimizer.momentum: there is no such setting"),
     (["data.batch_size=0"], "data.batch_size=0: must be a whole number of at least 1."),
     (["data.batch_size=many"], "data.batch_size=many: must be a whole number"),
@@ -33,13 +36,19 @@ REFUSED = [
     (["data.extremities=[wrist,toe]"], "there is no extremity toe"),
     (["data.extremities=[]"], "data.extremities is empty"),
     (["trainer.precision=17"], "trainer.precision=17: must be one of auto"),
+    (["trainer.precision=64-true"], "must be one of auto, 32-true, bf16-mixed, 16-mixed, 32."),
     (["model=torchvision"], "model.name is not set"),
     (["data.root=/no/such/folder"], "data.root=/no/such/folder: there is no such folder"),
     (["data.root="], "data.root is not set"),
     (["wrist"], "wrist: not understood"),
+    (["--config-dir", "/no/such/folder"], "'/no/such/folder' not found."),
     (["resume=/no/such/run"], "resume=/no/such/run: no run to go on with there"),
     (["-m", "data=wrist,fingr"], "did you mean finger?"),
+    (["-m", "data.btch_size=8,16"], "did you mean data.batch_size"),
     (["-m", "data=wrist,finger", "data.batch_size=0"], "data.batch_size=0"),
+    (["-m", "seed=0,1", "hydra.launcher.workers=0"], "hydra.launcher.workers=0: must be a whole number of at least 1"),
+    (["-m", "optimizer.lr=-1,0.1"], "optimizer.lr=-1: must be a number above 0."),
+    (["-m", "data=glob(f*)", "seed=range(-1,1)"], "seed=-1: must be a whole number from 0"),
 ]
 
 
@@ -63,21 +72,51 @@ def test_a_faulty_command_line_gets_one_sentence_without_torch_and_leaves_nothin
     arguments: list[str], sentence: str, tmp_path: Path
 ) -> None:
     given = [] if any("data.root" in argument for argument in arguments) else [f"data.root={tmp_path}"]
-    found = run_train(*arguments, *given, folder=tmp_path)
-    said = [line for line in found.stderr.splitlines() if not line.startswith("import time:")]
-    assert found.returncode == 2
+    result = run_train(*arguments, *given, folder=tmp_path)
+    said = [line for line in result.stderr.splitlines() if not line.startswith("import time:")]
+    assert result.returncode == 2
     assert len(said) == 1
     assert sentence in said[0]
-    assert " torch\n" not in found.stderr
+    assert " torch\n" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_faulty_job_of_another_launcher_is_refused_when_it_starts(tmp_path: Path) -> None:
+    result = run_train("-m", "hydra/launcher=basic", "data.batch_size=0,-1", "hydra.sweep.dir=all", folder=tmp_path)
+    assert result.returncode == 2
+    assert "train.py: data.batch_size=0: must be a whole number of at least 1." in result.stderr
+    assert "train.py: data.batch_size=-1: must be a whole number of at least 1." in result.stderr
+    assert "Traceback" not in result.stderr
+    assert " torch\n" not in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
 def test_help_and_config_answer_without_torch_and_without_a_data_root(arguments: list[str], tmp_path: Path) -> None:
-    found = run_train(*arguments, folder=tmp_path)
-    assert found.returncode == 0
-    assert "batch_size" in found.stdout
-    assert " torch\n" not in found.stderr
+    result = run_train(*arguments, folder=tmp_path)
+    assert result.returncode == 0
+    assert "batch_size" in result.stdout
+    assert " torch\n" not in result.stderr
+
+
+def test_the_shell_completes_groups_and_their_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run_train("-sc", "install=bash", folder=tmp_path)
+    assert result.returncode == 0
+    assert "complete -o nospace" in result.stdout
+    monkeypatch.setenv("COMP_LINE", "python train.py model=dense")
+    result = run_train("-sc", "query=bash", folder=tmp_path)
+    assert "model=densenet121" in result.stdout.split()
+
+
+@pytest.mark.parametrize("way", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
+def test_a_user_adds_options_in_a_folder_of_their_own(way: str, tmp_path: Path) -> None:
+    own = tmp_path / "augmentation" / "mine.yaml"
+    own.parent.mkdir()
+    own.write_text((CONF_DIR / "augmentation" / "none.yaml").read_text().replace("flip: 0.0", "flip: 0.25"))
+    result = run_train(way.format(tmp_path), "augmentation=mine", "--cfg", "job", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "flip: 0.25" in result.stdout
+    result = run_train(way.format(tmp_path), "augmentation=mien", folder=tmp_path)
+    assert "did you mean mine?" in result.stderr
 
 
 def test_a_model_brings_its_whole_recipe() -> None:
@@ -133,15 +172,14 @@ def test_every_preset_of_the_study_composes(option: str) -> None:
 
 
 def test_every_numeric_setting_has_a_rule() -> None:
-    def numbers(node: DictConfig, path: str = "") -> list[str]:
-        found = []
-        for key in node:
-            child = node._get_node(key)
-            if isinstance(child, DictConfig) and not child._is_none():
-                found += numbers(child, f"{path}{key}.")
-            elif not OmegaConf.is_missing(node, key) and type(node[key]) in (int, float):
-                found.append(f"{path}{key}")
-        return found
+    def numbers(settings: dict[str, Any], path: str = "") -> list[str]:
+        names = []
+        for key, value in settings.items():
+            if isinstance(value, dict):
+                names += numbers(value, f"{path}{key}.")
+            elif type(value) in (int, float):
+                names.append(f"{path}{key}")
+        return names
 
     register_resolvers()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -149,7 +187,11 @@ def test_every_numeric_setting_has_a_rule() -> None:
             for optimizer in options("optimizer"):
                 cfg = compose("train", [f"scheduler={scheduler}", f"optimizer={optimizer}"])
                 cfg.logger = None
-                assert set(numbers(cfg)) - {"model.seed", "model.image_size", "data.seed"} <= set(RULES)
+                assert set(numbers(OmegaConf.to_container(cfg, resolve=True))) - {
+                    "model.seed",
+                    "model.image_size",
+                    "data.seed",
+                } <= set(SETTING_RULES)
 
 
 def test_names_follow_from_the_extremities() -> None:
@@ -174,9 +216,9 @@ def test_a_cache_smaller_than_the_network_input_is_refused() -> None:
 def test_resume_puts_the_saved_command_line_first_so_that_the_new_one_wins(tmp_path: Path) -> None:
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "overrides.yaml").write_text("- model=cnn4\n- trainer.max_epochs=2\n")
-    found = resume_arguments([f"resume={tmp_path}", "trainer.max_epochs=5"])
-    assert found[:3] == ["model=cnn4", "trainer.max_epochs=2", "trainer.max_epochs=5"]
-    assert f"hydra.run.dir='{tmp_path}'" in found
+    result = resume_arguments([f"resume={tmp_path}", "trainer.max_epochs=5"])
+    assert result[:3] == ["model=cnn4", "trainer.max_epochs=2", "trainer.max_epochs=5"]
+    assert f"hydra.run.dir='{tmp_path}'" in result
 
 
 def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:

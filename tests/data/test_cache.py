@@ -32,10 +32,10 @@ DATA_SETS = [*([name] for name in EXTREMITIES), list(EXTREMITIES)]
 
 BUILD = """
 import hashlib, logging, sys
-from mura.config.sentences import one_clear_line
+from mura.config.sentences import exit_with_sentence
 from mura.data.cache import open_cache
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-with one_clear_line():
+with exit_with_sentence():
     root, size, cache_dir = sys.argv[1:]
     cache = open_cache(root, int(size), cache_dir)
     print(hashlib.sha256(cache.images.tobytes() + cache.table.to_csv().encode()).hexdigest())

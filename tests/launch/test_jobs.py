@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mura.launch.jobs import Job, Outcome, run_jobs
-from mura.launch.placement import placement, runs_at_a_time
+from mura.launch.placement import place_runs, runs_at_a_time
 from mura.machine import cores
 
 SCRIPT = """
@@ -118,7 +118,7 @@ def test_each_run_of_a_study_gets_gpus_of_its_own(
     monkeypatch: pytest.MonkeyPatch, workers: int | None, accelerator: str, devices: int, expected: object
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,2")
-    assert placement(workers, accelerator, devices, runs=8) == expected
+    assert place_runs(workers, accelerator, devices, runs=8) == expected
 
 
 def launch_a_long_job(folder: Path, in_background: bool = False) -> tuple[subprocess.Popen[bytes], int]:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from command import ON_CPU, REPOSITORY, Command
 
-from mura.launch.slurm.queue import queue
+from mura.launch.slurm.queue import read_queue
 from mura.machine import cores
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]  # one worker, one SLURM
@@ -43,14 +43,14 @@ def in_slurm(prefix: str = "launcher.") -> list[str]:
 def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < deadline, f"it did not happen in {seconds} s; the queue: {queue()}"
+        assert time.monotonic() < deadline, f"it did not happen in {seconds} s; the queue: {read_queue()}"
         time.sleep(0.1)
 
 
 def number_of(run: str, folder: Path) -> str:
     """SLURM's id of a run of the study."""
     place = json.loads((folder / ".slurm" / "places.json").read_text())[run]
-    queued = queue()
+    queued = read_queue()
     assert place in queued, f"{run} is not in the queue: {queued}"
     return queued[place][0]
 
@@ -107,7 +107,7 @@ def test_a_study_with_a_run_cancelled_one_requeued_and_the_sweep_killed_equals_a
     assert last.returncode == 0, last.stderr
     assert last.stderr.count("done    ") == 1
     assert (folder / "results.csv").read_bytes() == (tmp_path / "local/study/results.csv").read_bytes()
-    assert not queue()
+    assert not read_queue()
 
 
 @pytest.mark.usefixtures("slurm")
@@ -123,7 +123,7 @@ def test_ctrl_c_cancels_what_is_queued_and_running(
     assert process.returncode == 130, said
     assert "cancelling 3 jobs" in said
     assert "Traceback" not in said
-    assert not queue()
+    assert not read_queue()
     assert "stopped; go on with" in (unified / "console.log").read_text()
 
 
@@ -155,11 +155,11 @@ def test_a_multirun_goes_through_the_queue_and_a_failing_run_is_named(
     ]  # fmt: skip
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/1_cnn2_hand").write_text("in the way of a run folder")
-    found = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert found.returncode == 1
-    assert "1 of 2 runs failed: data=hand" in found.stderr
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 1
+    assert "1 of 2 runs failed: data=hand" in result.stderr
     assert (tmp_path / "runs/0_cnn2_wrist/metrics.json").is_file()
-    assert "Bypassing sacct" not in found.stdout + found.stderr
+    assert "Bypassing sacct" not in result.stdout + result.stderr
 
 
 @pytest.mark.usefixtures("slurm")
@@ -175,11 +175,11 @@ def test_two_tasks_of_srun_are_one_run_and_equal_two_local_processes(
         "trainer.num_nodes=1",
         "trainer.devices=2",
     ]
-    found = subprocess.run(
+    result = subprocess.run(
         [*srun, sys.executable, str(REPOSITORY / "train.py"), *common, *two], capture_output=True, text=True,
         timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr
+    assert result.returncode == 0, result.stderr
     [run] = (tmp_path / "runs").iterdir()
     train("data=wrist", "trainer.max_epochs=2", "trainer=ddp_cpu", f"hydra.run.dir={tmp_path / 'local'}")
     columns = ["split", "path", "probability"]
@@ -198,10 +198,10 @@ def test_two_tasks_of_srun_are_one_run_and_equal_two_local_processes(
 def test_what_is_typed_in_the_shell_of_an_allocation_is_one_process(
     mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    found = subprocess.run(
+    result = subprocess.run(
         ["salloc", "--quiet", "--ntasks=2", sys.executable, str(REPOSITORY / "train.py"), "model=cnn2", "data=wrist",
          "trainer.max_epochs=1", *settings(mura_root, cache_dir), f"hydra.run.dir={tmp_path / 'run'}"],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr
+    assert result.returncode == 0, result.stderr
     assert (tmp_path / "run/metrics.json").is_file()

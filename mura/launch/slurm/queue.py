@@ -1,8 +1,8 @@
 """Many runs as jobs of a SLURM queue, with the contract of `mura.launch.jobs.run_jobs`.
 
-A job runs on a machine of the cluster what could be typed there, `python train.py ...`, in a process of its own. When
-SLURM starts it again (preempted, out of time, a node that failed), it goes on where its run folder says. Submitting
-is submitit's; what became of a job is asked of `squeue`, which every SLURM has, with accounting or without.
+On a machine of the cluster, a job runs what could be typed there, `python train.py ...`, in a process of its own. When
+SLURM starts it again (preempted, out of time, a node that failed), it goes on where its run folder says. submitit
+submits the jobs; `squeue`, which every SLURM has, with accounting or without, says what became of them.
 """
 
 import json
@@ -20,13 +20,13 @@ from uuid import uuid4
 
 from mura.errors import MuraError
 from mura.files import write_json
-from mura.launch.jobs import Job, Outcome, Watch
-from mura.launch.slurm.task import PATIENCE, WARNING, Task, run_task
+from mura.launch.jobs import Job, JobListener, Outcome
+from mura.launch.slurm.task import SECONDS_TO_END, SIGNAL_SECONDS, Task, run_task
 
-LONGEST_PAUSE = 15  # seconds between two looks at the queue
-UNSEEN = 15  # seconds after which a job that is neither queued nor has said how it ended is given up
-RUNNING = ("RUNNING", "COMPLETING")
-TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>[0-5]\d)(?::[0-5]\d)?")
+SECONDS_BETWEEN_LOOKS = 15  # at the queue, at most
+SECONDS_UNSEEN = 15  # after which a job is given up that is not in the queue and left no result
+RUNNING_STATES = ("RUNNING", "COMPLETING")
+TIME_LIMIT = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>[0-5]\d)(?::[0-5]\d)?")
 
 log = logging.getLogger(__name__)
 
@@ -47,102 +47,107 @@ class Resources:
 
 
 def minutes_of(text: int | str) -> int | None:
-    """`90`, `1:30:00`, `2-12:00`: the minutes; None when it can't be read."""
+    """Return the minutes of a time limit such as `90`, `1:30:00` or `2-12:00`; None if it is zero or no time."""
     if isinstance(text, int) or text.isdecimal():
         return int(text) or None
-    found = TIME.fullmatch(text)
-    if found is None:
+    match = TIME_LIMIT.fullmatch(text)
+    if match is None:
         return None
-    days, hours, minutes = (int(found[name] or 0) for name in ("days", "hours", "minutes"))
+    days, hours, minutes = (int(match[name] or 0) for name in ("days", "hours", "minutes"))
     return (days * 24 + hours) * 60 + minutes or None
 
 
-def run_jobs(script: Path, jobs: Sequence[Job], watch: Watch, *, resources: Resources, folder: Path) -> list[Outcome]:
-    """Runs `script` once for each job, in the queue, and goes on when one fails.
+def run_jobs(
+    script: Path, jobs: Sequence[Job], tell: JobListener, *, resources: Resources, folder: Path
+) -> list[Outcome]:
+    """Run `script` once for each job, in the queue, and go on when one fails; return the outcomes as they came.
 
-    `watch(job, None)` is called when a job has left the queue for a machine, `watch(job, outcome)` when it has ended.
-    A job that an earlier call with the same `folder` has submitted, and that is still queued or running, is waited
-    for and not submitted again. Ctrl-C cancels all of them, and is raised again.
+    A job starts when it leaves the queue for a machine. What an earlier call with the same `folder` has submitted, and
+    is still queued or running, is waited for and not submitted again. Ctrl-C cancels all jobs, and is raised again.
     Raises MuraError when SLURM or submitit is not there, or refuses the jobs.
     """
-    require()
-    places = Places(folder)
+    require_slurm()
+    submissions = Submissions(folder)
     try:
-        ids = places.find(jobs)
-        ids |= places.submit(script, [job for job in jobs if job.name not in ids], resources)
-        return _follow(jobs, ids, watch, folder)
+        ids = submissions.queued_ids(jobs)
+        ids |= submissions.submit(script, [job for job in jobs if job.name not in ids], resources)
+        return _follow([_SubmittedJob(job, ids[job.name], folder) for job in jobs], tell)
     except KeyboardInterrupt:
-        places.cancel()
+        submissions.cancel()
         raise
 
 
-def require() -> None:
-    """Before anything is submitted: raises MuraError without submitit or without SLURM's commands."""
+def require_slurm() -> None:
+    """Raise MuraError when submitit or SLURM's commands are not there."""
     try:
         import submitit  # noqa: F401
     except ImportError:
-        raise MuraError("SLURM needs submitit: pip install 'mura[slurm]'.") from None
-    queue()
+        raise MuraError("SLURM needs submitit: pip install -e '.[slurm]' in the clone.") from None
+    read_queue()
 
 
-def queue() -> dict[str, tuple[str, str]]:
-    """This user's jobs: `name:index` -> (id, state). Raises MuraError when SLURM does not answer."""
+def read_queue() -> dict[str, tuple[str, str]]:
+    """Return this user's jobs: `name:index` -> (id, state). Raises MuraError when SLURM does not answer."""
     command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%j:%K|%i|%T"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MuraError(f"SLURM does not answer here (squeue: {error}); type this where sbatch works.") from None
     if listed.returncode != 0:
-        said = listed.stderr.strip().splitlines() or ["no word"]
-        raise MuraError(f"SLURM does not answer here ({said[-1]}); type this where sbatch works.")
+        reason = (listed.stderr.strip().splitlines() or ["no word"])[-1]
+        raise MuraError(f"SLURM does not answer here ({reason}); type this where sbatch works.")
     rows = [line.rsplit("|", 2) for line in listed.stdout.splitlines()]
-    return {place: (number, state) for place, number, state in rows}
+    return {place: (job_id, state) for place, job_id, state in rows}
 
 
-class Places:
-    """The jobs' places in the queue: a name that no other submission has, and an index; kept in `folder`.
+class Submissions:
+    """The place of each submitted job in the queue: a name that no other submission has, and an index.
 
-    Written before they are submitted, so that a launcher killed at any moment finds its jobs again.
+    Kept in `folder`, and written before the jobs are submitted: a launcher killed at any moment finds its jobs again.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = folder, folder / "places.json"
         folder.mkdir(parents=True, exist_ok=True)
-        self.known: dict[str, str] = json.loads(self.file.read_text("utf-8")) if self.file.is_file() else {}
+        self.place_of: dict[str, str] = json.loads(self.file.read_text("utf-8")) if self.file.is_file() else {}
 
-    def find(self, jobs: Sequence[Job]) -> dict[str, str]:
-        """Those that are already queued or running: name -> id."""
-        queued = queue()
-        found = {job.name: queued[self.known[job.name]][0] for job in jobs if self.known.get(job.name) in queued}
-        if found:
-            log.info("%d runs are already in the queue", len(found))
-        return found
+    def queued_ids(self, jobs: Sequence[Job]) -> dict[str, str]:
+        """Return SLURM's ids of those jobs that are already queued or running, by the jobs' names."""
+        queued = read_queue()
+        places = {job.name: self.place_of.get(job.name) for job in jobs}
+        ids = {name: queued[place][0] for name, place in places.items() if place in queued}
+        if ids:
+            log.info("%d runs are already in the queue", len(ids))
+        return ids
 
     def submit(self, script: Path, jobs: Sequence[Job], resources: Resources) -> dict[str, str]:
-        """Submits the jobs as one array: name -> id."""
+        """Submit the jobs as one array; return SLURM's ids by the jobs' names."""
         if not jobs:
             return {}
         name = f"mura-{uuid4().hex[:12]}"
         indices = [str(number) for number, _ in enumerate(jobs)] if len(jobs) > 1 else ["N/A"]
-        self.known |= {job.name: f"{name}:{index}" for job, index in zip(jobs, indices, strict=True)}
-        write_json(self.file, self.known)
-        ids = _submit(script, jobs, resources, self.folder, name)
+        self.place_of |= {job.name: f"{name}:{index}" for job, index in zip(jobs, indices, strict=True)}
+        write_json(self.file, self.place_of)
+        ids = _submit_array(script, jobs, resources, self.folder, name)
         log.info("%d runs submitted to SLURM as job %s", len(jobs), ids[0].partition("_")[0])
-        return {job.name: number for job, number in zip(jobs, ids, strict=True)}
+        return {job.name: job_id for job, job_id in zip(jobs, ids, strict=True)}
 
     def cancel(self) -> None:
-        """Cancels them all, and waits until they have ended."""
-        names = {place.partition(":")[0] for place in self.known.values()}
-        mine = [number for place, (number, _) in queue().items() if place.partition(":")[0] in names]
-        if mine:
-            log.info("cancelling %d jobs", len(mine))
-            subprocess.run(["scancel", *mine], capture_output=True, timeout=120)
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline and any(place.partition(":")[0] in names for place in queue()):
+        """Cancel all submitted jobs, and wait until they have ended."""
+        if ids := self._all_queued_ids():
+            log.info("cancelling %d jobs", len(ids))
+            subprocess.run(["scancel", *ids], capture_output=True, timeout=120)
+        deadline = time.monotonic() + SECONDS_TO_END
+        while time.monotonic() < deadline and self._all_queued_ids():
             time.sleep(1)
 
+    def _all_queued_ids(self) -> list[str]:
+        names = {place.partition(":")[0] for place in self.place_of.values()}
+        return [job_id for place, (job_id, _) in read_queue().items() if place.partition(":")[0] in names]
 
-def _submit(script: Path, jobs: Sequence[Job], resources: Resources, folder: Path, name: str) -> list[str]:
+
+def _submit_array(script: Path, jobs: Sequence[Job], resources: Resources, folder: Path, name: str) -> list[str]:
+    """Submit the jobs as one array under this name; return SLURM's ids in the order of the jobs."""
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -161,23 +166,24 @@ def _submit(script: Path, jobs: Sequence[Job], resources: Resources, folder: Pat
         cpus_per_task=resources.cpus,
         mem=f"{round(resources.memory * 1024)}M",
         array_parallelism=resources.at_a_time or len(jobs),
-        signal_delay_s=WARNING,
+        signal_delay_s=SIGNAL_SECONDS,
         srun_args=[f"--cpus-per-task={resources.cpus}"],  # since SLURM 22.05 srun does not take sbatch's
         additional_parameters={"requeue": True, **resources.options},
         **{key: value for key, value in wanted.items() if value is not None},
     )
     tasks = [Task(script, job, limit, max(1, resources.cpus // max(1, resources.gpus))) for job in jobs]
     try:
-        with _as_outside_of_a_job():
+        with _hidden_allocation():
             return [submitted.job_id for submitted in executor.map_array(run_task, tasks)]
     except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
-        said = [line for line in str(error).splitlines() if "error:" in line] or str(error).splitlines()
-        raise MuraError(f"SLURM refused the runs: {said[-1].strip()}") from None
+        lines = str(error).splitlines()
+        reasons = [line for line in lines if "error:" in line] or lines
+        raise MuraError(f"SLURM refused the runs: {reasons[-1].strip()}") from None
 
 
 @contextmanager
-def _as_outside_of_a_job() -> Iterator[None]:
-    """Jobs that are submitted from within a job don't inherit its tasks, cores and memory."""
+def _hidden_allocation() -> Iterator[None]:
+    """Hide the job in which this process runs: what it submits would inherit its tasks, cores and memory."""
     hidden = {name: value for name, value in os.environ.items() if name.startswith(("SLURM_", "SLURMD_", "SRUN_"))}
     hidden.pop("SLURM_CONF", None)
     for name in hidden:
@@ -188,57 +194,82 @@ def _as_outside_of_a_job() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def _follow(jobs: Sequence[Job], ids: dict[str, str], watch: Watch, folder: Path) -> list[Outcome]:
-    """Tells `watch` of every start and end until all have ended; `ids` are SLURM's by the jobs' names."""
-    left, pause = list(jobs), 1.0
-    began: dict[str, float] = {}
-    seen = dict.fromkeys(ids, time.monotonic())
-    outcomes: list[Outcome] = []
-    while left:
-        time.sleep(pause)
-        pause = min(LONGEST_PAUSE, pause * 1.1)
-        try:
-            states = dict(queue().values())
-        except MuraError as error:  # a controller that restarts or is busy has not lost the jobs
-            log.warning("%s", error)
-            continue
-        for job in list(left):
-            number = ids[job.name]
-            code = exit_code(folder, number)
-            if number in states:
-                seen[job.name] = time.monotonic()
-            if job.name not in began and (code is not None or states.get(number, "ended") in (*RUNNING, "ended")):
-                began[job.name] = time.monotonic()
-                watch(job, None)
-            if code is None and time.monotonic() - seen[job.name] > UNSEEN:
-                code = _lost(job, number, folder)
-            if code is not None:
-                left.remove(job)
-                outcomes.append(Outcome(job, code, time.monotonic() - began[job.name]))
-                watch(job, outcomes[-1])
+@dataclass
+class _SubmittedJob:
+    """A job of the queue by SLURM's id, and when it was last seen there and began to run (monotonic seconds)."""
+
+    job: Job
+    id: str
+    folder: Path
+    last_seen: float = field(default_factory=time.monotonic)
+    began: float | None = None
+
+    def look(self, state: str | None, tell: JobListener) -> Outcome | None:
+        """Tell of the job's start; return its outcome once it has ended. `state` is None if it is not in the queue."""
+        exit_code = _read_exit_code(self.folder, self.id)
+        if state is not None:
+            self.last_seen = time.monotonic()
+        if self.began is None and (exit_code is not None or state is None or state in RUNNING_STATES):
+            self.began = time.monotonic()
+            tell(self.job, None)
+        if exit_code is None and time.monotonic() - self.last_seen > SECONDS_UNSEEN:
+            exit_code = _report_lost(self.job, self.id, self.folder)
+        if exit_code is None or self.began is None:
+            return None
+        return Outcome(self.job, exit_code, time.monotonic() - self.began)
+
+
+def _follow(jobs: list[_SubmittedJob], tell: JobListener) -> list[Outcome]:
+    """Tell of every start and end until all jobs have ended; return the outcomes as they came."""
+    looks, outcomes = _queue_states(), []
+    while jobs:
+        states = next(looks)
+        for job in list(jobs):
+            outcome = job.look(states.get(job.id), tell)
+            if outcome is not None:
+                jobs.remove(job)
+                outcomes.append(outcome)
+                tell(job.job, outcome)
     return outcomes
 
 
-def exit_code(folder: Path, number: str) -> int | None:
-    """What the job said at its end; None when it has said nothing yet."""
+def _queue_states() -> Iterator[dict[str, str]]:
+    """Look at the queue after ever longer pauses; yield the states of this user's jobs by their ids."""
+    pause = 1.0
+    while True:
+        time.sleep(pause)
+        pause = min(SECONDS_BETWEEN_LOOKS, pause * 1.1)
+        try:
+            states = dict(read_queue().values())
+        except MuraError as error:  # a controller that restarts or is busy has not lost the jobs
+            log.warning("%s", error)
+        else:
+            yield states
+
+
+def _read_exit_code(folder: Path, job_id: str) -> int | None:
+    """Return the exit code from the job's result; None while there is no result."""
     from submitit.core.utils import JobPaths, pickle_load
 
-    result = JobPaths(folder, job_id=number, task_id=0).result_pickle
+    result = JobPaths(folder, job_id=job_id, task_id=0).result_pickle
     if not result.is_file():
         return None
-    ended, value = pickle_load(result)
-    return int(value) if ended == "success" else 1
+    status, value = pickle_load(result)
+    return int(value) if status == "success" else 1
 
 
-def _lost(job: Job, number: str, folder: Path) -> int:
-    """Of a job that ended without a word: what SLURM knows, as the last line of its log; the exit code."""
-    told = subprocess.run(["scontrol", "--oneliner", "show", "job", number], capture_output=True, text=True)
-    state = re.search(r"JobState=(\w+)", told.stdout)
-    said = f"SLURM ended job {number} before the run had ended ({state[1] if state else 'the reason is in sacct'})"
+def _report_lost(job: Job, job_id: str, folder: Path) -> int:
+    """Write SLURM's reason to the log of a job that left no result; return exit code 1."""
+    shown = subprocess.run(["scontrol", "--oneliner", "show", "job", job_id], capture_output=True, text=True)
+    state = re.search(r"JobState=(\w+)", shown.stdout)
+    reason = state[1] if state else "the reason is in sacct"
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
         with job.log.open("a", encoding="utf-8") as file:
-            file.write(f"{said}; SLURM's own log: {folder}/{number}_0_log.err\n")
+            file.write(
+                f"SLURM ended job {job_id} before the run had ended ({reason}); "
+                f"SLURM's own log: {folder}/{job_id}_0_log.err\n"
+            )
     except OSError as error:
         log.warning("%s: %s", job.log, error.strerror)
     return 1

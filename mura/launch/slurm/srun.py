@@ -9,7 +9,7 @@ from mura.processes import srun_tasks
 
 
 def check_tasks(devices: int, nodes: int) -> None:
-    """srun started as many tasks as the run has processes, or one. Raises ConfigError."""
+    """Raise ConfigError unless srun started one task, or as many as the run has processes."""
     tasks = srun_tasks()
     if tasks > 1 and tasks != devices * nodes:
         raise ConfigError(
@@ -23,9 +23,9 @@ def check_tasks(devices: int, nodes: int) -> None:
 
 
 def task_arguments(arguments: list[str]) -> list[str]:
-    """What the tasks of one run must have in common: its folder, named for the job, which a requeued job finds again.
+    """Add what makes srun's tasks one run: a common folder, and Hydra's files from the first task alone.
 
-    The first task alone writes Hydra's files.
+    The folder is named for the job, so that a requeued job finds it again.
     """
     if srun_tasks() == 1:
         return arguments
@@ -38,10 +38,10 @@ def task_arguments(arguments: list[str]) -> list[str]:
 
 
 def cluster_environment() -> list[Any]:
-    """How Lightning finds the processes of the run: those that srun started, or its own.
+    """Return the plugin by which Lightning finds the run's processes: those that srun started, or its own.
 
-    Left to itself it takes every process of an allocation for a task of srun, and waits for others that never come;
-    and its own requeueing would save within an epoch, beside the run folder.
+    Left to itself, Lightning takes every process of an allocation for a task of srun, and waits for others that never
+    come. Its own requeueing would save within an epoch, beside the run folder.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ or shutil.which("srun") is None:  # torchrun's processes; no SLURM
         return []

@@ -7,13 +7,15 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mura.launch.jobs import Job
 from mura.runs import RunFolder
 
-WARNING = 90  # seconds before the time limit at which SLURM sends its signal
-PATIENCE = 60  # seconds that a run has to end by itself
+SIGNAL_SECONDS = 90  # before the time limit, at which SLURM sends its signal
+SECONDS_TO_END = 60  # that a run has to end by itself
+REQUEUE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)  # the time is nearly up, or the job is preempted
+STOP_SIGNALS = (signal.SIGTERM, *REQUEUE_SIGNALS)
 
 
 @dataclass(frozen=True)
@@ -26,44 +28,37 @@ class Task:
     threads: int
 
 
-class _Told(BaseException):
-    """SLURM sent a signal. No Exception: submitit then writes no result, for the job has none."""
+class _Stopped(BaseException):
+    """SLURM's signal to this job. Not an Exception, so that submitit writes no result: the job has none."""
 
-    def __init__(self, signum: int) -> None:
-        self.signum = signum
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 def run_task(task: Task) -> int:
-    """The run as a process of its own, its output in console.log; its exit code.
+    """Run the task as a process of its own, its output in console.log, and return the exit code.
 
-    Goes on with a run that had begun. SIGTERM (cancelled, or preempted: then SLURM itself queues it again) ends the
-    run; SIGUSR1 or SIGUSR2 (the time is nearly up, or preempted) ends it and queues it again, unless the whole time
-    did not suffice for one epoch.
+    A run that had begun goes on. SIGTERM (cancelled, or preempted and queued again by SLURM itself) ends the run.
+    SIGUSR1 or SIGUSR2 ends it and queues it again, unless no epoch ended in the whole time.
     """
     run, began = RunFolder(task.job.folder), time.monotonic()
     if run.finished:
         return 0
-    before = _saved(run)
-    task.job.folder.mkdir(parents=True, exist_ok=True)
-    for signum in (signal.SIGUSR1, signal.SIGUSR2):  # the run ignores them; SLURM sends them to every process
-        signal.signal(signum, signal.SIG_IGN)
+    saved_before = _time_of_last_save(run)
+    run.path.mkdir(parents=True, exist_ok=True)
+    _answer(REQUEUE_SIGNALS, signal.SIG_IGN)  # SLURM sends them to every process, and the run inherits this
     with task.job.log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, str(task.script), *arguments_of(task.job)],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env=run_environment(task.threads), start_new_session=True,
-        )  # fmt: skip
+        process = _start_run(task, output)
         try:
-            for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-                signal.signal(signum, _tell)
+            _answer(STOP_SIGNALS, _stop)
             return process.wait()
-        except _Told as told:
-            for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-                signal.signal(signum, signal.SIG_IGN)
-            _end(process)
-            if told.signum == signal.SIGTERM:
+        except _Stopped as stopped:
+            _answer(STOP_SIGNALS, signal.SIG_IGN)
+            _end_run(process)
+            if stopped.number == signal.SIGTERM:
                 raise SystemExit(130) from None
-            if _saved(run) == before and time.monotonic() - began > 60 * task.limit - 2 * WARNING:
+            had_all_its_time = time.monotonic() - began > 60 * task.limit - 2 * SIGNAL_SECONDS
+            if had_all_its_time and _time_of_last_save(run) == saved_before:
                 output.write(f"no epoch ended within the {task.limit} minutes: give more launcher.time\n".encode())
                 return 1
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
@@ -71,36 +66,51 @@ def run_task(task: Task) -> int:
 
 
 def arguments_of(job: Job) -> list[str]:
-    """The job's own, or, when its run has begun, those that go on with it."""
+    """Return the job's arguments, or those that go on with its run if that has begun."""
     begun = (job.folder / ".hydra" / "overrides.yaml").is_file() and RunFolder(job.folder).config.is_file()
     return [f"resume='{job.folder}'"] if begun else job.arguments
 
 
-def _saved(run: RunFolder) -> int | None:
-    """When the last epoch was saved."""
-    last = run.checkpoints / "last.ckpt"
-    return last.stat().st_mtime_ns if last.is_file() else None
-
-
 def run_environment(threads: int) -> dict[str, str]:
-    """The environment of the run: of a single process, whatever SLURM has counted for the job."""
+    """Return the environment for a run of a single process, whatever SLURM has counted for the job."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SUBMITIT_"))}
     job = {name: os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_CONF") if name in os.environ}
     return kept | job | {"OMP_NUM_THREADS": str(threads)}
 
 
-def _tell(signum: int, _: Any) -> None:
-    raise _Told(signum)
+def _start_run(task: Task, output: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, str(task.script), *arguments_of(task.job)],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=run_environment(task.threads),
+        start_new_session=True,
+    )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Asks with SIGTERM, then insists."""
-    for send in (signal.SIGTERM, signal.SIGKILL):
+def _answer(numbers: tuple[signal.Signals, ...], handler: Any) -> None:
+    for number in numbers:
+        signal.signal(number, handler)
+
+
+def _stop(number: int, _: Any) -> None:
+    raise _Stopped(number)
+
+
+def _end_run(process: subprocess.Popen[bytes]) -> None:
+    """Ask the run and its own processes to end with SIGTERM, then kill them."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         try:
-            os.killpg(process.pid, send)
-            process.wait(PATIENCE)
+            os.killpg(process.pid, number)
+            process.wait(SECONDS_TO_END)
             return
         except ProcessLookupError:
             return
         except subprocess.TimeoutExpired:
             continue
+
+
+def _time_of_last_save(run: RunFolder) -> int | None:
+    """Return when last.ckpt was written, in nanoseconds; None if it never was."""
+    return run.last_file.stat().st_mtime_ns if run.last_file.is_file() else None
