@@ -7,9 +7,10 @@ patient was drawn. There is no loop over resamples, only over blocks of them tha
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from mura.metrics import THRESHOLD, auroc, cohen_kappa, mid_ranks
+from mura.metrics import THRESHOLD, auroc, cohen_kappa
 
 Floats = NDArray[np.float64]
 
@@ -184,7 +185,7 @@ def auroc_shares(cases: Cases, a: int, b: int) -> Floats:
     positive = cases.label
     if not cases.both_classes:
         return np.full(cases.patients, np.nan)
-    ranks = [mid_ranks(cases.probability[model]) for model in (a, b)]
+    ranks = [np.asarray(pd.Series(cases.probability[model]).rank(), dtype=float) for model in (a, b)]
     above = [share_below(rank[positive], [r[~positive] for r in ranks]) for rank in ranks]
     below = [share_below(-rank[~positive], [-r[positive] for r in ranks]) for rank in ranks]
     contributions = np.empty(len(positive))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mura.comparison.collect import arm_number
 from mura.comparison.transfer import Matrix
 from mura.comparison.verdict import Comparison
-from mura.metrics import CALIBRATION_BINS
+from mura.metrics import calibration_bin, roc_curve
 from mura.report.words import difference_words
 
 Floats = NDArray[np.float64]
@@ -141,12 +141,10 @@ def roc(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, areas: Mapping
 
 
 def roc_points(table: pd.DataFrame) -> tuple[Floats, Floats]:
-    """False alarm rate and sensitivity from the strictest threshold to the laxest, at most CURVE_POINTS of each."""
-    counts = table.groupby("probability")["label"].agg(["sum", "size"]).iloc[::-1].cumsum()
-    right = np.r_[0.0, counts["sum"] / counts["sum"].iloc[-1]]
-    false = np.r_[0.0, (counts["size"] - counts["sum"]) / (counts["size"] - counts["sum"]).iloc[-1]]
-    kept = np.unique(np.linspace(0, len(right) - 1, CURVE_POINTS).round().astype(int))
-    return false[kept], right[kept]
+    """Return false alarm rate and sensitivity along the ROC curve, thinned to at most CURVE_POINTS."""
+    false_alarm, sensitivity = roc_curve(table["label"].to_numpy(dtype=bool), table["probability"].to_numpy(float))
+    kept = np.unique(np.linspace(0, len(sensitivity) - 1, CURVE_POINTS).round().astype(int))
+    return false_alarm[kept], sensitivity[kept]
 
 
 def calibration(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, errors: Mapping[str, str]) -> Markup:
@@ -172,6 +170,12 @@ def calibration(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, errors
     said = "; ".join(f"{arm} calibration error {errors[arm]}" for arm in tables)
     label = f"Calibration, {title}: share of abnormal images over their predicted probability. {said}."
     return svg(270, 292 + 15 * len(tables), label, parts)
+
+
+def calibration_bins(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean `probability`, the share of abnormal views (`label`) and the `size` of each bin with views."""
+    groups = table[["probability", "label"]].groupby(calibration_bin(table["probability"].to_numpy()))
+    return groups.mean().assign(size=groups.size())
 
 
 HEAT = ((247, 240, 222), (126, 178, 193), (22, 62, 106))
@@ -225,13 +229,6 @@ def luminance(colour: Sequence[int]) -> float:
     shares = [value / 255 for value in colour]
     linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def calibration_bins(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean probability, share of abnormal ones and size of each bin that has views, of CALIBRATION_BINS."""
-    which = np.minimum((table["probability"].to_numpy() * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    groups = table[["probability", "label"]].groupby(which)
-    return groups.mean().assign(size=groups.size())
 
 
 def curves(history: pd.DataFrame, best_epoch: int, title: str) -> Markup:
