@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from mura.comparison.bootstrap import METRICS, Cases, Floats, bootstrap, observed
+from mura.comparison.bootstrap import COMPARED_METRICS, Cases, Floats, bootstrap, observed
 from mura.comparison.verdict import ALPHA, contrast, smallest_detectable
 
 SIZES = {"humerus": (132, 135, 288), "whole": (783, 1199, 3197)}
@@ -32,7 +32,7 @@ FIXED_SEEDS = "patients resampled, seeds averaged"
 RESAMPLED_SEEDS = "patients and seeds resampled"
 
 Outcomes = dict[tuple[str, str], list[Floats]]
-"""By (method, level), a simulation an array [4, 3]: rows low, high, found, smallest detectable; columns METRICS."""
+"""By (method, level), a simulation an array [4, 3]: rows low, high, found, smallest detectable; a column a metric."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def truth(setting: Setting, rng: np.random.Generator, times: int = 100) -> dict[
     arm's own distribution is the same either way) and the runs at the nodes of a Gauss-Hermite rule.
     """
     if setting.gap == 0:
-        return {level: np.zeros(len(METRICS)) for level in ("image", "study")}
+        return {level: np.zeros(len(COMPARED_METRICS)) for level in ("image", "study")}
     patients = draw_patients(rng, *(times * count for count in SIZES[setting.size]))
     case = sum(np.square([*setting.shared, *setting.arm]).reshape(2, 3))
     sigmas = np.sqrt(case + np.square([setting.run[0], 0.0, setting.run[1]]))
@@ -145,7 +145,7 @@ def run(setting: Setting, simulations: int, resamples: int, rng: np.random.Gener
             for method, differences in others(cases, draws, setting.seeds, rng).items():
                 low, high = np.percentile(differences, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)], axis=-1)
                 found = (low > 0) | (high < 0)
-                outcomes[method, level].append(np.array([low, high, found, np.full(len(METRICS), np.nan)]))
+                outcomes[method, level].append(np.array([low, high, found, np.full(len(COMPARED_METRICS), np.nan)]))
     return outcomes
 
 
@@ -207,7 +207,7 @@ def finding_rows(setting: Setting, outcomes: Outcomes, true: dict[str, Floats]) 
     rows = []
     for level in ("image", "study"):
         _, _, found, detectable = np.stack(outcomes[OURS, level], axis=1)
-        real = percentages(true[level][None]) if setting.gap else ["0"] * len(METRICS)
+        real = percentages(true[level][None]) if setting.gap else ["0"] * len(COMPARED_METRICS)
         rows.append([setting.size, str(setting.seeds), setting.name, level])
         rows[-1] += [" / ".join(cells) for cells in (real, percentages(detectable), percentages(found))]
     return rows
@@ -232,7 +232,7 @@ def main() -> None:
         outcomes = run(setting, arguments.simulations, arguments.resamples, rng)
         coverage += coverage_rows(setting, outcomes, true)
         findings += finding_rows(setting, outcomes, true)
-    columns = [f"{level} {metric}" for level in ("image", "study") for metric in METRICS]
+    columns = [f"{level} {metric}" for level in ("image", "study") for metric in COMPARED_METRICS]
     print(markdown(["test set", "models an arm", "arms", "method", *columns], coverage))
     print()
     wanted = ["true difference", "smallest detectable", "p < 5 %"]

@@ -14,6 +14,9 @@ from mura.extremities import EXTREMITIES
 THRESHOLD = 0.5
 """A view or a study is called abnormal when its probability is strictly above this."""
 
+REPORTED_METRICS = ("accuracy", "kappa", "auroc", "sensitivity", "specificity", "f1", "brier", "ece")
+"""The metrics of a results table, in their order."""
+
 CALIBRATION_BINS = 15
 LEVELS = ("image", "study")
 OVERALL = "all"

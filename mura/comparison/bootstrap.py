@@ -14,7 +14,7 @@ from mura.metrics import THRESHOLD, auroc, cohen_kappa
 
 Floats = NDArray[np.float64]
 
-METRICS = ("accuracy", "kappa", "auroc")
+COMPARED_METRICS = ("accuracy", "kappa", "auroc")
 BLOCK = 64
 """Resamples at a time: a block of weights over the views of MURA's test set stays in the cache."""
 
@@ -50,7 +50,7 @@ class Cases:
 
 
 def observed(cases: Cases) -> Floats:
-    """The metrics [3, M] of the cases as they are, in the order of METRICS; NaN where undefined."""
+    """The metrics [3, M] of the cases as they are, in the order of COMPARED_METRICS; NaN where undefined."""
     n, abnormal = len(cases.label), int(cases.label.sum())
     values = [
         (
@@ -72,7 +72,7 @@ def bootstrap(cases: Cases, resamples: int, rng: np.random.Generator) -> Floats:
     counts = [patient_sums(cases, np.ones_like(cases.label)), patient_sums(cases, cases.label)]
     called, right = patient_sums(cases, cases.called), patient_sums(cases, cases.right)
     orders = [RankOrder(cases, probability) for probability in cases.probability]
-    values = np.empty((len(METRICS), len(cases.probability), resamples))
+    values = np.empty((len(COMPARED_METRICS), len(cases.probability), resamples))
     for start in range(0, resamples, BLOCK):
         block = slice(start, min(start + BLOCK, resamples))
         weights = patient_weights(cases.patients, block.stop - start, rng)
@@ -143,7 +143,7 @@ def permutation(cases: Cases, a: list[int], b: list[int], permutations: int, rng
     models need not share a scale (Venkatraman & Begg 1996). NaN where undefined.
     """
     pairs = [SwappedPair(cases, one, other) for one in a for other in b]
-    values = np.empty((len(METRICS), permutations))
+    values = np.empty((len(COMPARED_METRICS), permutations))
     for start in range(0, permutations, BLOCK):
         block = slice(start, min(start + BLOCK, permutations))
         signs = rng.choice(np.array([-1.0, 1.0]), size=(cases.patients, block.stop - start))

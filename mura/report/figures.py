@@ -13,11 +13,11 @@ import pandas as pd
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from mura.comparison.collect import arm_number
 from mura.comparison.transfer import Matrix
 from mura.comparison.verdict import Comparison
 from mura.metrics import calibration_bin, roc_curve
-from mura.report.words import difference_words
+from mura.report.words import describe_difference
+from mura.study.arms import arm_rank
 
 Floats = NDArray[np.float64]
 
@@ -64,6 +64,11 @@ class Panel:
         return "".join(parts)
 
 
+def arm_number(arm: str) -> int:
+    """Return the number of an arm's colour and dash, the same in every figure."""
+    return arm_rank(arm)[0]
+
+
 def text(x: float, y: float, words: object, style: str = "") -> str:
     return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>'
 
@@ -107,7 +112,7 @@ def forest(records: Sequence[Comparison], a: str, b: str) -> Markup:
     for number, record in enumerate(records):
         y = top + row * (number + 0.5)
         parts.append(text(78, y + 4, record.extremity if len(record.extremity) < 12 else "together", "end"))
-        parts.append(text(304, y + 4, difference_words(record), "value"))
+        parts.append(text(304, y + 4, describe_difference(record), "value"))
         if record.difference is None:
             continue
         better = next((arm for arm in (a, b) if record.verdict == f"{arm} better"), None)
@@ -119,7 +124,7 @@ def forest(records: Sequence[Comparison], a: str, b: str) -> Markup:
         parts.append(f'<circle class="dot {side}" cx="{x:.1f}" cy="{y}" r="5"/>')
     unit = "percentage points" if factor == 100 else {"kappa": "kappa", "auroc": "AUROC"}[records[0].metric]
     parts.append(text(zero, bottom + 31, f"difference, {unit} (95 % interval)", "tick middle"))
-    said = "; ".join(f"{record.extremity} {difference_words(record)}, {record.verdict}" for record in records)
+    said = "; ".join(f"{record.extremity} {describe_difference(record)}, {record.verdict}" for record in records)
     label = f"Difference in {records[0].level} {records[0].metric}, {a} minus {b}: {said}."
     return svg(480, bottom + 40, label, parts, "forest")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from mura.comparison.summary import PRIMARY, Study
-from mura.comparison.verdict import Comparison
+from mura.comparison.summary import Study
+from mura.comparison.verdict import PRIMARY
 from mura.errors import MuraError
 from mura.report import figures
 from mura.report.references import ROWS
@@ -14,8 +14,13 @@ from mura.report.write import TEMPLATES
 from mura.tracking.wandb_run import choose_mode, never_fatal, open_run
 
 JOB_TYPE = "comparison"
-SHOWN = ("test/image/{row}/accuracy", "test/study/{row}/accuracy", "test/study/{row}/kappa", "test/study/{row}/auroc")
-CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_kappa", "val_auroc")
+WORKSPACE_COLUMNS = (
+    "test/image/{row}/accuracy",
+    "test/study/{row}/accuracy",
+    "test/study/{row}/kappa",
+    "test/study/{row}/auroc",
+)
+WORKSPACE_CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_kappa", "val_auroc")
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +46,14 @@ def publish(study: Study, project: str, group: str) -> None:
 
 def summary_of(study: Study) -> dict[str, Any]:
     """`<model>/<comparison>/<extremity>/<what>` for the verdict's level and metric."""
-    found: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
     for record in study.comparisons:
         if (record.level, record.metric) == PRIMARY:
             key = f"{record.model}/{record.comparison}/{record.extremity}"
-            found |= {
+            summary |= {
                 f"{key}/{what}": getattr(record, what) for what in ("verdict", "difference", "low", "high", "p_holm")
             }
-    return found
+    return summary
 
 
 def content_of(study: Study) -> dict[str, Any]:
@@ -61,9 +66,9 @@ def content_of(study: Study) -> dict[str, Any]:
         "report": wandb.Html((study.out / "index.html").read_text(encoding="utf-8"), inject=False),
     }
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    for pair in study.pairs:
-        records: list[Comparison] = [study.record(pair, group, *PRIMARY) for group in study.groups(pair)]
-        plot = figures.forest(records, pair.a, pair.b)
+    for compared in study.pairs:
+        pair = compared.pair
+        plot = figures.forest(compared.records(*PRIMARY), pair.a, pair.b)
         content[f"forest/{pair.model}/{pair.name}"] = wandb.Html(f"<style>{style}</style>{plot}")
     return content
 
@@ -108,7 +113,7 @@ def workspace(entity: str, project: str, group: str) -> Any:
         keys: list[Any] = [f"test/{level}/{row if row != ROWS[-1] else 'all'}/{metric}" for row in ROWS]
         return panels.BarPlot(title=f"test, {level} {metric}", metrics=keys, orientation="v")
 
-    columns = [f"summary:{key.format(row=row)}" for key in SHOWN for row in ("all", *ROWS[:-1])]
+    columns = [f"summary:{key.format(row=row)}" for key in WORKSPACE_COLUMNS for row in ("all", *ROWS[:-1])]
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -121,7 +126,7 @@ def workspace(entity: str, project: str, group: str) -> Any:
             ),
             ws.Section(
                 name="Curves",
-                panels=[panels.LinePlot(title=key, x="epoch", y=[key]) for key in CURVES],
+                panels=[panels.LinePlot(title=key, x="epoch", y=[key]) for key in WORKSPACE_CURVES],
                 is_open=True,
             ),
         ],

@@ -17,33 +17,25 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mura.comparison.collect import ArmTable, Pair, Run, arm_number, scope_name
-from mura.comparison.summary import (
-    LEVELS,
-    METRICS,
-    PRIMARY,
-    RESAMPLES_AT_A_POINT,
-    SYNTHETIC,
-    Study,
-    confidently_wrong,
-    operating_table,
-    summarise_study,
-)
-from mura.comparison.transfer import ALL_BUT_IT, matrix
-from mura.comparison.verdict import RESAMPLES, Comparison
+from mura.comparison.collect import FinishedRun
+from mura.comparison.operating import RESAMPLES_AT_A_POINT, operating_table
+from mura.comparison.pairs import ArmTable, scope_name
+from mura.comparison.summary import SYNTHETIC, ComparedPair, Study, confidently_wrong, summarise_study
+from mura.comparison.transfer import ALL_BUT_IT, transfer_matrix
+from mura.comparison.verdict import PRIMARY, RESAMPLES, Comparison
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.files import write_text
-from mura.metrics import THRESHOLD, binary_metrics, study_table
+from mura.metrics import LEVELS, REPORTED_METRICS, THRESHOLD, binary_metrics, study_table
 from mura.provenance import versions
 from mura.report import figures
 from mura.report.references import KUMAR, KUMAR_SOURCE, NOTES, PAPER, PAPER_SOURCE, ROWS
-from mura.report.words import difference_words, in_words, number, p_value, percent, transfer_words
+from mura.report.words import describe_difference, describe_transfer, describe_verdict, number, p_value, percent
 
 TEMPLATES = Path(__file__).parent / "templates"
 QUESTION = "One model for all seven extremities, or one for each?"
 NOT_PUBLISHED = "Synthetic data: ours can't be held against figures of MURA; the table shows what would stand here."
-SHOWN = (("image", "accuracy"), ("study", "accuracy"), ("study", "kappa"), ("study", "auroc"))
+TABLE_METRICS = (("image", "accuracy"), ("study", "accuracy"), ("study", "kappa"), ("study", "auroc"))
 """What the table by extremity shows, arm beside arm."""
 
 NAMES = {"accuracy": "accuracy, %", "kappa": "kappa", "auroc": "AUROC"}
@@ -86,10 +78,11 @@ def show(value: float | None, metric: str) -> str:
 def console_table(study: Study) -> RenderableType:
     """For each model and pair of arms a table by extremity and the verdict in words; where the report lies."""
     parts: list[RenderableType] = [Text(SYNTHETIC, "yellow")] if study.synthetic else []
-    for pair in study.pairs:
-        known = pair.a == study.pairs[0].a  # of five arms, ten pairs: too much for a console
-        head = _pair_table(study, pair) if known else Text(f"{pair.model}: {pair.a} / {pair.b}", "bold")
-        parts += [head, Text("\n".join(in_words(study, pair))), Text()]
+    for compared in study.pairs:
+        pair = compared.pair
+        known = pair.a == study.pairs[0].pair.a  # of five arms, ten pairs: too much for a console
+        head = _pair_table(compared) if known else Text(f"{pair.model}: {pair.a} / {pair.b}", "bold")
+        parts += [head, Text("\n".join(describe_verdict(compared))), Text()]
     parts += [Text(f"Note: {note}", "dim") for note in study.notes]
     if study.unfinished:
         parts.append(Text(f"Unfinished runs, left out: {', '.join(str(u.folder.path) for u in study.unfinished)}"))
@@ -98,21 +91,22 @@ def console_table(study: Study) -> RenderableType:
     return Group(*parts)
 
 
-def _pair_table(study: Study, pair: Pair) -> Table:
-    heads = [f"{level}\n{NAMES[metric]}" for level, metric in SHOWN]
+def _pair_table(compared: ComparedPair) -> Table:
+    pair = compared.pair
+    heads = [f"{level}\n{NAMES[metric]}" for level, metric in TABLE_METRICS]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=Text(f"{pair.model}, test: {pair.a} / {pair.b}"))
     table.add_column("\nextremity", overflow="fold")
     for head in heads:
         table.add_column(head, justify="right")
     table.add_column("study accuracy,\ndifference (95 %)", justify="right")
     table.add_column("\nverdict", max_width=20)
-    for group in study.groups(pair):
-        records = [study.record(pair, group, *shown) for shown in SHOWN]
-        main = study.record(pair, group, *PRIMARY)
+    for group in pair.groups:
+        records = [compared.record(group, *shown) for shown in TABLE_METRICS]
+        main = compared.record(group, *PRIMARY)
         if group == pair.scope and len(pair.extremities) > 1:
             table.add_section()
         values = [f"{show(r.a, r.metric)} / {show(r.b, r.metric)}" for r in records]
-        table.add_row(*map(Text, (group, *values, difference_words(main), main.verdict)))
+        table.add_row(*map(Text, (group, *values, describe_difference(main), main.verdict)))
     return table
 
 
@@ -121,18 +115,23 @@ def results_md(study: Study) -> str:
     lines = [f"# {QUESTION}", ""]
     if study.synthetic:
         lines += [f"**{SYNTHETIC}**", ""]
-    for pair in study.pairs:
-        lines += [f"**{_md(pair.model)}, {_md(pair.a)} and {_md(pair.b)}.** {_md(' '.join(in_words(study, pair)))}", ""]
+    for compared in study.pairs:
+        pair = compared.pair
+        lines += [
+            f"**{_md(pair.model)}, {_md(pair.a)} and {_md(pair.b)}.** {_md(' '.join(describe_verdict(compared)))}",
+            "",
+        ]
     lines += [f"- {_md(note)}" for note in study.notes]
     lines += ["", "## Beside published figures", ""]
     lines += [NOT_PUBLISHED, ""] if study.synthetic else []
     lines += _md_table(*kumar_table(study))
     lines += ["", *(f"- {_md(note)}" for note in NOTES), "- ours: mean over the seeds of the arm.", ""]
-    for pair in study.pairs:
+    for compared in study.pairs:
+        pair = compared.pair
         lines += [f"## {_md(pair.model)}: {_md(pair.a)} and {_md(pair.b)}", ""]
         lines += [f"Test set, by extremity; difference = {_md(pair.a)} minus {_md(pair.b)}, study accuracy.", ""]
-        lines += [*_md_table(*_md_pair(study, pair)), ""]
-        lines += _md_points(study, pair)
+        lines += [*_md_table(*_md_pair(compared)), ""]
+        lines += _md_points(compared)
     for model in study.transfer["model"].unique():
         lines += _md_transfer(study, str(model))
     return "\n".join(lines)
@@ -149,37 +148,38 @@ def kumar_table(study: Study) -> tuple[list[str], list[list[str]]]:
         [
             row,
             *(percent(column.values[row]) for column in KUMAR),
-            *(percent(study.in_kumars_row(model, row, "image", "accuracy")) for model in models),
+            *(percent(study.beside_kumar(model, row, "image", "accuracy")) for model in models),
             number(PAPER.values[row]),
-            *(number(study.in_kumars_row(model, row, "study", "kappa")) for model in models),
+            *(number(study.beside_kumar(model, row, "study", "kappa")) for model in models),
         ]
         for row in ROWS
     ]
     return header, rows
 
 
-def _md_pair(study: Study, pair: Pair) -> tuple[list[str], list[list[str]]]:
+def _md_pair(compared: ComparedPair) -> tuple[list[str], list[list[str]]]:
+    pair = compared.pair
     header = ["extremity", "studies", "patients"]
-    header += [f"{level} {NAMES[metric]}: {arm}" for level, metric in SHOWN for arm in (pair.a, pair.b)]
+    header += [f"{level} {NAMES[metric]}: {arm}" for level, metric in TABLE_METRICS for arm in (pair.a, pair.b)]
     header += ["difference (95 % interval)", "p (Holm)", "verdict"]
     rows = []
-    for group in study.groups(pair):
-        main = study.record(pair, group, *PRIMARY)
-        records = [study.record(pair, group, *shown) for shown in SHOWN]
+    for group in pair.groups:
+        main = compared.record(group, *PRIMARY)
+        records = [compared.record(group, *shown) for shown in TABLE_METRICS]
         values = [show(value, r.metric) for r in records for value in (r.a, r.b)]
         row = [group, str(main.n), str(main.patients), *values]
-        rows.append([*row, difference_words(main), p_value(main.p_holm), main.verdict])
+        rows.append([*row, describe_difference(main), p_value(main.p_holm), main.verdict])
     return header, rows
 
 
-def _md_points(study: Study, pair: Pair) -> list[str]:
+def _md_points(compared: ComparedPair) -> list[str]:
     """The pair at every operating point; nothing where none could be fitted."""
-    points = study.at_points[pair.model, pair.name]
+    pair, points = compared.pair, compared.points
     header = ["operating point", pair.a, pair.b, "difference (95 % interval)", "verdict", "other verdicts than at 0.5"]
     rows = [
         [
-            at.point.words, percent(at.main.a), percent(at.main.b), difference_words(at.main), at.main.verdict,
-            "; ".join(at.differing(points[0])) or "–",
+            at.point.description, percent(at.main.a), percent(at.main.b), describe_difference(at.main), at.main.verdict,
+            "; ".join(at.other_verdicts(points[0])) or "–",
         ]
         for at in points
     ]  # fmt: skip
@@ -189,9 +189,9 @@ def _md_points(study: Study, pair: Pair) -> list[str]:
 
 def _md_transfer(study: Study, model: str) -> list[str]:
     """What specialised models make of the other extremities, AUROC by image."""
-    found = matrix(study.transfer, model, "image", "auroc")
+    found = transfer_matrix(study.transfer, model, "image", "auroc")
     rows = [[row, *(number(found.values[row][column]) for column in found.columns)] for row in found.rows]
-    words = transfer_words(study, model)
+    words = describe_transfer(study, model)
     said = [_md(words), ""] if words else []
     heading = f"## {_md(model)}: transfer, AUROC by image (rows: trained on, columns: tested on)"
     return [heading, "", *said, *_md_table(["trained on", *found.columns], rows), ""]
@@ -216,15 +216,15 @@ def index_html(study: Study) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"percent": percent, "number": number, "p": p_value, "yaml": _yaml, "duration": duration}
-    environment.globals |= {"show": show, "difference_words": difference_words, "arm_number": arm_number}
+    environment.globals |= {"show": show, "describe_difference": describe_difference, "arm_number": figures.arm_number}
     return environment.get_template("index.html.j2").render(
         study=study,
         question=QUESTION,
         synthetic=SYNTHETIC if study.synthetic else None,
         not_published=NOT_PUBLISHED,
-        pairs=[pair_context(study, pair) for pair in study.pairs],
+        pairs=[pair_context(compared) for compared in study.pairs],
         models=[model_context(study, model) for model in study.models],
-        shown=[(level, metric, NAMES[metric]) for level, metric in SHOWN],
+        shown=[(level, metric, NAMES[metric]) for level, metric in TABLE_METRICS],
         rows=ROWS,
         kumar=KUMAR,
         paper=PAPER,
@@ -232,7 +232,7 @@ def index_html(study: Study) -> str:
         paper_source=PAPER_SOURCE,
         notes=NOTES,
         numbers=wide_numbers(study.results),
-        metrics=METRICS,
+        metrics=REPORTED_METRICS,
         threshold=THRESHOLD,
         point_resamples=RESAMPLES_AT_A_POINT,
         all_but_it=ALL_BUT_IT,
@@ -241,33 +241,28 @@ def index_html(study: Study) -> str:
     )
 
 
-def pair_context(study: Study, pair: Pair) -> dict[str, Any]:
+def pair_context(compared: ComparedPair) -> dict[str, Any]:
     """What the page shows of two arms: the words, the table's rows, a forest plot a level and metric."""
-    groups = study.groups(pair)
-    by_level = {
-        (level, metric): [study.record(pair, group, level, metric) for group in groups]
-        for level in LEVELS
-        for metric in NAMES
-    }
-    mine = [a for a in study.agreements if (a.model, a.comparison) == (pair.model, pair.name)]
-    tests = {(m.extremity, m.run): m for m in study.mcnemars if (m.model, m.comparison) == (pair.model, pair.name)}
+    pair = compared.pair
+    groups = pair.groups
+    by_level = {(level, metric): compared.records(level, metric) for level in LEVELS for metric in NAMES}
     return {
         "pair": pair,
-        "words": in_words(study, pair),
+        "words": describe_verdict(compared),
         "budget": "; ".join(budget(arm, tables) for arm, tables in pair.arms.items()),
         "rows": [
-            (group, study.record(pair, group, *PRIMARY), [study.record(pair, group, *shown) for shown in SHOWN])
+            (group, compared.record(group, *PRIMARY), [compared.record(group, *shown) for shown in TABLE_METRICS])
             for group in groups
         ],
-        "main": study.record(pair, groups[-1], *PRIMARY),
-        "points": study.at_points[pair.model, pair.name],
+        "main": compared.main,
+        "points": compared.points,
         "forest": figures.forest(by_level[PRIMARY], pair.a, pair.b),
         "forests": [
             (f"{level} {NAMES[metric].removesuffix(', %')}", figures.forest(records, pair.a, pair.b))
             for (level, metric), records in by_level.items()
             if (level, metric) != PRIMARY
         ],
-        "agreements": [(a, tests[a.extremity, a.run]) for a in mine if a.level == "study"],
+        "agreements": compared.agreements,
     }
 
 
@@ -301,11 +296,11 @@ def model_context(study: Study, model: str) -> dict[str, Any]:
         "confusion": {name: {arm: confusion(group) for arm, group in part.items()} for name, part in parts.items()},
         "seeds": max(len(group) for group in arms.values()),
         "transfer": [
-            (f"{level} {NAMES[metric]}", figures.heat_map(matrix(study.transfer, model, level, metric)))
+            (f"{level} {NAMES[metric]}", figures.heat_map(transfer_matrix(study.transfer, model, level, metric)))
             for level, metric in (("image", "accuracy"), ("study", "accuracy"), ("image", "auroc"), ("study", "auroc"))
             if (study.transfer["model"] == model).any()
         ],
-        "transfer_words": transfer_words(study, model),
+        "transfer_words": describe_transfer(study, model),
         "curves": [
             figures.curves(run.history, run.metrics["best_epoch"], _run_name(run))
             for run in runs
@@ -315,14 +310,16 @@ def model_context(study: Study, model: str) -> dict[str, Any]:
     }
 
 
-def _run_name(run: Run) -> str:
+def _run_name(run: FinishedRun) -> str:
     """Of a run among those of its model."""
     return ", ".join(dict.fromkeys((run.data, run.arm, f"seed {run.seed}")))
 
 
 def _parts(arms: dict[str, list[ArmTable]], names: Sequence[str]) -> dict[str, list[pd.DataFrame]]:
     """The predictions of each arm on these extremities; an empty list for an arm without them."""
-    return {arm: [t.of(names) for t in tables if set(names) <= set(t.extremities)] for arm, tables in arms.items()}
+    return {
+        arm: [t.views_of(names) for t in tables if set(names) <= set(t.extremities)] for arm, tables in arms.items()
+    }
 
 
 def _means(part: dict[str, list[pd.DataFrame]], metric: str) -> dict[str, str]:
@@ -359,7 +356,7 @@ def wide_numbers(results: pd.DataFrame) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _yaml(run: Run) -> str:
+def _yaml(run: FinishedRun) -> str:
     return yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
 
 
