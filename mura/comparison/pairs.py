@@ -45,6 +45,11 @@ class ArmTable:
     def extremities(self) -> tuple[str, ...]:
         return extremities_in(self.test)
 
+    @cached_property
+    def studies(self) -> pd.DataFrame:
+        """The test predictions by study."""
+        return study_table(self.test)
+
     def views_of(self, extremities: Sequence[str]) -> pd.DataFrame:
         """Return the test predictions of these extremities."""
         return views_of(self.test, extremities)

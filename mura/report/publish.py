@@ -9,8 +9,8 @@ from mura.comparison.summary import Study
 from mura.comparison.verdict import PRIMARY
 from mura.errors import MuraError
 from mura.report import figures
-from mura.report.references import ROWS
-from mura.report.write import TEMPLATES
+from mura.report.page import TEMPLATES
+from mura.report.references import KUMAR_ROWS
 from mura.tracking.wandb_run import choose_mode, never_fatal, open_run
 
 JOB_TYPE = "comparison"
@@ -110,10 +110,10 @@ def workspace(entity: str, project: str, group: str) -> Any:
     import wandb_workspaces.workspaces as ws
 
     def bars(level: str, metric: str) -> Any:
-        keys: list[Any] = [f"test/{level}/{row if row != ROWS[-1] else 'all'}/{metric}" for row in ROWS]
+        keys: list[Any] = [f"test/{level}/{row if row != KUMAR_ROWS[-1] else 'all'}/{metric}" for row in KUMAR_ROWS]
         return panels.BarPlot(title=f"test, {level} {metric}", metrics=keys, orientation="v")
 
-    columns = [f"summary:{key.format(row=row)}" for key in WORKSPACE_COLUMNS for row in ("all", *ROWS[:-1])]
+    columns = [f"summary:{key.format(row=row)}" for key in WORKSPACE_COLUMNS for row in ("all", *KUMAR_ROWS[:-1])]
     return ws.Workspace(
         entity=entity,
         project=project,

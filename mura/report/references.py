@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mura.extremities import ALL_SEVEN, EXTREMITIES
 
-ROWS: tuple[str, ...] = (*EXTREMITIES, ALL_SEVEN)
+KUMAR_ROWS: tuple[str, ...] = (*EXTREMITIES, ALL_SEVEN)
 """The rows of Kumar et al.'s table: a specialised model on its own extremity, and the unified one on all seven."""
 
 
@@ -22,7 +22,7 @@ class Reference:
 
 
 def _in_rows(*values: float) -> dict[str, float]:
-    return dict(zip(ROWS, values, strict=True))
+    return dict(zip(KUMAR_ROWS, values, strict=True))
 
 
 KUMAR = (
@@ -52,7 +52,7 @@ PAPER_SOURCE = (
     "P. Rajpurkar, J. Irvin, A. Bagul et al., MURA: large dataset for abnormality detection in musculoskeletal "
     "radiographs, arXiv:1712.06957, 2017"
 )
-NOTES = (
+REFERENCE_NOTES = (
     f"Kumar et al. 2024: test accuracy by image on MURA's official validation set ({KUMAR_SOURCE}). Of ResNet-18 and "
     "ResNet-50 the better one for wrist and unified: ResNet-18 (ResNet-50: 78.3 % and 77.2 %).",
     "The column that Kumar et al. name after the original paper is no accuracy: it is the paper's kappa times 100. "

@@ -8,6 +8,9 @@ from mura.comparison.summary import ComparedPair, Study
 from mura.comparison.verdict import NO_DIFFERENCE, NOT_ASSESSABLE, PRIMARY, SEEDS_FOR_AN_APPROACH, Comparison
 from mura.metrics import OVERALL
 
+QUESTION = "One model for all seven extremities, or one for each?"
+NOT_PUBLISHED = "Synthetic data: ours can't be held against figures of MURA; the table shows what would stand here."
+
 
 def describe_verdict(compared: ComparedPair) -> list[str]:
     """Return the verdict on a pair: together, extremity by extremity, at other thresholds, and what it speaks of."""
@@ -131,3 +134,11 @@ def describe_difference(record: Comparison) -> str:
     if record.low is None or record.high is None:
         return text
     return f"{text} ({signed(factor * record.low, digits)} to {signed(factor * record.high, digits)})"
+
+
+def describe_duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
