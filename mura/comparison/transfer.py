@@ -18,7 +18,7 @@ ALL_BUT_IT = "all but it"
 
 @dataclass(frozen=True)
 class Matrix:
-    """Means over the seeds: `values[trained on][tested on]`, None where there are none."""
+    """The transfer of a model, means over the seeds: `values[trained on][tested on]`, None where there are none."""
 
     model: str
     level: str

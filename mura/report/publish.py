@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 
 def publish(study: Study, project: str, group: str) -> None:
-    """Logs results, comparisons, forest plots and the whole report as the run `<group>-comparison` of the group.
+    """Log results, comparisons, forest plots and the whole report as the run `<group>-comparison` of the group.
 
-    W&B's failure costs nothing: everything stands in the study's folder.
+    A failure of W&B is only reported: everything stands in the study's folder.
     """
     run = open_run(
         study.out, name=f"{group}-{JOB_TYPE}", project=project, group=group, job_type=JOB_TYPE,
@@ -37,15 +37,15 @@ def publish(study: Study, project: str, group: str) -> None:
     if run is None:
         return
     with never_fatal("logging the comparison"):
-        for key, value in summary_of(study).items():
+        for key, value in make_summary(study).items():
             run.summary[key] = value
-        run.log(content_of(study))
+        run.log(make_media(study))
     with never_fatal("finishing"):
         run.finish()
 
 
-def summary_of(study: Study) -> dict[str, Any]:
-    """`<model>/<comparison>/<extremity>/<what>` for the verdict's level and metric."""
+def make_summary(study: Study) -> dict[str, Any]:
+    """Return `<model>/<comparison>/<extremity>/<what>` for the verdict's level and metric."""
     summary: dict[str, Any] = {}
     for record in study.comparisons:
         if (record.level, record.metric) == PRIMARY:
@@ -56,8 +56,8 @@ def summary_of(study: Study) -> dict[str, Any]:
     return summary
 
 
-def content_of(study: Study) -> dict[str, Any]:
-    """Tables, forest plots and the report itself, as W&B's media."""
+def make_media(study: Study) -> dict[str, Any]:
+    """Return tables, forest plots and the report itself, as W&B's media."""
     import wandb
 
     content: dict[str, Any] = {
@@ -74,9 +74,10 @@ def content_of(study: Study) -> dict[str, Any]:
 
 
 def save_workspace(project: str, group: str) -> str:
-    """Saves a view of the project for this group: Kumar et al.'s table as columns, the curves, test metrics as bars.
+    """Save a view of the project for this group, and return its address.
 
-    Returns its address. Raises MuraError without the extra `workspace`, or without a login.
+    It has Kumar et al.'s table as columns, the curves, and test metrics as bars. MuraError without the extra
+    `workspace`, or without a login.
     """
     require_workspaces()
     import wandb
@@ -89,7 +90,7 @@ def save_workspace(project: str, group: str) -> str:
 
 
 def require_workspaces() -> None:
-    """Raises MuraError unless the optional library and a login are there; to be asked before hours of training."""
+    """Raise MuraError unless the optional library and a login are there; call it before hours of training."""
     try:
         import wandb_workspaces  # noqa: F401
     except ImportError:
@@ -105,7 +106,7 @@ def require_workspaces() -> None:
 
 
 def workspace(entity: str, project: str, group: str) -> Any:
-    """The saved view, not yet saved: runs of `group` by arm, the test results as pinned columns."""
+    """Return the view before it is saved: runs of `group` by arm, the test results as pinned columns."""
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as ws
 

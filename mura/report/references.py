@@ -1,6 +1,6 @@
 """Published figures that stand beside ours, each with what it is, at which level, and where it comes from.
 
-Accuracies and kappas are fractions. None stands where a source gives no figure.
+Accuracies and kappas are fractions.
 """
 
 from dataclasses import dataclass

@@ -82,9 +82,8 @@ def random_cases(rng, patients=12, models=2, ties=True):
 
 
 def one(records, **wanted):
-    found = [r for r in records if all(getattr(r, name) == value for name, value in wanted.items())]
-    assert len(found) == 1
-    return found[0]
+    [record] = [r for r in records if all(getattr(r, name) == value for name, value in wanted.items())]
+    return record
 
 
 # --- resampling -------------------------------------------------------------------------------------------
@@ -457,6 +456,6 @@ def test_intervals_hold_the_truth_and_the_test_seldom_finds_what_is_not_there(co
     setting = coverage.Setting("humerus", seeds=seeds, between_runs=0.0 if seeds == 1 else 0.0714)
     outcomes = coverage.run(setting, simulations=100, resamples=400, rng=np.random.default_rng(0))
     for level in ("image", "study"):
-        low, high, found, _ = np.stack(outcomes[coverage.OURS, level], axis=1)
+        low, high, shown, _ = np.stack(outcomes[coverage.OURS, level], axis=1)
         assert ((low <= 0) & (high >= 0)).mean(axis=0).min() >= 0.88
-        assert found.mean(axis=0).max() <= 0.13
+        assert shown.mean(axis=0).max() <= 0.13
