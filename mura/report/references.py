@@ -13,11 +13,9 @@ KUMAR_ROWS: tuple[str, ...] = (*EXTREMITIES, ALL_SEVEN)
 
 @dataclass(frozen=True)
 class Reference:
-    """A column of published figures."""
+    """A column of published figures, by row."""
 
     name: str
-    metric: str
-    level: str
     values: dict[str, float]
 
 
@@ -26,23 +24,17 @@ def _in_rows(*values: float) -> dict[str, float]:
 
 
 KUMAR = (
-    Reference(
-        "from scratch", "accuracy", "image",
-        _in_rows(0.5054, 0.4642, 0.4983, 0.5891, 0.5139, 0.4938, 0.6844, 0.5217),
-    ),
-    Reference(
-        "ResNet", "accuracy", "image",
-        _in_rows(0.7785, 0.7354, 0.7841, 0.6717, 0.8264, 0.7442, 0.8300, 0.7854),
-    ),
-    Reference(
-        "DenseNet-121", "accuracy", "image",
-        _in_rows(0.8000, 0.7592, 0.7741, 0.7087, 0.8472, 0.7637, 0.8300, 0.7832),
-    ),
-)  # fmt: skip
+    Reference("from scratch", _in_rows(0.5054, 0.4642, 0.4983, 0.5891, 0.5139, 0.4938, 0.6844, 0.5217)),
+    Reference("ResNet", _in_rows(0.7785, 0.7354, 0.7841, 0.6717, 0.8264, 0.7442, 0.8300, 0.7854)),
+    Reference("DenseNet-121", _in_rows(0.8000, 0.7592, 0.7741, 0.7087, 0.8472, 0.7637, 0.8300, 0.7832)),
+)
+"""Accuracies by image."""
+
 PAPER = Reference(
-    "DenseNet-169, five models averaged", "kappa", "study",
-    _in_rows(0.710, 0.389, 0.737, 0.851, 0.600, 0.729, 0.931, 0.705),
-)  # fmt: skip
+    "DenseNet-169, five models averaged", _in_rows(0.710, 0.389, 0.737, 0.851, 0.600, 0.729, 0.931, 0.705)
+)
+"""Kappas by study."""
+
 BEST_RADIOLOGIST_KAPPA = 0.778
 
 KUMAR_SOURCE = (
