@@ -111,12 +111,12 @@ def collect(directories: Sequence[Path]) -> tuple[list[FinishedRun], list[Unfini
         where = ", ".join(map(str, directories))
         waiting = f" ({len(unfinished)} unfinished)" if unfinished else ""
         raise MuraError(f"There is no finished run (a folder with metrics.json) below {where}{waiting}.")
-    runs = sorted((read_run(folder) for folder in finished), key=_order)
+    runs = sorted((read_run(folder) for folder in finished), key=_sort_key)
     check_comparable(runs)
     return runs, [UnfinishedRun(folder, last_words(folder)) for folder in unfinished]
 
 
-def _order(run: FinishedRun) -> tuple[Any, ...]:
+def _sort_key(run: FinishedRun) -> tuple[Any, ...]:
     return run.model, arm_rank(run.arm), run.seed, [EXTREMITIES.index(name) for name in run.extremities]
 
 
@@ -232,6 +232,8 @@ def check_transfer(runs: Sequence[FinishedRun]) -> None:
 def check_same_views(source: Path | str, views: pd.DataFrame, other_source: Path | str, others: pd.DataFrame) -> None:
     """Raise MuraError, naming a view and both sources, unless both tables have the same views with the same labels."""
     mine, other = (dict(zip(_keys(table), table["label"], strict=True)) for table in (views, others))
+    if mine == other:
+        return
     for lacker, lacks, holder, held in ((source, mine, other_source, others), (other_source, other, source, views)):
         missing = held[[key not in lacks for key in _keys(held)]]
         if len(missing):
@@ -241,11 +243,10 @@ def check_same_views(source: Path | str, views: pd.DataFrame, other_source: Path
                 "only the same views can be compared."
             )
     relabelled = views[[mine[key] != other[key] for key in _keys(views)]]
-    if len(relabelled):
-        raise MuraError(
-            f"The label of view {view_name(relabelled.iloc[0])} differs between {source} and {other_source} "
-            f"({len(relabelled)} such views)."
-        )
+    raise MuraError(
+        f"The label of view {view_name(relabelled.iloc[0])} differs between {source} and {other_source} "
+        f"({len(relabelled)} such views)."
+    )
 
 
 def _keys(views: pd.DataFrame) -> Iterator[tuple[Any, ...]]:

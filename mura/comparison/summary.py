@@ -10,14 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mura.comparison import operating, transfer
-from mura.comparison.collect import (
-    FinishedRun,
-    UnfinishedRun,
-    check_transfer,
-    collect,
-    is_synthetic,
-    recipe_notes,
-)
+from mura.comparison.collect import FinishedRun, UnfinishedRun, check_transfer, collect, is_synthetic, recipe_notes
 from mura.comparison.operating import RESAMPLES_AT_A_POINT, AtPoint, Fitted, compare_at_points
 from mura.comparison.pairs import ArmTable, Pair, make_arm_tables, make_pairs, pair_views, scope_name
 from mura.comparison.verdict import PRIMARY, Agreement, Comparison, compare_cases, count_agreement, in_scope
@@ -112,9 +105,17 @@ def summarise_study(directories: Sequence[Path], out: Path, resamples: int) -> S
     notes += [note for pair in pairs for note in pair.notes]
     notes += [*recipe_notes(runs), *_one_class_notes(runs), *transfer.notes(runs), *operating.notes(tables, fitted)]
     return Study(
-        out, runs, unfinished, tables, [compare_pair(pair, fitted, resamples) for pair in pairs],
-        results_table(tables, pairs), fitted, transfer.transfer_table(runs), notes, any(map(is_synthetic, runs)),
-    )  # fmt: skip
+        out=out,
+        runs=runs,
+        unfinished=unfinished,
+        tables=tables,
+        pairs=[compare_pair(pair, fitted, resamples) for pair in pairs],
+        results=results_table(tables, pairs),
+        fitted=fitted,
+        transfer=transfer.transfer_table(runs),
+        notes=notes,
+        synthetic=any(map(is_synthetic, runs)),
+    )
 
 
 def compare_pair(pair: Pair, fitted: Sequence[Fitted], resamples: int) -> ComparedPair:
@@ -160,7 +161,7 @@ def _result_rows(table: ArmTable, names: tuple[str, ...]) -> Iterator[tuple[obje
             yield (*who, level, metric, groups[OVERALL][metric], groups[OVERALL]["n"])
 
 
-def confidently_wrong(table: ArmTable, count: int = 5) -> pd.DataFrame:
+def surest_mistakes(table: ArmTable, count: int = 5) -> pd.DataFrame:
     """Return the `count` wrongly called views of which the model was surest."""
     views = table.test
     wrong = views[(views["probability"] > THRESHOLD) != (views["label"] == 1)]

@@ -1,4 +1,4 @@
-"""Transfer: what does a model of one extremity make of the others? Runs in, a table and matrices out."""
+"""Transfer: how well does a model of one extremity read the others? Runs in, a table and matrices out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from mura.comparison.collect import FinishedRun
 from mura.comparison.operating import RESAMPLES_AT_A_POINT
 from mura.comparison.pairs import ArmTable, scope_name
-from mura.comparison.summary import SYNTHETIC, ComparedPair, Study, confidently_wrong
+from mura.comparison.summary import SYNTHETIC, ComparedPair, Study, surest_mistakes
 from mura.comparison.transfer import ALL_BUT_IT, transfer_matrix
 from mura.comparison.verdict import PRIMARY
 from mura.extremities import EXTREMITIES
@@ -144,7 +144,7 @@ def model_context(study: Study, model: str) -> dict[str, Any]:
             for run in study.runs
             if run.model == model and run.history is not None
         ],
-        "wrong": [(table, confidently_wrong(table).to_dict("records")) for table in tables],
+        "wrong": [(table, surest_mistakes(table).to_dict("records")) for table in tables],
     }
 
 

@@ -39,14 +39,24 @@ def pair_rows(compared: ComparedPair) -> list[PairRow]:
     rows = []
     for group in compared.pair.groups:
         main = compared.record(group, *PRIMARY)
-        records = [compared.record(group, *level_and_metric) for level_and_metric in TABLE_METRICS]
-        values = [(show(record.a, record.metric), show(record.b, record.metric)) for record in records]
-        told = describe_difference(main), p_value(main.p_holm), main.verdict
-        rows.append(PairRow(group, group not in compared.pair.extremities, values, *told, main.n, main.patients))
+        records = [compared.record(group, level, metric) for level, metric in TABLE_METRICS]
+        rows.append(
+            PairRow(
+                group=group,
+                is_total=group not in compared.pair.extremities,
+                values=[(format_metric(r.a, r.metric), format_metric(r.b, r.metric)) for r in records],
+                difference=describe_difference(main),
+                p=p_value(main.p_holm),
+                verdict=main.verdict,
+                studies=main.n,
+                patients=main.patients,
+            )
+        )
     return rows
 
 
-def show(value: float | None, metric: str) -> str:
+def format_metric(value: float | None, metric: str) -> str:
+    """Return an accuracy in percent, any other metric as it is."""
     return percent(value) if metric == "accuracy" else number(value)
 
 
@@ -103,14 +113,14 @@ def published_rows(study: Study) -> list[PublishedRow]:
 
 def confusion(tables: Sequence[ArmTable], extremities: Sequence[str]) -> dict[str, int]:
     """Return the studies by what they are and what they are called, summed over the seeds."""
-    counts = dict.fromkeys(("true_normal", "false_alarm", "missed", "found"), 0)
+    counts = dict.fromkeys(("true_normal", "false_alarm", "missed", "detected"), 0)
     for table in tables:
         studies = views_of(table.studies, extremities)
         abnormal, called = studies["label"] == 1, studies["probability"] > THRESHOLD
         counts["true_normal"] += int((~abnormal & ~called).sum())
         counts["false_alarm"] += int((~abnormal & called).sum())
         counts["missed"] += int((abnormal & ~called).sum())
-        counts["found"] += int((abnormal & called).sum())
+        counts["detected"] += int((abnormal & called).sum())
     return counts
 
 

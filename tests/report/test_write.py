@@ -4,6 +4,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -39,6 +41,12 @@ def out(tmp_path_factory):
 @pytest.fixture(scope="module")
 def study(study_folder, out):
     return report(study_folder, out)
+
+
+def test_the_report_does_without_the_libraries_that_are_slow_to_import():
+    code = "import sys, mura.report.write; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "scipy.stats", "sklearn", "matplotlib", "lightning"} & set(loaded)
 
 
 def printed(study, width=120):
