@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from mura.comparison.bootstrap import METRICS, Cases, Floats, bootstrap, observed
+from mura.comparison.bootstrap import COMPARED_METRICS, Cases, Floats, bootstrap, observed
 from mura.comparison.verdict import ALPHA, contrast, smallest_detectable
+from mura.metrics import LEVELS
 
 SIZES = {"humerus": (132, 135, 288), "whole": (783, 1199, 3197)}
 """Patients, studies and views of the official test set: the smallest extremity, and all seven."""
@@ -32,7 +33,7 @@ FIXED_SEEDS = "patients resampled, seeds averaged"
 RESAMPLED_SEEDS = "patients and seeds resampled"
 
 Outcomes = dict[tuple[str, str], list[Floats]]
-"""By (method, level), a simulation an array [4, 3]: rows low, high, found, smallest detectable; columns METRICS."""
+"""By (method, level), a simulation an array [4, K]: rows low, high, shown, smallest detectable; a column a metric."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,13 @@ class Patients:
     label_of_study: NDArray[np.bool_]
 
     def deviates(self, rng: np.random.Generator, sigmas: tuple[float, float, float]) -> Floats:
-        """A normal deviate a view, [N]: the sum of one of its patient, one of its study and its own."""
+        """Return a normal deviate a view, [N]: the sum of one of its patient, one of its study and its own."""
         patient = rng.normal(0, sigmas[0], self.patient_of_study.max() + 1)[self.patient_of_study]
         study = patient + rng.normal(0, sigmas[1], len(self.patient_of_study))
         return study[self.study_of_view] + rng.normal(0, sigmas[2], len(self.study_of_view))
 
     def levels(self, evidence: Floats, offset: Floats) -> dict[str, Cases]:
-        """Views and studies as `evidence` [M, N] and the models' `offset` [M, 1] make them."""
+        """Return views and studies as `evidence` [M, N] and the models' `offset` [M, 1] make them."""
         sign = np.where(self.label_of_study[self.study_of_view], 1, -1)
         probability = 1 / (1 + np.exp(-1.5 * (sign * evidence + offset)))
         of_study = np.array([np.bincount(self.study_of_view, weights=row) for row in probability])
@@ -93,7 +94,7 @@ class Patients:
 
 
 def draw_patients(rng: np.random.Generator, patients: int, studies: int, views: int) -> Patients:
-    """Every patient has a study and every study a view; the others fall where chance puts them."""
+    """Return a test set: every patient has a study, every study a view, and chance places the others."""
     patient_of_study = np.sort(np.r_[np.arange(patients), rng.integers(0, patients, studies - patients)])
     study_of_view = np.sort(np.r_[np.arange(studies), rng.integers(0, studies, views - studies)])
     usual, own = rng.random(patients) < 0.5, rng.random(studies) < 0.5
@@ -102,7 +103,7 @@ def draw_patients(rng: np.random.Generator, patients: int, studies: int, views: 
 
 
 def simulate(setting: Setting, rng: np.random.Generator) -> dict[str, Cases]:
-    """One test set with the predictions of `seeds` models of the first arm, then of the second."""
+    """Return one test set with the predictions of `seeds` models of the first arm, then of the second."""
     patients = draw_patients(rng, *SIZES[setting.size])
     shared = setting.mean + patients.deviates(rng, setting.shared)
     evidence = []
@@ -116,13 +117,13 @@ def simulate(setting: Setting, rng: np.random.Generator) -> dict[str, Cases]:
 
 
 def truth(setting: Setting, rng: np.random.Generator, times: int = 100) -> dict[str, Floats]:
-    """The difference [3] between the arms in the population of patients and of training runs, by level.
+    """Return the difference [K] between the arms in the population of patients and of training runs, by level.
 
-    Zero where the arms are equal. Else from a test set `times` as large, with the same deviates in both arms (each
-    arm's own distribution is the same either way) and the runs at the nodes of a Gauss-Hermite rule.
+    It is zero where the arms are equal, else that of a test set `times` as large. Both arms have the same deviates
+    there (each arm's own distribution is the same either way), and the runs are the nodes of a Gauss-Hermite rule.
     """
     if setting.gap == 0:
-        return {level: np.zeros(len(METRICS)) for level in ("image", "study")}
+        return {level: np.zeros(len(COMPARED_METRICS)) for level in LEVELS}
     patients = draw_patients(rng, *(times * count for count in SIZES[setting.size]))
     case = sum(np.square([*setting.shared, *setting.arm]).reshape(2, 3))
     sigmas = np.sqrt(case + np.square([setting.run[0], 0.0, setting.run[1]]))
@@ -135,7 +136,7 @@ def truth(setting: Setting, rng: np.random.Generator, times: int = 100) -> dict[
 
 
 def run(setting: Setting, simulations: int, resamples: int, rng: np.random.Generator) -> Outcomes:
-    """All methods on `simulations` test sets of one setting."""
+    """Return what all methods say of `simulations` test sets of one setting."""
     outcomes: Outcomes = defaultdict(list)
     label = f"{setting.size}, {setting.seeds} a side, {setting.name}"
     for _ in track(range(simulations), description=label, console=Console(stderr=True), transient=True):
@@ -144,13 +145,13 @@ def run(setting: Setting, simulations: int, resamples: int, rng: np.random.Gener
             outcomes[OURS, level].append(ours(cases, draws, setting.seeds, rng))
             for method, differences in others(cases, draws, setting.seeds, rng).items():
                 low, high = np.percentile(differences, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)], axis=-1)
-                found = (low > 0) | (high < 0)
-                outcomes[method, level].append(np.array([low, high, found, np.full(len(METRICS), np.nan)]))
+                shown = (low > 0) | (high < 0)
+                outcomes[method, level].append(np.array([low, high, shown, np.full(len(COMPARED_METRICS), np.nan)]))
     return outcomes
 
 
 def ours(cases: Cases, draws: Floats, seeds: int, rng: np.random.Generator) -> Floats:
-    """What `mura.comparison.verdict` says of one simulated test set, without Holm: found means p < 5 %."""
+    """Return what `mura.comparison.verdict` says of one simulated test set, without Holm: shown means p < 5 %."""
     first, second = list(range(seeds)), list(range(seeds, 2 * seeds))
     estimates = contrast(cases, first, second, draws, rng).values()
     rows = [(e.low, e.high, e.p is not None and e.p < ALPHA, smallest_detectable(e, 1)) for e in estimates]
@@ -158,7 +159,7 @@ def ours(cases: Cases, draws: Floats, seeds: int, rng: np.random.Generator) -> F
 
 
 def others(cases: Cases, draws: Floats, seeds: int, rng: np.random.Generator) -> dict[str, Floats]:
-    """The bootstrapped differences [3, R] of the methods that this project does without."""
+    """Return the bootstrapped differences [K, R] of the methods that this project does without."""
     resamples = draws.shape[-1]
     if seeds == 1:
         alone = Cases(np.arange(len(cases.label)), cases.label, cases.probability)
@@ -174,7 +175,7 @@ def others(cases: Cases, draws: Floats, seeds: int, rng: np.random.Generator) ->
 
 
 def settings() -> list[Setting]:
-    """What docs/statistics.md shows: one model an arm, then several, with 1, 1.5 and 2 points between seeds."""
+    """Return what docs/statistics.md shows: one model an arm, then several, 1, 1.5 and 2 points between seeds."""
     gaps = {"humerus": 0.45, "whole": 0.155}
     chosen = []
     for size, gap in gaps.items():
@@ -186,16 +187,16 @@ def settings() -> list[Setting]:
 
 
 def percentages(values: Floats | NDArray[np.bool_]) -> list[str]:
-    """Means over simulations [S, 3] as cells."""
+    """Return means over simulations [S, K] as cells."""
     return [f"{100 * value:.1f}" for value in np.mean(values, axis=0)]
 
 
 def coverage_rows(setting: Setting, outcomes: Outcomes, true: dict[str, Floats]) -> list[list[str]]:
-    """A row a method: share of intervals that hold the truth, both levels side by side."""
+    """Return a row a method: the share of intervals that hold the truth, both levels side by side."""
     rows = []
     for method in dict.fromkeys(method for method, _ in outcomes):
         cells = []
-        for level in ("image", "study"):
+        for level in LEVELS:
             low, high = np.stack(outcomes[method, level], axis=1)[:2]
             cells += percentages((low <= true[level]) & (true[level] <= high))
         rows.append([setting.size, str(setting.seeds), setting.name, method, *cells])
@@ -203,13 +204,13 @@ def coverage_rows(setting: Setting, outcomes: Outcomes, true: dict[str, Floats])
 
 
 def finding_rows(setting: Setting, outcomes: Outcomes, true: dict[str, Floats]) -> list[list[str]]:
-    """A row a level: the true difference, the smallest detectable one, and how often p was below 5 %."""
+    """Return a row a level: the true difference, the smallest detectable one, and how often p was below 5 %."""
     rows = []
-    for level in ("image", "study"):
-        _, _, found, detectable = np.stack(outcomes[OURS, level], axis=1)
-        real = percentages(true[level][None]) if setting.gap else ["0"] * len(METRICS)
+    for level in LEVELS:
+        _, _, shown, detectable = np.stack(outcomes[OURS, level], axis=1)
+        real = percentages(true[level][None]) if setting.gap else ["0"] * len(COMPARED_METRICS)
         rows.append([setting.size, str(setting.seeds), setting.name, level])
-        rows[-1] += [" / ".join(cells) for cells in (real, percentages(detectable), percentages(found))]
+        rows[-1] += [" / ".join(cells) for cells in (real, percentages(detectable), percentages(shown))]
     return rows
 
 
@@ -232,7 +233,7 @@ def main() -> None:
         outcomes = run(setting, arguments.simulations, arguments.resamples, rng)
         coverage += coverage_rows(setting, outcomes, true)
         findings += finding_rows(setting, outcomes, true)
-    columns = [f"{level} {metric}" for level in ("image", "study") for metric in METRICS]
+    columns = [f"{level} {metric}" for level in LEVELS for metric in COMPARED_METRICS]
     print(markdown(["test set", "models an arm", "arms", "method", *columns], coverage))
     print()
     wanted = ["true difference", "smallest detectable", "p < 5 %"]

@@ -14,7 +14,14 @@ from mura.extremities import EXTREMITIES
 THRESHOLD = 0.5
 """A view or a study is called abnormal when its probability is strictly above this."""
 
+REPORTED_METRICS = ("accuracy", "kappa", "auroc", "sensitivity", "specificity", "f1", "brier", "ece")
+"""The metrics of a results table, in their order."""
+
 CALIBRATION_BINS = 15
+LEVELS = ("image", "study")
+OVERALL = "all"
+"""The group of all views or studies, beside those of the single extremities."""
+
 STUDY_KEY = ["split", "extremity", "patient", "study"]
 VIEW_KEY = [*STUDY_KEY, "view"]
 
@@ -22,7 +29,7 @@ Metrics = dict[str, float | int | None]
 
 
 def binary_metrics(label: ArrayLike, probability: ArrayLike, threshold: float = THRESHOLD) -> Metrics:
-    """Metrics of one group: `label` [N] in {0, 1}, `probability` [N] in [0, 1].
+    """Return the metrics of one group: `label` [N] in {0, 1}, `probability` [N] in [0, 1].
 
     `n` and `abnormal` are counts; `brier` is the mean squared error of the probability and `ece` the expected
     calibration error (`calibration_error`). What is undefined is None: everything in an empty group; AUROC,
@@ -54,7 +61,7 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 def cohen_kappa(n: int, abnormal: int, predicted: int, right: int) -> float | None:
-    """Cohen's kappa (1960) from counts: cases, abnormal ones, those called abnormal, those called rightly.
+    """Return Cohen's kappa (1960) from counts: cases, abnormal ones, those called abnormal, those called rightly.
 
     None when only one class occurs: the agreement expected by chance then equals the agreement seen.
     """
@@ -65,19 +72,19 @@ def cohen_kappa(n: int, abnormal: int, predicted: int, right: int) -> float | No
 
 
 def auroc(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> float | None:
-    """Area under the ROC curve: the Mann-Whitney statistic with mid-ranks for ties. None with one class."""
+    """Return the area under the ROC curve: the Mann-Whitney statistic, with mid-ranks for ties. None with one class."""
     positives = int(label.sum())
     negatives = len(label) - positives
     if positives == 0 or negatives == 0:
         return None
-    wins = mid_ranks(probability)[label].sum() - positives * (positives + 1) / 2
+    wins = pd.Series(probability).rank().to_numpy()[label].sum() - positives * (positives + 1) / 2
     return float(wins / (positives * negatives))
 
 
 def roc_curve(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """False and true positive rate, each [1 + distinct probabilities], from (0, 0) to (1, 1) with a falling threshold.
+    """Return false and true positive rate, each [1 + distinct probabilities], from (0, 0) to (1, 1).
 
-    Both classes must occur.
+    The threshold falls from point to point. Both classes must occur.
     """
     order = np.argsort(-probability, kind="stable")
     falls = np.flatnonzero(np.diff(probability[order], append=-np.inf))  # the last view at each threshold
@@ -86,61 +93,51 @@ def roc_curve(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> tup
     return false_positive / false_positive[-1], true_positive / true_positive[-1]
 
 
-def mid_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks 1..N of `values` [N]; equal values share the mean of their ranks."""
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[which]
+def calibration_bin(probability: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the bin [N] of each probability [N]: CALIBRATION_BINS of equal width over [0, 1]; 1 is in the last."""
+    return np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
 
 
 def calibration_error(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> float | None:
-    """Expected calibration error of the probability of "abnormal"; None in an empty group.
+    """Return the expected calibration error of the probability of "abnormal"; None in an empty group.
 
-    Fifteen bins of equal width over [0, 1] (1 belongs to the last); in each, the distance between the mean
-    probability and the observed share of abnormal cases; their mean, weighted by the cases in the bin.
+    In each bin it is the distance between the mean probability and the observed share of abnormal cases; over the
+    bins, their mean, weighted by the cases in the bin.
     """
     if len(label) == 0:
         return None
-    which = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    distance = np.bincount(which, weights=probability - label, minlength=CALIBRATION_BINS)
+    distance = np.bincount(calibration_bin(probability), weights=probability - label)
     return float(np.abs(distance).sum() / len(label))
 
 
 def study_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row a study, sorted: `split`, `extremity`, `patient`, `study`, `label`, `probability`, `views`.
+    """Return one row a study, sorted: `split`, `extremity`, `patient`, `study`, `label`, `probability`, `views`.
 
     A study's probability is the mean over its views (Rajpurkar et al. 2017).
-    MuraError when the views of a study don't share one label, or a probability is none.
+    MuraError when the views of a study don't share one label, or a row can't be counted (`check_predictions`).
     """
     check_predictions(predictions)
     groups = predictions.groupby(STUDY_KEY, sort=True, observed=True)
-    table = groups.agg(
-        label=("label", "first"),
-        highest=("label", "max"),
-        lowest=("label", "min"),
-        probability=("probability", "mean"),
-        views=("label", "size"),
-    ).reset_index()
-    mixed = table[table["highest"] != table["lowest"]]
+    table = groups[["label", "probability"]].mean().assign(views=groups.size()).reset_index()
+    mixed = table[~table["label"].isin([0, 1])]
     if len(mixed):
         first = "/".join(str(part) for part in mixed.iloc[0][STUDY_KEY])
         raise MuraError(f"The views of study {first} don't share one label ({len(mixed)} such studies).")
-    return table[[*STUDY_KEY, "label", "probability", "views"]]
+    return table.astype({"label": predictions["label"].dtype})
 
 
 def summarise(predictions: pd.DataFrame) -> dict[str, dict[str, Metrics]]:
-    """Metrics of the rows of one split: `image` and `study` x `all` and each extremity that occurs."""
+    """Return the metrics of the rows of one split, by level, then by OVERALL and each extremity that occurs."""
     studies = study_table(predictions)
     splits = predictions["split"].unique()
     if len(splits) > 1:
         raise MuraError(f"Metrics are of one split at a time, not of {' and '.join(map(str, splits))} together.")
-    return {"image": _by_extremity(predictions), "study": _by_extremity(studies)}
+    return dict(zip(LEVELS, map(_by_extremity, (predictions, studies)), strict=True))
 
 
 def _by_extremity(table: pd.DataFrame) -> dict[str, Metrics]:
-    groups = {"all": table} | {
-        name: table[table["extremity"] == name] for name in EXTREMITIES if (table["extremity"] == name).any()
-    }
+    parts = dict(list(table.groupby("extremity", observed=True)))
+    groups = {OVERALL: table} | {name: parts[name] for name in EXTREMITIES if name in parts}
     return {name: binary_metrics(group["label"], group["probability"]) for name, group in groups.items()}
 
 
@@ -165,5 +162,5 @@ def check_predictions(predictions: pd.DataFrame, source: str = "the predictions"
 
 
 def view_name(row: pd.Series) -> str:
-    """How a message names a view: by its path where there is one, else by its key."""
+    """Return how a message names a view: by its path where there is one, else by its key."""
     return str(row["path"]) if "path" in row.index else "/".join(str(row[part]) for part in VIEW_KEY)

@@ -19,7 +19,7 @@ SKILL = {"unified": 1.3, "specialised": 1.0}
 
 
 def views_of(extremity: str, patients: int) -> pd.DataFrame:
-    """The test views of an extremity, always the same ones; every fourth patient occurs in all extremities."""
+    """Return the test views of an extremity, always the same; every fourth patient occurs in all extremities."""
     rng = np.random.default_rng(zlib.crc32(extremity.encode()))
     rows = []
     for number in range(patients):
@@ -32,7 +32,7 @@ def views_of(extremity: str, patients: int) -> pd.DataFrame:
 
 
 def predict(views: pd.DataFrame, skill: float, rng: np.random.Generator) -> pd.DataFrame:
-    """Logits of a model with some skill, whose mistakes cluster by patient."""
+    """Return the predictions of a model with some skill, whose mistakes cluster by patient."""
     patients, which = np.unique(views["patient"], return_inverse=True)
     chance = rng.normal(size=len(patients))[which] + 0.7 * rng.normal(size=len(views))
     logit = skill * (2 * views["label"] - 1) + chance
@@ -51,7 +51,7 @@ def write_run(
     transfer: bool = False,
     **metrics: object,
 ) -> Path:
-    """A finished run folder; `change` spoils predictions.csv after the metrics were taken."""
+    """Write a finished run folder; `change` spoils predictions.csv after the metrics were taken."""
     folder.mkdir(parents=True)
     names = list(extremities)
     arm = arm or arm_of(names)
@@ -87,7 +87,7 @@ def write_run(
 def write_study(
     folder: Path, seeds: Sequence[int] = (0,), models: Sequence[str] = ("cnn4",), patients: int = 24, **more: object
 ) -> Path:
-    """Seven specialised runs and a unified one, for each model and seed."""
+    """Write seven specialised runs and a unified one, for each model and seed."""
     for model in models:
         for seed in seeds:
             for names in (EXTREMITIES, *((name,) for name in EXTREMITIES)):
@@ -98,7 +98,7 @@ def write_study(
 
 @pytest.fixture
 def run(tmp_path: Path) -> MakeRun:
-    """Writes one run below the test's folder `runs`."""
+    """A function that writes one run below the test's folder `runs`."""
 
     def write(extremities: str | Sequence[str], **settings: object) -> Path:
         names = [extremities] if isinstance(extremities, str) else extremities
@@ -111,5 +111,5 @@ def run(tmp_path: Path) -> MakeRun:
 
 @pytest.fixture(scope="session")
 def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen finished runs of one model, two seeds; read only."""
+    """Sixteen finished runs of one model with two seeds, to be read only."""
     return write_study(tmp_path_factory.mktemp("study") / "runs", seeds=(0, 1))

@@ -1,1 +1,5 @@
-"""Finished runs in, verdicts out. It reads run folders and knows nothing of how they were made."""
+"""Finished runs in, verdicts out. The room reads run folders and knows nothing of how they were made.
+
+Public: `summary.summarise_study` (folders to a `Study`), `collect.collect` (folders to runs), `verdict.compare`
+(predictions tables to comparisons), and the records that they return.
+"""

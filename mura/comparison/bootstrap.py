@@ -1,26 +1,30 @@
 """Resampling by patient, vectorised: predictions as arrays in, the distribution of each metric out.
 
-Every metric is a function of sums over patients, so that a resample is a column of weights: how often each
-patient was drawn. There is no loop over resamples, only over blocks of them that fit the processor's cache.
+Every metric is a function of sums over patients, so that a resample is a column of weights: how often each patient was
+drawn. There is no loop over resamples, only over blocks of them that fit the processor's cache.
+
+Shapes, in brackets and as suffixes of names: K metrics (COMPARED_METRICS), M models, N cases, P patients, R resamples
+or permutations.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from mura.metrics import THRESHOLD, auroc, cohen_kappa, mid_ranks
+from mura.metrics import THRESHOLD, auroc, cohen_kappa
 
 Floats = NDArray[np.float64]
 
-METRICS = ("accuracy", "kappa", "auroc")
+COMPARED_METRICS = ("accuracy", "kappa", "auroc")
 BLOCK = 64
 """Resamples at a time: a block of weights over the views of MURA's test set stays in the cache."""
 
 
 @dataclass(frozen=True)
 class Cases:
-    """The same N cases (views or studies) as several trained models, M, see them.
+    """The same N cases (views or studies) as M trained models see them.
 
     `patient` [N] numbers 0 to P-1 (each occurs), `label` [N] bool, `probability` [M, N].
     """
@@ -34,75 +38,74 @@ class Cases:
         return int(self.patient.max()) + 1
 
     @property
-    def both_classes(self) -> bool:
+    def has_both_classes(self) -> bool:
         return bool(self.label.any() and not self.label.all())
 
     @property
     def called(self) -> NDArray[np.bool_]:
-        """[M, N]: called abnormal."""
+        """Whether each case is called abnormal, [M, N]."""
         return self.probability > THRESHOLD
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """[M, N]: called what they are."""
+        """Whether each case is called what it is, [M, N]."""
         return self.called == self.label
 
 
 def observed(cases: Cases) -> Floats:
-    """The metrics [3, M] of the cases as they are, in the order of METRICS; NaN where undefined."""
+    """Return the metrics [K, M] of the cases as they are; NaN where undefined."""
     n, abnormal = len(cases.label), int(cases.label.sum())
-    values = [
+    values_MK = [
         (
-            right.mean(),
-            cohen_kappa(n, abnormal, int(called.sum()), int(right.sum())),
-            auroc(cases.label, probability),
+            right_N.mean(),
+            cohen_kappa(n, abnormal, int(called_N.sum()), int(right_N.sum())),
+            auroc(cases.label, probability_N),
         )
-        for called, right, probability in zip(cases.called, cases.right, cases.probability, strict=True)
+        for called_N, right_N, probability_N in zip(cases.called, cases.right, cases.probability, strict=True)
     ]
-    return np.array(values, dtype=float).T
+    return np.array(values_MK, dtype=float).T
 
 
 def bootstrap(cases: Cases, resamples: int, rng: np.random.Generator) -> Floats:
-    """The metrics [3, M, R] in R resamples of the patients, with replacement; NaN where undefined.
+    """Return the metrics [K, M, R] in R resamples of the patients, with replacement; NaN where undefined.
 
     The cluster bootstrap (Field & Welsh 2007): a drawn patient brings all of its cases, and in every model the
     same ones, so that differences between models are paired.
     """
-    counts = [patient_sums(cases, np.ones_like(cases.label)), patient_sums(cases, cases.label)]
-    called, right = patient_sums(cases, cases.called), patient_sums(cases, cases.right)
-    orders = [RankOrder(cases, probability) for probability in cases.probability]
-    values = np.empty((len(METRICS), len(cases.probability), resamples))
+    count_P, abnormal_P = patient_sums(cases, np.ones_like(cases.label)), patient_sums(cases, cases.label)
+    called_MP, right_MP = patient_sums(cases, cases.called), patient_sums(cases, cases.right)
+    orders = [RankOrder(cases, probability_N) for probability_N in cases.probability]
+    values_KMR = np.empty((len(COMPARED_METRICS), len(cases.probability), resamples))
     for start in range(0, resamples, BLOCK):
         block = slice(start, min(start + BLOCK, resamples))
-        weights = patient_weights(cases.patients, block.stop - start, rng)
-        n, abnormal = (count @ weights for count in counts)
-        agreement = right @ weights
-        values[0, :, block] = agreement / n
-        values[1, :, block] = kappas(n, abnormal, called @ weights, agreement)
-        values[2, :, block] = [order.auroc(weights) for order in orders]
-    return values
+        weights_PR = patient_weights(cases.patients, block.stop - start, rng)
+        n_R, abnormal_R, right_MR = count_P @ weights_PR, abnormal_P @ weights_PR, right_MP @ weights_PR
+        values_KMR[0, :, block] = right_MR / n_R
+        values_KMR[1, :, block] = kappas(n_R, abnormal_R, called_MP @ weights_PR, right_MR)
+        values_KMR[2, :, block] = [order.auroc(weights_PR) for order in orders]
+    return values_KMR
 
 
 def patient_weights(patients: int, resamples: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """How often each of P patients was drawn, [P, R], in R draws of P with replacement.
+    """Return how often each of P patients was drawn, [P, R], in R draws of P with replacement.
 
     Small whole numbers: float32 adds them up exactly as far as 16.7 million.
     """
-    drawn = rng.integers(0, patients, size=(resamples, patients))
-    drawn += patients * np.arange(resamples)[:, None]
-    counts = np.bincount(drawn.ravel(), minlength=resamples * patients)
+    drawn_RP = rng.integers(0, patients, size=(resamples, patients))
+    drawn_RP += patients * np.arange(resamples)[:, None]
+    counts = np.bincount(drawn_RP.ravel(), minlength=resamples * patients)
     return np.ascontiguousarray(counts.reshape(resamples, patients).T, dtype=np.float32)
 
 
 def patient_sums(cases: Cases, values: NDArray[np.generic]) -> Floats:
-    """Sums of `values` [..., N] over the cases of each patient: [..., P]."""
+    """Return the sums of `values` [..., N] over the cases of each patient, [..., P]."""
     rows = values.reshape(-1, values.shape[-1])
-    sums = [np.bincount(cases.patient, weights=row, minlength=cases.patients) for row in rows]
+    sums = [np.bincount(cases.patient, weights=row_N, minlength=cases.patients) for row_N in rows]
     return np.array(sums, dtype=float).reshape(*values.shape[:-1], cases.patients)
 
 
 def kappas(n: Floats, abnormal: Floats, called: Floats, right: Floats) -> Floats:
-    """Cohen's kappa from arrays of counts that broadcast; NaN where only one class occurs."""
+    """Return Cohen's kappa from arrays of counts that broadcast; NaN where only one class occurs."""
     chance = (abnormal * called + (n - abnormal) * (n - called)) / n**2
     room = np.where((abnormal > 0) & (abnormal < n), 1 - chance, np.nan)
     return (right / n - chance) / room
@@ -112,42 +115,43 @@ class RankOrder:
     """One model's cases in the order of their scores: what AUROC needs of them in every resample.
 
     AUROC is the share of pairs (abnormal, normal) in which the abnormal case scores higher, ties counting half.
-    With the normal cases sorted, an abnormal one wins over those below it: a cumulated sum of weights.
+    With the normal cases sorted, an abnormal one wins over those below it: a cumulated sum of weights. A and B stand
+    for the abnormal and the normal cases, A + B = N.
     """
 
-    def __init__(self, cases: Cases, score: Floats) -> None:
-        positive = np.flatnonzero(cases.label)
-        negative = np.flatnonzero(~cases.label)
-        negative = negative[np.argsort(score[negative], kind="stable")]
-        self.positive, self.negative = cases.patient[positive], cases.patient[negative]
-        self.below = np.searchsorted(score[negative], score[positive], side="left")
-        self.not_above = np.searchsorted(score[negative], score[positive], side="right")
+    def __init__(self, cases: Cases, score_N: Floats) -> None:
+        positive_A = np.flatnonzero(cases.label)
+        negative_B = np.flatnonzero(~cases.label)
+        negative_B = negative_B[np.argsort(score_N[negative_B], kind="stable")]
+        self.patient_A, self.patient_B = cases.patient[positive_A], cases.patient[negative_B]
+        self.below_A = np.searchsorted(score_N[negative_B], score_N[positive_A], side="left")
+        self.not_above_A = np.searchsorted(score_N[negative_B], score_N[positive_A], side="right")
 
-    def auroc(self, weights: NDArray[np.float32]) -> Floats:
-        """AUROC [R] with the patients weighted by `weights` [P, R]; NaN where only one class was drawn."""
-        cumulated = np.zeros((len(self.negative) + 1, weights.shape[1]), dtype=np.float32)
-        np.cumsum(weights[self.negative], axis=0, out=cumulated[1:])
-        positive = weights[self.positive]
-        twice_won = cumulated[self.below] + cumulated[self.not_above]
-        wins = np.einsum("nr,nr->r", positive, twice_won, dtype=np.float64) / 2
-        pairs = positive.sum(axis=0, dtype=np.float64) * cumulated[-1]
-        return wins / np.where(pairs > 0, pairs, np.nan)
+    def auroc(self, weights_PR: NDArray[np.float32]) -> Floats:
+        """Return AUROC [R] with the patients so weighted; NaN where only one class was drawn."""
+        cumulated = np.zeros((len(self.patient_B) + 1, weights_PR.shape[1]), dtype=np.float32)
+        np.cumsum(weights_PR[self.patient_B], axis=0, out=cumulated[1:])
+        weights_AR = weights_PR[self.patient_A]
+        twice_won_AR = cumulated[self.below_A] + cumulated[self.not_above_A]
+        wins_R = np.einsum("nr,nr->r", weights_AR, twice_won_AR, dtype=np.float64) / 2
+        pairs_R = weights_AR.sum(axis=0, dtype=np.float64) * cumulated[-1]
+        return wins_R / np.where(pairs_R > 0, pairs_R, np.nan)
 
 
 def permutation(cases: Cases, a: list[int], b: list[int], permutations: int, rng: np.random.Generator) -> Floats:
-    """Differences [3, R] between models `a` and `b` when both are swapped within patients at random.
+    """Return differences [K, R] between models `a` and `b` when both are swapped within patients at random.
 
     All cases of a patient are swapped together, or none. Where an arm has several models, each of `a` is swapped
     with each of `b` and the differences are averaged. AUROC is swapped by each model's own ranks, so that two
     models need not share a scale (Venkatraman & Begg 1996). NaN where undefined.
     """
     pairs = [SwappedPair(cases, one, other) for one in a for other in b]
-    values = np.empty((len(METRICS), permutations))
+    values_KR = np.empty((len(COMPARED_METRICS), permutations))
     for start in range(0, permutations, BLOCK):
         block = slice(start, min(start + BLOCK, permutations))
-        signs = rng.choice(np.array([-1.0, 1.0]), size=(cases.patients, block.stop - start))
-        values[:, block] = np.mean([pair.differences(signs) for pair in pairs], axis=0)
-    return values
+        signs_PR = rng.choice(np.array([-1.0, 1.0]), size=(cases.patients, block.stop - start))
+        values_KR[:, block] = np.mean([pair.differences(signs_PR) for pair in pairs], axis=0)
+    return values_KR
 
 
 class SwappedPair:
@@ -155,7 +159,7 @@ class SwappedPair:
 
     With a sign a patient (1 as it is, -1 swapped), the cases called rightly by the first model are half the sum
     over both models plus half the signed sum of the patients' differences; so are those called abnormal. Kappa
-    follows from the two counts; accuracy and AUROC differ by a signed sum itself (`auroc_shares`).
+    follows from the two counts; accuracy and AUROC differ by a signed sum itself (`auroc_difference_by_patient`).
     """
 
     def __init__(self, cases: Cases, a: int, b: int) -> None:
@@ -163,38 +167,43 @@ class SwappedPair:
         self.right, self.called = cases.right[[a, b]].sum() / 2, cases.called[[a, b]].sum() / 2
         by_patient = patient_sums(cases, np.stack([cases.right, cases.called]).astype(float))
         differences = by_patient[:, a] - by_patient[:, b]
-        self.patients = np.stack([*differences, auroc_shares(cases, a, b)])
+        self.by_patient_KP = np.stack([*differences, auroc_difference_by_patient(cases, a, b)])
 
-    def differences(self, signs: Floats) -> Floats:
-        """First minus second model, [3, R], for `signs` [P, R]."""
-        right, called, area = self.patients @ signs
-        first = kappas(self.n, self.abnormal, self.called + called / 2, self.right + right / 2)
-        second = kappas(self.n, self.abnormal, self.called - called / 2, self.right - right / 2)
-        return np.stack([right / self.n, first - second, area])
+    def differences(self, signs_PR: Floats) -> Floats:
+        """Return first minus second model, [K, R]."""
+        right_R, called_R, area_R = self.by_patient_KP @ signs_PR
+        first = kappas(self.n, self.abnormal, self.called + called_R / 2, self.right + right_R / 2)
+        second = kappas(self.n, self.abnormal, self.called - called_R / 2, self.right - right_R / 2)
+        return np.stack([right_R / self.n, first - second, area_R])
 
 
-def auroc_shares(cases: Cases, a: int, b: int) -> Floats:
-    """What each patient [P] contributes to AUROC(a) - AUROC(b); swapping a patient turns its sign.
+def auroc_difference_by_patient(cases: Cases, a: int, b: int) -> Floats:
+    """Return what each patient contributes to AUROC(a) - AUROC(b), [P]; NaN where only one class occurs.
 
-    Half of: the normal cases of both models below each of its abnormal ones, plus the abnormal cases of both
-    above each of its normal ones, in model a, less the same in model b; over the number of pairs. The sum over
-    patients is the difference itself, and, since a pair of two patients that are swapped apart counts once on
-    either side, the difference after any swap is the signed sum.
+    Let r_m be the mid-ranks of the scores of model m, and s(x) = 1 for x > 0, 1/2 for x = 0, else 0. A patient
+    contributes the sum, over both models k = a, b, of
+
+        sum over its abnormal i and all normal j of  s(r_a[i] - r_k[j]) - s(r_b[i] - r_k[j])
+        sum over its normal j and all abnormal i of  s(r_k[i] - r_a[j]) - s(r_k[i] - r_b[j])
+
+    divided by 2 x abnormal cases x normal cases. The sum over patients is the difference itself. Swapping a patient's
+    cases between the models turns the sign of its contribution; a pair (i, j) of two patients, only one of them
+    swapped, is counted half on either side. So the difference after any swap is the signed sum.
     """
     positive = cases.label
-    if not cases.both_classes:
+    if not cases.has_both_classes:
         return np.full(cases.patients, np.nan)
-    ranks = [mid_ranks(cases.probability[model]) for model in (a, b)]
-    above = [share_below(rank[positive], [r[~positive] for r in ranks]) for rank in ranks]
-    below = [share_below(-rank[~positive], [-r[positive] for r in ranks]) for rank in ranks]
-    contributions = np.empty(len(positive))
-    contributions[positive] = (above[0] - above[1]) / positive.sum()
-    contributions[~positive] = (below[0] - below[1]) / (~positive).sum()
-    return patient_sums(cases, contributions)
+    ranks = [np.asarray(pd.Series(cases.probability[model]).rank(), dtype=float) for model in (a, b)]
+    above = [half_shares_below(rank_N[positive], [r[~positive] for r in ranks]) for rank_N in ranks]
+    below = [half_shares_below(-rank_N[~positive], [-r[positive] for r in ranks]) for rank_N in ranks]
+    contribution_N = np.empty(len(positive))
+    contribution_N[positive] = (above[0] - above[1]) / positive.sum()
+    contribution_N[~positive] = (below[0] - below[1]) / (~positive).sum()
+    return patient_sums(cases, contribution_N)
 
 
-def share_below(values: Floats, others: list[Floats]) -> Floats:
-    """For each of `values`, half the shares of `others` below it, ties counting half, summed over `others`."""
+def half_shares_below(values: Floats, others: list[Floats]) -> Floats:
+    """Return, for each of `values`, half the share of each of `others` below it, summed; ties count half."""
     total = np.zeros(len(values))
     for other in map(np.sort, others):
         wins = np.searchsorted(other, values, side="left") + np.searchsorted(other, values, side="right")

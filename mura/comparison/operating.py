@@ -4,42 +4,49 @@ An operating point is a change of the logits. What follows, the mean over a stud
 metric and the paired comparison, then keeps its one definition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from mura.metrics import STUDY_KEY
-
-Floats = NDArray[np.float64]
+from mura.comparison.bootstrap import Floats
+from mura.comparison.collect import views_of
+from mura.comparison.pairs import Arms, ArmTable, Pair, Pairing
+from mura.comparison.verdict import PRIMARY, Comparison, compare_cases, in_scope
+from mura.metrics import REPORTED_METRICS, STUDY_KEY, binary_metrics, summarise
+from mura.study.arms import ARMS
 
 FIXED, THRESHOLDED, TEMPERED = "fixed", "threshold", "temperature"
-SHARED, EACH = "shared", "extremity"
-CANDIDATES = 200
-TEMPERATURES = (0.05, 20.0)
+ONE_FOR_ALL, ONE_EACH = "shared", "extremity"
+CANDIDATE_SHIFTS = 200
+TEMPERATURE_BOUNDS = (0.05, 20.0)
 """Beyond these a fit has run away: on separable data any smaller temperature is better still."""
+
+RESAMPLES_AT_A_POINT = 2_000
+OPERATING_COLUMNS = [
+    "model", "arm", "seed", "point", "scope", "extremity", "fitted", "level", "metric", "value", "n",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Point:
-    """`kind` is fixed, threshold or temperature; `scope` says whether one value is fitted or one an extremity."""
+    """An operating point: `kind` is fixed, threshold or temperature, `scope` says whose value is fitted."""
 
     kind: str
     scope: str
 
     @property
-    def words(self) -> str:
-        how = {SHARED: "one for all", EACH: "one each"}
+    def description(self) -> str:
+        how = {ONE_FOR_ALL: "one for all", ONE_EACH: "one each"}
         return "threshold 0.5" if self.kind == FIXED else f"{self.kind} fitted, {how[self.scope]}"
 
 
 POINTS = (
-    Point(FIXED, SHARED), Point(THRESHOLDED, SHARED), Point(THRESHOLDED, EACH), Point(TEMPERED, SHARED),
-    Point(TEMPERED, EACH),
+    Point(FIXED, ONE_FOR_ALL), Point(THRESHOLDED, ONE_FOR_ALL), Point(THRESHOLDED, ONE_EACH),
+    Point(TEMPERED, ONE_FOR_ALL), Point(TEMPERED, ONE_EACH),
 )  # fmt: skip
 
 
@@ -59,22 +66,61 @@ class Fitted:
     test: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class AtPoint:
+    """Two arms at one operating point.
+
+    `records` have the verdict's level and metric, extremity by extremity and last together; `brier` and `ece` are the
+    calibration of each arm's views, means over the seeds.
+    """
+
+    point: Point
+    records: list[Comparison]
+    brier: tuple[float, float]
+    ece: tuple[float, float]
+
+    @property
+    def main(self) -> Comparison:
+        return self.records[-1]
+
+    def other_verdicts(self, fixed: "AtPoint") -> list[str]:
+        """Return the extremities with another verdict than at the fixed point, each with its verdict here."""
+        pairs = zip(self.records[:-1], fixed.records[:-1], strict=True)
+        return [f"{mine.extremity}: {mine.verdict}" for mine, other in pairs if mine.verdict != other.verdict]
+
+
+def fit_all(tables: Sequence[ArmTable]) -> list[Fitted]:
+    """Return every arm and seed at every operating point, but for those that nothing can be fitted for."""
+    return [
+        Fitted(table.model, table.arm, table.seed, point, *fit(table.validation, table.test, point))
+        for table in tables
+        if _why_without_points(table) is None
+        for point in POINTS
+    ]
+
+
+def _why_without_points(table: ArmTable) -> str | None:
+    if table.arm in ARMS and not ARMS[table.arm].validates_what_it_tests:
+        return "its models have no validation views of the extremity that they are tested on"
+    return None if len(table.validation) else "its predictions hold no validation views"
+
+
 def fit(validation: pd.DataFrame, test: pd.DataFrame, point: Point) -> tuple[dict[str, float | None], pd.DataFrame]:
-    """The values fitted on `validation` for the extremities of `test`, and `test` changed by them."""
+    """Return the values fitted on `validation` for the extremities of `test`, and `test` changed by them."""
     extremities = list(dict.fromkeys(test["extremity"]))
     values: dict[str, float | None]
     if point.kind == FIXED:
         return dict.fromkeys(extremities), test
     fitter = fit_threshold if point.kind == THRESHOLDED else fit_temperature
-    if point.scope == SHARED:
+    if point.scope == ONE_FOR_ALL:
         values = dict.fromkeys(extremities, fitter(validation))
     else:
         values = {name: fitter(validation[validation["extremity"] == name]) for name in extremities}
-    return values, changed(test, point.kind, values)
+    return values, apply_values(test, point.kind, values)
 
 
-def changed(test: pd.DataFrame, kind: str, values: dict[str, float | None]) -> pd.DataFrame:
-    """The predictions with each extremity's threshold moved to 0.5, or its logits divided by its temperature."""
+def apply_values(test: pd.DataFrame, kind: str, values: dict[str, float | None]) -> pd.DataFrame:
+    """Return the predictions with each extremity's threshold moved to 0.5, or its logits divided by its temperature."""
     fitted = pd.to_numeric(test["extremity"].map(values)).to_numpy(float)
     logit = test["logit"].to_numpy(float)
     moved = logit - np.log(fitted / (1 - fitted)) if kind == THRESHOLDED else logit / fitted
@@ -83,7 +129,7 @@ def changed(test: pd.DataFrame, kind: str, values: dict[str, float | None]) -> p
 
 
 def fit_threshold(validation: pd.DataFrame) -> float | None:
-    """The probability that best tells abnormal studies from normal ones: highest accuracy by study.
+    """Return the probability that best tells abnormal studies from normal ones: highest accuracy by study.
 
     The views' logits are shifted so that the threshold lies at 0.5, and a study's probability is the mean of its
     views', as everywhere. Of equally good thresholds the one nearest to 0.5. None when there are not both classes.
@@ -100,19 +146,19 @@ def fit_threshold(validation: pd.DataFrame) -> float | None:
 
 
 def candidate_shifts(logit: Floats) -> Floats:
-    """Zero, and at most CANDIDATES points halfway between neighbouring logits; nearest to zero first."""
+    """Return zero and at most CANDIDATE_SHIFTS points halfway between neighbouring logits, nearest to zero first."""
     values = np.unique(logit)
     between = (values[1:] + values[:-1]) / 2
-    if len(between) > CANDIDATES:
-        between = between[np.linspace(0, len(between) - 1, CANDIDATES).round().astype(int)]
+    if len(between) > CANDIDATE_SHIFTS:
+        between = between[np.linspace(0, len(between) - 1, CANDIDATE_SHIFTS).round().astype(int)]
     shifts = np.r_[0.0, between]
     return shifts[np.argsort(np.abs(shifts), kind="stable")]
 
 
 def fit_temperature(validation: pd.DataFrame) -> float | None:
-    """The temperature that minimises the negative log-likelihood of the views (Guo et al. 2017, section 4.2).
+    """Return the temperature that minimises the views' negative log-likelihood (Guo et al. 2017, section 4.2).
 
-    Sought within TEMPERATURES. None when there are not both classes.
+    It lies within TEMPERATURE_BOUNDS. None when there are not both classes.
     """
     if validation["label"].nunique() < 2:
         return None
@@ -122,19 +168,72 @@ def fit_temperature(validation: pd.DataFrame) -> float | None:
         scaled = logit / np.exp(log_temperature)
         return float(np.mean(np.logaddexp(0, scaled) - label * scaled))
 
-    low, high = np.log(TEMPERATURES)
+    low, high = np.log(TEMPERATURE_BOUNDS)
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x))
 
 
-def lacking(fitted: Sequence[Fitted]) -> list[str]:
-    """A sentence for each arm in which something could not be fitted."""
-    notes = {}
+def compare_at_points(
+    pair: Pair, pairing: Pairing, fixed: list[Comparison], fitted: Sequence[Fitted], resamples: int
+) -> list[AtPoint]:
+    """Return the pair at every operating point, the fixed one first; empty when an arm has none.
+
+    `fixed` are its records at the fixed point, in the order of the pair's groups.
+    """
+    test = {(one.model, one.arm, one.seed, one.point): one.test for one in fitted}
+    points = []
+    for point in POINTS:
+        keys = {arm: [(pair.model, arm, table.seed, point) for table in tables] for arm, tables in pair.arms.items()}
+        if not all(key in test for group in keys.values() for key in group):
+            return []
+        arms = {arm: [views_of(test[key], pair.extremities) for key in group] for arm, group in keys.items()}
+        records = fixed
+        if point.kind != FIXED:
+            level, metric = PRIMARY
+            compared = in_scope(compare_cases(pairing.levels(arms)[level], pair.model, resamples), pair)
+            by_group = {record.extremity: record for record in compared if record.metric == metric}
+            records = [by_group[group] for group in pair.groups]
+        points.append(AtPoint(point, records, *_calibration(arms)))
+    return points
+
+
+def _calibration(arms: Arms) -> Iterator[tuple[float, float]]:
+    """Yield Brier score and calibration error of the views, each for both arms, means over the seeds."""
+    metrics = [[binary_metrics(t["label"], t["probability"]) for t in tables] for tables in arms.values()]
+    for name in ("brier", "ece"):
+        a, b = (sum(values[name] or 0.0 for values in group) / len(group) for group in metrics)
+        yield a, b
+
+
+def operating_table(fitted: Sequence[Fitted]) -> pd.DataFrame:
+    """Return OPERATING_COLUMNS: every arm and seed at every operating point, by extremity and together."""
+    rows = []
+    for one in fitted:
+        for_all = next(iter(one.values.values())) if one.point.scope == ONE_FOR_ALL else None
+        for level, groups in summarise(one.test).items():
+            for name, metrics in groups.items():
+                value = one.values.get(name, for_all)
+                who = (one.model, one.arm, one.seed, one.point.kind, one.point.scope, name, value, level)
+                rows += [(*who, metric, metrics[metric], metrics["n"]) for metric in REPORTED_METRICS]
+    return pd.DataFrame(rows, columns=OPERATING_COLUMNS)
+
+
+def notes(tables: Sequence[ArmTable], fitted: Sequence[Fitted]) -> list[str]:
+    """Return a sentence for each arm in which something could not be fitted, or nothing at all."""
+    reasons = {(table.model, table.arm): why for table in tables if (why := _why_without_points(table)) is not None}
+    left_out = [f"{model}, {arm}: left out of the operating points, since {w}." for (model, arm), w in reasons.items()]
+    return [*notes_on_fits(fitted), *left_out]
+
+
+def notes_on_fits(fitted: Sequence[Fitted]) -> list[str]:
+    """Return a sentence for each arm in which something could not be fitted."""
+    sentences = {}
     for one in fitted:
         names = [name for name, value in one.values.items() if value is None]
         if one.point.kind != FIXED and names:
-            alone = "where each extremity has its own fit" if one.point.scope == EACH else "at every operating point"
-            notes[one.model, one.arm] = (
+            each = one.point.scope == ONE_EACH
+            alone = "where each extremity has its own fit" if each else "at every operating point"
+            sentences[one.model, one.arm] = (
                 f"{one.model}, {one.arm}: nothing can be fitted on the validation views of {', '.join(names)} alone "
                 f"(none, or not both classes); their predictions stay as they are {alone}."
             )
-    return list(notes.values())
+    return list(sentences.values())

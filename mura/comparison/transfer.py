@@ -1,24 +1,24 @@
-"""Transfer: what does a model of one extremity make of the others? Runs in, a table and matrices out."""
+"""Transfer: how well does a model of one extremity read the others? Runs in, a table and matrices out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from mura.comparison.collect import Run
+from mura.comparison.collect import FinishedRun
 from mura.extremities import EXTREMITIES
-from mura.metrics import summarise
+from mura.metrics import OVERALL, summarise
 from mura.study.arms import LEAVE_ONE_OUT, SPECIALISED, UNIFIED
 
-COLUMNS = ["model", "trained_on", "tested_on", "seed", "level", "metric", "value", "n"]
-METRICS = ("accuracy", "kappa", "auroc")
+TRANSFER_COLUMNS = ["model", "trained_on", "tested_on", "seed", "level", "metric", "value", "n"]
+TRANSFER_METRICS = ("accuracy", "kappa", "auroc")
 ALL_BUT_IT = "all but it"
 """The row of leave-one-out: each extremity as a model sees it that was trained on the others."""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Means over the seeds: `values[trained on][tested on]`, None where there are none."""
+    """The transfer of a model, means over the seeds: `values[trained on][tested on]`, None where there are none."""
 
     model: str
     level: str
@@ -28,9 +28,11 @@ class Matrix:
     values: dict[str, dict[str, float | None]]
 
 
-def transfer_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """COLUMNS: each specialised run that predicted the other extremities too, and beside them the unified and the
-    leave-one-out runs of their models. Empty when there is no such run."""
+def transfer_table(runs: Sequence[FinishedRun]) -> pd.DataFrame:
+    """Return TRANSFER_COLUMNS: each specialised run that predicted the other extremities too, on all extremities.
+
+    Beside them stand the unified and the leave-one-out runs of their models. Empty when there is no such run.
+    """
     models = {run.model for run in runs if run.transfer is not None}
     rows: list[tuple[object, ...]] = []
     for run in runs:
@@ -43,35 +45,35 @@ def transfer_table(runs: Sequence[Run]) -> pd.DataFrame:
             rows += _rows(run, UNIFIED, run.test)
         elif run.arm == LEAVE_ONE_OUT:
             rows += _rows(run, ALL_BUT_IT, run.test)
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=TRANSFER_COLUMNS)
 
 
-def _rows(run: Run, trained_on: str, views: pd.DataFrame) -> list[tuple[object, ...]]:
+def _rows(run: FinishedRun, trained_on: str, views: pd.DataFrame) -> list[tuple[object, ...]]:
     return [
         (run.model, trained_on, tested_on, run.seed, level, metric, values[metric], values["n"])
         for level, groups in summarise(views).items()
         for tested_on, values in groups.items()
-        if tested_on != "all"
-        for metric in METRICS
+        if tested_on != OVERALL
+        for metric in TRANSFER_METRICS
     ]
 
 
-def notes(runs: Sequence[Run]) -> list[str]:
-    """A sentence for each model of which some specialised runs lack transfer.csv, and others don't."""
-    found = []
+def notes(runs: Sequence[FinishedRun]) -> list[str]:
+    """Return a sentence for each model of which some specialised runs lack transfer.csv, and others don't."""
+    sentences = []
     for model in dict.fromkeys(run.model for run in runs):
         specialised = [run for run in runs if (run.model, run.arm) == (model, SPECIALISED)]
         absent = [run for run in specialised if run.transfer is None]
         if absent and len(absent) < len(specialised):
             names = ", ".join(f"{run.data} seed {run.seed}" for run in absent)
-            found.append(
+            sentences.append(
                 f"{model}: {names} left no transfer.csv (data.transfer=true), so the transfer matrix lacks it."
             )
-    return found
+    return sentences
 
 
-def matrix(table: pd.DataFrame, model: str, level: str, metric: str) -> Matrix:
-    """The means over the seeds of one model, at one level in one metric; specialised rows first."""
+def transfer_matrix(table: pd.DataFrame, model: str, level: str, metric: str) -> Matrix:
+    """Return the means over the seeds of one model, at one level in one metric; specialised rows first."""
     part = table[(table["model"] == model) & (table["level"] == level) & (table["metric"] == metric)]
     known = [*EXTREMITIES, ALL_BUT_IT, UNIFIED]
     rows = [name for name in known if (part["trained_on"] == name).any()]
@@ -85,9 +87,9 @@ def matrix(table: pd.DataFrame, model: str, level: str, metric: str) -> Matrix:
     return Matrix(model, level, metric, rows, columns, {row: {c: mean((row, c)) for c in columns} for row in rows})
 
 
-def drop(found: Matrix) -> tuple[float, float] | None:
-    """Mean of the specialised models on their own extremity, and on the others; None without both."""
-    cells = [(row, column, value) for row in found.rows for column, value in found.values[row].items()]
+def own_and_others(matrix: Matrix) -> tuple[float, float] | None:
+    """Return the mean of the specialised models on their own extremity, and on the others; None without both."""
+    cells = [(row, column, value) for row in matrix.rows for column, value in matrix.values[row].items()]
     known = [(row == column, value) for row, column, value in cells if row in EXTREMITIES and value is not None]
     own = [value for same, value in known if same]
     others = [value for same, value in known if not same]

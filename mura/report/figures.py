@@ -13,11 +13,11 @@ import pandas as pd
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from mura.comparison.collect import arm_number
 from mura.comparison.transfer import Matrix
 from mura.comparison.verdict import Comparison
-from mura.metrics import CALIBRATION_BINS
-from mura.report.words import difference_words
+from mura.metrics import calibration_bin, roc_curve
+from mura.report.words import describe_difference
+from mura.study.arms import arm_rank
 
 Floats = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ class Panel:
         return f'<polyline class="{style}" points="{points}"/>'
 
     def axes(self, x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str = "", y_label: str = "") -> str:
-        """A frame, grid lines and figures at the ticks, and what the axes are."""
+        """Return a frame, grid lines and figures at the ticks, and what the axes are."""
         bottom, right = self.top + self.height, self.left + self.width
         parts = [f'<rect class="frame" x="{self.left}" y="{self.top}" width="{self.width}" height="{self.height}"/>']
         for tick in x_ticks:
@@ -64,6 +64,11 @@ class Panel:
         return "".join(parts)
 
 
+def arm_number(arm: str) -> int:
+    """Return the number of an arm's colour and dash, the same in every figure."""
+    return arm_rank(arm)[0]
+
+
 def text(x: float, y: float, words: object, style: str = "") -> str:
     return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>'
 
@@ -73,13 +78,13 @@ def _figure(tick: float) -> str:
 
 
 def svg(width: float, height: float, label: str, parts: Iterable[str], style: str = "") -> Markup:
-    """One figure; `label` says in words what it shows."""
+    """Return one figure; `label` says in words what it shows."""
     head = f'<svg class="{style}" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">'
     return Markup(f"{head}{''.join(parts)}</svg>")
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers from `low` to `high`, about `count` of them."""
+    """Return round numbers from `low` to `high`, about `count` of them."""
     rough = (high - low) / count
     power = 10 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.85)
@@ -88,7 +93,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def forest(records: Sequence[Comparison], a: str, b: str) -> Markup:
-    """Differences with their intervals, a row a record; one metric at one level."""
+    """Return differences with their intervals, a row a record; one metric at one level."""
     factor = 100 if records[0].metric == "accuracy" else 1
     ends = [
         abs(factor * value) for record in records for value in (record.low, record.high, record.difference) if value
@@ -107,7 +112,7 @@ def forest(records: Sequence[Comparison], a: str, b: str) -> Markup:
     for number, record in enumerate(records):
         y = top + row * (number + 0.5)
         parts.append(text(78, y + 4, record.extremity if len(record.extremity) < 12 else "together", "end"))
-        parts.append(text(304, y + 4, difference_words(record), "value"))
+        parts.append(text(304, y + 4, describe_difference(record), "value"))
         if record.difference is None:
             continue
         better = next((arm for arm in (a, b) if record.verdict == f"{arm} better"), None)
@@ -119,13 +124,13 @@ def forest(records: Sequence[Comparison], a: str, b: str) -> Markup:
         parts.append(f'<circle class="dot {side}" cx="{x:.1f}" cy="{y}" r="5"/>')
     unit = "percentage points" if factor == 100 else {"kappa": "kappa", "auroc": "AUROC"}[records[0].metric]
     parts.append(text(zero, bottom + 31, f"difference, {unit} (95 % interval)", "tick middle"))
-    said = "; ".join(f"{record.extremity} {difference_words(record)}, {record.verdict}" for record in records)
-    label = f"Difference in {records[0].level} {records[0].metric}, {a} minus {b}: {said}."
+    told = "; ".join(f"{record.extremity} {describe_difference(record)}, {record.verdict}" for record in records)
+    label = f"Difference in {records[0].level} {records[0].metric}, {a} minus {b}: {told}."
     return svg(480, bottom + 40, label, parts, "forest")
 
 
 def roc(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, areas: Mapping[str, str]) -> Markup:
-    """ROC curves of the views, a line a table; `areas` are the AUROC of each arm in words."""
+    """Return ROC curves of the views, a line a table; `areas` are the AUROC of each arm in words."""
     panel = Panel(30, 26, 140, 140, (0, 1), (0, 1))
     parts = [text(30, 12, title, "heading"), panel.axes((0, 0.5, 1), (0, 0.5, 1))]
     parts.append(panel.line((0, 1), (0, 1), "diagonal"))
@@ -135,22 +140,20 @@ def roc(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, areas: Mapping
             if table["label"].nunique() == 2:
                 parts.append(panel.line(*roc_points(table), f"curve arm{number}"))
         parts.append(text(166, 160 + 14 * place, areas[arm], f"value end ink{number}"))
-    said = "; ".join(f"{arm} AUROC {areas[arm]}" for arm in tables)
-    label = f"ROC curve of {title}, by image: sensitivity over false alarm rate. {said}."
+    told = "; ".join(f"{arm} AUROC {areas[arm]}" for arm in tables)
+    label = f"ROC curve of {title}, by image: sensitivity over false alarm rate. {told}."
     return svg(180, 190, label, parts)
 
 
 def roc_points(table: pd.DataFrame) -> tuple[Floats, Floats]:
-    """False alarm rate and sensitivity from the strictest threshold to the laxest, at most CURVE_POINTS of each."""
-    counts = table.groupby("probability")["label"].agg(["sum", "size"]).iloc[::-1].cumsum()
-    right = np.r_[0.0, counts["sum"] / counts["sum"].iloc[-1]]
-    false = np.r_[0.0, (counts["size"] - counts["sum"]) / (counts["size"] - counts["sum"]).iloc[-1]]
-    kept = np.unique(np.linspace(0, len(right) - 1, CURVE_POINTS).round().astype(int))
-    return false[kept], right[kept]
+    """Return false alarm rate and sensitivity along the ROC curve, thinned to at most CURVE_POINTS."""
+    false_alarm, sensitivity = roc_curve(table["label"].to_numpy(dtype=bool), table["probability"].to_numpy(float))
+    kept = np.unique(np.linspace(0, len(sensitivity) - 1, CURVE_POINTS).round().astype(int))
+    return false_alarm[kept], sensitivity[kept]
 
 
 def calibration(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, errors: Mapping[str, str]) -> Markup:
-    """Observed share of abnormal views over their mean probability, in the bins of the calibration error."""
+    """Return the share of abnormal views over their mean probability, in the bins of the calibration error."""
     panel = Panel(34, 26, 226, 226, (0, 1), (0, 1))
     marks = (0, 0.25, 0.5, 0.75, 1)
     parts = [
@@ -169,17 +172,23 @@ def calibration(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, errors
                 radius = 1.5 + 4 * math.sqrt(size / largest)
                 parts.append(f'<circle class="dot faint arm{number}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>')
         parts.append(text(34, 300 + 15 * place, f"{arm} {errors[arm]}", f"value ink{number}"))
-    said = "; ".join(f"{arm} calibration error {errors[arm]}" for arm in tables)
-    label = f"Calibration, {title}: share of abnormal images over their predicted probability. {said}."
+    told = "; ".join(f"{arm} calibration error {errors[arm]}" for arm in tables)
+    label = f"Calibration, {title}: share of abnormal images over their predicted probability. {told}."
     return svg(270, 292 + 15 * len(tables), label, parts)
 
 
-HEAT = ((247, 240, 222), (126, 178, 193), (22, 62, 106))
+def calibration_bins(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean `probability`, the share of abnormal views (`label`) and the `size` of each bin with views."""
+    groups = table[["probability", "label"]].groupby(calibration_bin(table["probability"].to_numpy()))
+    return groups.mean().assign(size=groups.size())
+
+
+HEAT_COLOURS = ((247, 240, 222), (126, 178, 193), (22, 62, 106))
 """The colours of a heat map at 0.5 and below, in the middle, and at 1."""
 
 
 def heat_map(matrix: Matrix) -> Markup:
-    """A row a model, a column an extremity that it was tested on; a model's own extremity is framed."""
+    """Return a row a model, a column an extremity that it was tested on; a model's own extremity is framed."""
     side, height, left, top = 62, 30, 92, 42
     width = left + side * len(matrix.columns) + 4
     parts = [text(left + side * len(matrix.columns) / 2, 12, "tested on", "tick middle")]
@@ -200,19 +209,19 @@ def heat_map(matrix: Matrix) -> Markup:
             words = f"{100 * value:.1f}" if matrix.metric == "accuracy" else f"{value:.3f}"
             spot = f'x="{left + side * (x + 0.5)}" y="{above + 19}"'
             parts.append(f'<text class="middle" {spot} style="fill:{ink}">{words}</text>')
-    said = "; ".join(
+    told = "; ".join(
         f"{row}: {', '.join(f'{c} {v:.3f}' for c, v in matrix.values[row].items() if v is not None)}"
         for row in matrix.rows
     )
     name = "accuracy in percent" if matrix.metric == "accuracy" else "AUROC"
-    label = f"Transfer of {matrix.model}, {matrix.level} {name}, trained on and tested on. {said}."
+    label = f"Transfer of {matrix.model}, {matrix.level} {name}, trained on and tested on. {told}."
     return svg(width, top + height * len(matrix.rows) + 4, label, parts)
 
 
 def heat_colours(value: float) -> tuple[str, str]:
-    """The ground for a value between chance (0.5) and 1, and the ink that reads well on it."""
+    """Return the ground for a value between chance (0.5) and 1, and the ink that reads well on it."""
     share = min(1.0, max(0.0, 2 * value - 1)) * 2
-    low, high = HEAT[:2] if share <= 1 else HEAT[1:]
+    low, high = HEAT_COLOURS[:2] if share <= 1 else HEAT_COLOURS[1:]
     colour = [round(a + (b - a) * (share if share <= 1 else share - 1)) for a, b in zip(low, high, strict=True)]
     red, green, blue = colour
     light = luminance(colour)
@@ -221,25 +230,18 @@ def heat_colours(value: float) -> tuple[str, str]:
 
 
 def luminance(colour: Sequence[int]) -> float:
-    """Relative luminance of an sRGB colour (WCAG 2.2)."""
+    """Return the relative luminance of an sRGB colour (WCAG 2.2)."""
     shares = [value / 255 for value in colour]
     linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def calibration_bins(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean probability, share of abnormal ones and size of each bin that has views, of CALIBRATION_BINS."""
-    which = np.minimum((table["probability"].to_numpy() * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    groups = table[["probability", "label"]].groupby(which)
-    return groups.mean().assign(size=groups.size())
-
-
 def curves(history: pd.DataFrame, best_epoch: int, title: str) -> Markup:
-    """Loss and accuracy over the epochs, training and validation, the best epoch marked (Kumar et al., appendix A)."""
+    """Return loss and accuracy over the epochs, the best epoch marked, as in Kumar et al., appendix A."""
     epochs = history["epoch"].to_numpy(float) + 1
     span = (epochs.min(), epochs.max()) if len(epochs) > 1 else (epochs[0] - 0.5, epochs[0] + 0.5)
     whole = [tick for tick in ticks(*span) if tick == int(tick)]
-    parts, said = [text(0, 12, title, "heading")], []
+    parts, told = [text(0, 12, title, "heading")], []
     for number, what in enumerate(("loss", "accuracy")):
         both = history[[f"train_{what}", f"val_{what}"]].to_numpy(float)
         known = both[np.isfinite(both)]
@@ -256,6 +258,6 @@ def curves(history: pd.DataFrame, best_epoch: int, title: str) -> Markup:
             parts.append(panel.line(epochs[there], both[there, column], f"curve {style}"))
             if there.any():
                 part = "training" if style == "train" else "validation"
-                said.append(f"{part} {what} from {both[there, column][0]:.3f} to {both[there, column][-1]:.3f}")
-    label = f"Loss and accuracy of {title}, {len(epochs)} epochs, best {best_epoch + 1}: {'; '.join(said)}."
+                told.append(f"{part} {what} from {both[there, column][0]:.3f} to {both[there, column][-1]:.3f}")
+    label = f"Loss and accuracy of {title}, {len(epochs)} epochs, best {best_epoch + 1}: {'; '.join(told)}."
     return svg(354, 176, label, parts)

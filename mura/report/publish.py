@@ -5,25 +5,30 @@ from typing import Any
 
 import pandas as pd
 
-from mura.comparison.summary import PRIMARY, Study
-from mura.comparison.verdict import Comparison
+from mura.comparison.summary import Study
+from mura.comparison.verdict import PRIMARY
 from mura.errors import MuraError
 from mura.report import figures
-from mura.report.references import ROWS
-from mura.report.write import TEMPLATES
+from mura.report.page import TEMPLATES
+from mura.report.references import KUMAR_ROWS
 from mura.tracking.wandb_run import choose_mode, never_fatal, open_run
 
 JOB_TYPE = "comparison"
-SHOWN = ("test/image/{row}/accuracy", "test/study/{row}/accuracy", "test/study/{row}/kappa", "test/study/{row}/auroc")
-CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_kappa", "val_auroc")
+WORKSPACE_COLUMNS = (
+    "test/image/{row}/accuracy",
+    "test/study/{row}/accuracy",
+    "test/study/{row}/kappa",
+    "test/study/{row}/auroc",
+)
+WORKSPACE_CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_kappa", "val_auroc")
 
 log = logging.getLogger(__name__)
 
 
 def publish(study: Study, project: str, group: str) -> None:
-    """Logs results, comparisons, forest plots and the whole report as the run `<group>-comparison` of the group.
+    """Log results, comparisons, forest plots and the whole report as the run `<group>-comparison` of the group.
 
-    W&B's failure costs nothing: everything stands in the study's folder.
+    A failure of W&B is only reported: everything stands in the study's folder.
     """
     run = open_run(
         study.out, name=f"{group}-{JOB_TYPE}", project=project, group=group, job_type=JOB_TYPE,
@@ -32,27 +37,27 @@ def publish(study: Study, project: str, group: str) -> None:
     if run is None:
         return
     with never_fatal("logging the comparison"):
-        for key, value in summary_of(study).items():
+        for key, value in make_summary(study).items():
             run.summary[key] = value
-        run.log(content_of(study))
+        run.log(make_media(study))
     with never_fatal("finishing"):
         run.finish()
 
 
-def summary_of(study: Study) -> dict[str, Any]:
-    """`<model>/<comparison>/<extremity>/<what>` for the verdict's level and metric."""
-    found: dict[str, Any] = {}
+def make_summary(study: Study) -> dict[str, Any]:
+    """Return `<model>/<comparison>/<extremity>/<what>` for the verdict's level and metric."""
+    summary: dict[str, Any] = {}
     for record in study.comparisons:
         if (record.level, record.metric) == PRIMARY:
             key = f"{record.model}/{record.comparison}/{record.extremity}"
-            found |= {
+            summary |= {
                 f"{key}/{what}": getattr(record, what) for what in ("verdict", "difference", "low", "high", "p_holm")
             }
-    return found
+    return summary
 
 
-def content_of(study: Study) -> dict[str, Any]:
-    """Tables, forest plots and the report itself, as W&B's media."""
+def make_media(study: Study) -> dict[str, Any]:
+    """Return tables, forest plots and the report itself, as W&B's media."""
     import wandb
 
     content: dict[str, Any] = {
@@ -61,17 +66,18 @@ def content_of(study: Study) -> dict[str, Any]:
         "report": wandb.Html((study.out / "index.html").read_text(encoding="utf-8"), inject=False),
     }
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    for pair in study.pairs:
-        records: list[Comparison] = [study.record(pair, group, *PRIMARY) for group in study.groups(pair)]
-        plot = figures.forest(records, pair.a, pair.b)
+    for compared in study.pairs:
+        pair = compared.pair
+        plot = figures.forest(compared.records(*PRIMARY), pair.a, pair.b)
         content[f"forest/{pair.model}/{pair.name}"] = wandb.Html(f"<style>{style}</style>{plot}")
     return content
 
 
 def save_workspace(project: str, group: str) -> str:
-    """Saves a view of the project for this group: Kumar et al.'s table as columns, the curves, test metrics as bars.
+    """Save a view of the project for this group, and return its address.
 
-    Returns its address. Raises MuraError without the extra `workspace`, or without a login.
+    It has Kumar et al.'s table as columns, the curves, and test metrics as bars. MuraError without the extra
+    `workspace`, or without a login.
     """
     require_workspaces()
     import wandb
@@ -84,7 +90,7 @@ def save_workspace(project: str, group: str) -> str:
 
 
 def require_workspaces() -> None:
-    """Raises MuraError unless the optional library and a login are there; to be asked before hours of training."""
+    """Raise MuraError unless the optional library and a login are there; call it before hours of training."""
     try:
         import wandb_workspaces  # noqa: F401
     except ImportError:
@@ -100,15 +106,15 @@ def require_workspaces() -> None:
 
 
 def workspace(entity: str, project: str, group: str) -> Any:
-    """The saved view, not yet saved: runs of `group` by arm, the test results as pinned columns."""
+    """Return the view before it is saved: runs of `group` by arm, the test results as pinned columns."""
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as ws
 
     def bars(level: str, metric: str) -> Any:
-        keys: list[Any] = [f"test/{level}/{row if row != ROWS[-1] else 'all'}/{metric}" for row in ROWS]
+        keys: list[Any] = [f"test/{level}/{row if row != KUMAR_ROWS[-1] else 'all'}/{metric}" for row in KUMAR_ROWS]
         return panels.BarPlot(title=f"test, {level} {metric}", metrics=keys, orientation="v")
 
-    columns = [f"summary:{key.format(row=row)}" for key in SHOWN for row in ("all", *ROWS[:-1])]
+    columns = [f"summary:{key.format(row=row)}" for key in WORKSPACE_COLUMNS for row in ("all", *KUMAR_ROWS[:-1])]
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -121,7 +127,7 @@ def workspace(entity: str, project: str, group: str) -> Any:
             ),
             ws.Section(
                 name="Curves",
-                panels=[panels.LinePlot(title=key, x="epoch", y=[key]) for key in CURVES],
+                panels=[panels.LinePlot(title=key, x="epoch", y=[key]) for key in WORKSPACE_CURVES],
                 is_open=True,
             ),
         ],

@@ -1,48 +1,40 @@
 """Published figures that stand beside ours, each with what it is, at which level, and where it comes from.
 
-Accuracies and kappas are fractions. None stands where a source gives no figure.
+Accuracies and kappas are fractions.
 """
 
 from dataclasses import dataclass
 
 from mura.extremities import ALL_SEVEN, EXTREMITIES
 
-ROWS: tuple[str, ...] = (*EXTREMITIES, ALL_SEVEN)
+KUMAR_ROWS: tuple[str, ...] = (*EXTREMITIES, ALL_SEVEN)
 """The rows of Kumar et al.'s table: a specialised model on its own extremity, and the unified one on all seven."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A column of published figures."""
+    """A column of published figures, by row."""
 
     name: str
-    metric: str
-    level: str
     values: dict[str, float]
 
 
 def _in_rows(*values: float) -> dict[str, float]:
-    return dict(zip(ROWS, values, strict=True))
+    return dict(zip(KUMAR_ROWS, values, strict=True))
 
 
 KUMAR = (
-    Reference(
-        "from scratch", "accuracy", "image",
-        _in_rows(0.5054, 0.4642, 0.4983, 0.5891, 0.5139, 0.4938, 0.6844, 0.5217),
-    ),
-    Reference(
-        "ResNet", "accuracy", "image",
-        _in_rows(0.7785, 0.7354, 0.7841, 0.6717, 0.8264, 0.7442, 0.8300, 0.7854),
-    ),
-    Reference(
-        "DenseNet-121", "accuracy", "image",
-        _in_rows(0.8000, 0.7592, 0.7741, 0.7087, 0.8472, 0.7637, 0.8300, 0.7832),
-    ),
-)  # fmt: skip
+    Reference("from scratch", _in_rows(0.5054, 0.4642, 0.4983, 0.5891, 0.5139, 0.4938, 0.6844, 0.5217)),
+    Reference("ResNet", _in_rows(0.7785, 0.7354, 0.7841, 0.6717, 0.8264, 0.7442, 0.8300, 0.7854)),
+    Reference("DenseNet-121", _in_rows(0.8000, 0.7592, 0.7741, 0.7087, 0.8472, 0.7637, 0.8300, 0.7832)),
+)
+"""Accuracies by image."""
+
 PAPER = Reference(
-    "DenseNet-169, five models averaged", "kappa", "study",
-    _in_rows(0.710, 0.389, 0.737, 0.851, 0.600, 0.729, 0.931, 0.705),
-)  # fmt: skip
+    "DenseNet-169, five models averaged", _in_rows(0.710, 0.389, 0.737, 0.851, 0.600, 0.729, 0.931, 0.705)
+)
+"""Kappas by study."""
+
 BEST_RADIOLOGIST_KAPPA = 0.778
 
 KUMAR_SOURCE = (
@@ -52,7 +44,7 @@ PAPER_SOURCE = (
     "P. Rajpurkar, J. Irvin, A. Bagul et al., MURA: large dataset for abnormality detection in musculoskeletal "
     "radiographs, arXiv:1712.06957, 2017"
 )
-NOTES = (
+REFERENCE_NOTES = (
     f"Kumar et al. 2024: test accuracy by image on MURA's official validation set ({KUMAR_SOURCE}). Of ResNet-18 and "
     "ResNet-50 the better one for wrist and unified: ResNet-18 (ResNet-50: 78.3 % and 77.2 %).",
     "The column that Kumar et al. name after the original paper is no accuracy: it is the paper's kappa times 100. "

@@ -3,47 +3,64 @@
 from collections.abc import Iterator, Sequence
 
 from mura.comparison import transfer
-from mura.comparison.collect import Pair
-from mura.comparison.summary import PRIMARY, Study
-from mura.comparison.verdict import ALL, NO_DIFFERENCE, NOT_ASSESSABLE, SEEDS_FOR_AN_APPROACH, Comparison
+from mura.comparison.pairs import Pair
+from mura.comparison.summary import ComparedPair, Study
+from mura.comparison.verdict import NO_DIFFERENCE, NOT_ASSESSABLE, PRIMARY, SEEDS_FOR_AN_APPROACH, Comparison
+from mura.metrics import OVERALL
+
+QUESTION = "One model for all seven extremities, or one for each?"
+NOT_PUBLISHED = "Synthetic data: ours can't be held against figures of MURA; the table shows what would stand here."
 
 
-def in_words(study: Study, pair: Pair) -> list[str]:
-    """The verdict on a pair: together, extremity by extremity, and of what it speaks."""
-    sentences = []
-    groups = study.groups(pair)
-    records = {group: study.record(pair, group, *PRIMARY) for group in groups}
+def describe_verdict(compared: ComparedPair) -> list[str]:
+    """Return the verdict on a pair: together, extremity by extremity, at other thresholds, and what it speaks of."""
+    return [
+        *_overall_words(compared),
+        *_extremity_words(compared),
+        *_threshold_words(compared),
+        describe_scope(compared.pair),
+    ]
+
+
+def _overall_words(compared: ComparedPair) -> Iterator[str]:
+    """Yield the verdict on all extremities together, where there are several."""
+    pair = compared.pair
     if len(pair.extremities) > 1:
-        together = "all seven extremities" if pair.scope == ALL else " and ".join(pair.extremities)
-        sentences.append(f"Over {together} together: {_sentence(records[pair.scope], pair)}")
+        together = "all seven extremities" if pair.scope == OVERALL else " and ".join(pair.extremities)
+        yield f"Over {together} together: {_sentence(compared.main, pair)}"
+
+
+def _extremity_words(compared: ComparedPair) -> Iterator[str]:
+    """Yield the verdict on each extremity, in one sentence."""
+    pair = compared.pair
+    if len(pair.extremities) == 1:
+        yield f"{pair.extremities[0].capitalize()}: {_sentence(compared.main, pair)}"
+        return
     by_verdict: dict[str, list[str]] = {}
     for name in pair.extremities:
-        by_verdict.setdefault(records[name].verdict, []).append(name)
+        by_verdict.setdefault(compared.record(name, *PRIMARY).verdict, []).append(name)
     order = [f"{pair.a} better", f"{pair.b} better", NO_DIFFERENCE, NOT_ASSESSABLE]
     parts = [f"{verdict} for {_listed(by_verdict[verdict])}" for verdict in order if verdict in by_verdict]
-    if len(pair.extremities) == 1:
-        sentences.append(f"{pair.extremities[0].capitalize()}: {_sentence(records[pair.extremities[0]], pair)}")
-    else:
-        sentences.append(f"Extremity by extremity: {'; '.join(parts)}.")
-    return [*sentences, *_threshold_words(study, pair), scope_words(pair)]
+    yield f"Extremity by extremity: {'; '.join(parts)}."
 
 
-def _threshold_words(study: Study, pair: Pair) -> Iterator[str]:
-    """Whether the verdict hangs on the threshold of 0.5."""
-    points = study.at_points[pair.model, pair.name]
+def _threshold_words(compared: ComparedPair) -> Iterator[str]:
+    """Yield whether the verdict hangs on the threshold of 0.5."""
+    points = compared.points
     others = [at for at in points if at.main.verdict != points[0].main.verdict]
     if points and not others:
         yield "At thresholds and temperatures fitted on the validation part the verdict is the same."
     for at in others:
-        yield f"With another operating point ({at.point.words}) the verdict is: {_sentence(at.main, pair)}"
+        verdict = _sentence(at.main, compared.pair)
+        yield f"With another operating point ({at.point.description}) the verdict is: {verdict}"
 
 
-def transfer_words(study: Study, model: str) -> str | None:
-    """What is lost on the way from a model's own extremity to the others."""
-    found = transfer.drop(transfer.matrix(study.transfer, model, "image", "auroc"))
-    if found is None:
+def describe_transfer(study: Study, model: str) -> str | None:
+    """Return what is lost on the way from a model's own extremity to the others; None without such runs."""
+    means = transfer.own_and_others(transfer.transfer_matrix(study.transfer, model, "image", "auroc"))
+    if means is None:
         return None
-    own, others = found
+    own, others = means
     return (
         f"Specialised models, AUROC by image: {own:.3f} on their own extremity, {others:.3f} on the others on average "
         "(0.5 is chance)."
@@ -65,8 +82,8 @@ def _sentence(record: Comparison, pair: Pair) -> str:
     return f"{record.verdict}; {values} ({interval})."
 
 
-def scope_words(pair: Pair) -> str:
-    """What a verdict speaks of: with few seeds of the models, with three or more of the approaches."""
+def describe_scope(pair: Pair) -> str:
+    """Return what a verdict speaks of: with few seeds of the models, with three or more of the approaches."""
     seeds = {arm: len(tables) for arm, tables in pair.arms.items()}
     fewest = min(seeds.values())
     counts = f"{fewest} seeds an arm" if len(set(seeds.values())) == 1 else " and ".join(
@@ -87,7 +104,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """With its sign, a true minus; zero has none."""
+    """Return a number with its sign, a true minus; zero has none."""
     text = f"{abs(value):.{digits}f}"
     if float(text) == 0:
         return text
@@ -108,8 +125,8 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def difference_words(record: Comparison) -> str:
-    """`−1.2 (−5.0 to +2.6)`: points for accuracy, else as it is."""
+def describe_difference(record: Comparison) -> str:
+    """Return `−1.2 (−5.0 to +2.6)`: percentage points for accuracy, else as it is."""
     factor, digits = (100, 1) if record.metric == "accuracy" else (1, 3)
     if record.difference is None:
         return "–"
@@ -117,3 +134,11 @@ def difference_words(record: Comparison) -> str:
     if record.low is None or record.high is None:
         return text
     return f"{text} ({signed(factor * record.low, digits)} to {signed(factor * record.high, digits)})"
+
+
+def describe_duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,56 +1,30 @@
-"""Run folders in, the study's answer out: results.csv, comparison.json, results.md, index.html, the console table.
+"""Run folders in, the study's answer out: the report's files, and its tables for the console.
 
-What is shown is worked out in `summary.py`; here it is only written down. Each file is enough by itself.
+What is shown is worked out in mura/comparison, and put into rows in `tables.py`. Each file is enough by itself.
 """
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mura.comparison.collect import ArmTable, Pair, Run, arm_number, scope_name
-from mura.comparison.summary import (
-    LEVELS,
-    METRICS,
-    PRIMARY,
-    RESAMPLES_AT_A_POINT,
-    SYNTHETIC,
-    Study,
-    confidently_wrong,
-    operating_table,
-    summarise_study,
-)
-from mura.comparison.transfer import ALL_BUT_IT, matrix
+from mura.comparison.operating import operating_table
+from mura.comparison.summary import SYNTHETIC, ComparedPair, Study, summarise_study
 from mura.comparison.verdict import RESAMPLES, Comparison
 from mura.errors import MuraError
-from mura.extremities import EXTREMITIES
 from mura.files import write_text
-from mura.metrics import THRESHOLD, binary_metrics, study_table
-from mura.provenance import versions
-from mura.report import figures
-from mura.report.references import KUMAR, KUMAR_SOURCE, NOTES, PAPER, PAPER_SOURCE, ROWS
-from mura.report.words import difference_words, in_words, number, p_value, percent, transfer_words
-
-TEMPLATES = Path(__file__).parent / "templates"
-QUESTION = "One model for all seven extremities, or one for each?"
-NOT_PUBLISHED = "Synthetic data: ours can't be held against figures of MURA; the table shows what would stand here."
-SHOWN = (("image", "accuracy"), ("study", "accuracy"), ("study", "kappa"), ("study", "auroc"))
-"""What the table by extremity shows, arm beside arm."""
-
-NAMES = {"accuracy": "accuracy, %", "kappa": "kappa", "auroc": "AUROC"}
+from mura.report.markdown import results_md
+from mura.report.page import index_html
+from mura.report.tables import METRIC_NAMES, TABLE_METRICS, pair_rows
+from mura.report.words import describe_verdict
 
 
 def write_report(directories: Sequence[Path], out: Path, resamples: int = RESAMPLES) -> Study:
-    """Compares the finished runs below the directories and writes the four files into `out`.
+    """Compare the finished runs below the directories, and write the report's files into `out`.
 
     MuraError when there is no finished run, when they are not comparable, or when `out` can't be written.
     """
@@ -75,297 +49,37 @@ def write_report(directories: Sequence[Path], out: Path, resamples: int = RESAMP
 
 
 def comparison_json(comparisons: Iterable[Comparison]) -> str:
-    """A list of records; what is undefined is null."""
+    """Return a list of records; what is undefined is null."""
     return json.dumps([record.to_dict() for record in comparisons], indent=2, allow_nan=False) + "\n"
 
 
-def show(value: float | None, metric: str) -> str:
-    return percent(value) if metric == "accuracy" else number(value)
-
-
 def console_table(study: Study) -> RenderableType:
-    """For each model and pair of arms a table by extremity and the verdict in words; where the report lies."""
+    """Return for every two arms a table by extremity and the verdict in words, and where the report lies."""
     parts: list[RenderableType] = [Text(SYNTHETIC, "yellow")] if study.synthetic else []
-    for pair in study.pairs:
-        known = pair.a == study.pairs[0].a  # of five arms, ten pairs: too much for a console
-        head = _pair_table(study, pair) if known else Text(f"{pair.model}: {pair.a} / {pair.b}", "bold")
-        parts += [head, Text("\n".join(in_words(study, pair))), Text()]
+    for compared in study.pairs:
+        pair = compared.pair
+        is_with_first_arm = pair.a == study.pairs[0].pair.a  # of five arms, ten pairs: too much for a console
+        head = _pair_table(compared) if is_with_first_arm else Text(f"{pair.model}: {pair.a} / {pair.b}", "bold")
+        parts += [head, Text("\n".join(describe_verdict(compared))), Text()]
     parts += [Text(f"Note: {note}", "dim") for note in study.notes]
     if study.unfinished:
-        parts.append(Text(f"Unfinished runs, left out: {', '.join(str(u.folder.path) for u in study.unfinished)}"))
+        parts.append(Text(f"Unfinished runs, left out: {', '.join(str(run.folder.path) for run in study.unfinished)}"))
     parts.append(Text(f"report: {study.out / 'index.html'}", no_wrap=True))
     parts.append(Text(f"curves: curves.png in each run's folder, such as {study.runs[-1].folder.curves}"))
     return Group(*parts)
 
 
-def _pair_table(study: Study, pair: Pair) -> Table:
-    heads = [f"{level}\n{NAMES[metric]}" for level, metric in SHOWN]
+def _pair_table(compared: ComparedPair) -> Table:
+    pair = compared.pair
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=Text(f"{pair.model}, test: {pair.a} / {pair.b}"))
     table.add_column("\nextremity", overflow="fold")
-    for head in heads:
-        table.add_column(head, justify="right")
+    for level, metric in TABLE_METRICS:
+        table.add_column(f"{level}\n{METRIC_NAMES[metric]}", justify="right")
     table.add_column("study accuracy,\ndifference (95 %)", justify="right")
     table.add_column("\nverdict", max_width=20)
-    for group in study.groups(pair):
-        records = [study.record(pair, group, *shown) for shown in SHOWN]
-        main = study.record(pair, group, *PRIMARY)
-        if group == pair.scope and len(pair.extremities) > 1:
+    for row in pair_rows(compared):
+        if row.is_total:
             table.add_section()
-        values = [f"{show(r.a, r.metric)} / {show(r.b, r.metric)}" for r in records]
-        table.add_row(*map(Text, (group, *values, difference_words(main), main.verdict)))
+        values = [f"{a} / {b}" for a, b in row.values]
+        table.add_row(*map(Text, (row.group, *values, row.difference, row.verdict)))
     return table
-
-
-def results_md(study: Study) -> str:
-    """Kumar et al.'s table with ours beside it, and each comparison by extremity."""
-    lines = [f"# {QUESTION}", ""]
-    if study.synthetic:
-        lines += [f"**{SYNTHETIC}**", ""]
-    for pair in study.pairs:
-        lines += [f"**{_md(pair.model)}, {_md(pair.a)} and {_md(pair.b)}.** {_md(' '.join(in_words(study, pair)))}", ""]
-    lines += [f"- {_md(note)}" for note in study.notes]
-    lines += ["", "## Beside published figures", ""]
-    lines += [NOT_PUBLISHED, ""] if study.synthetic else []
-    lines += _md_table(*kumar_table(study))
-    lines += ["", *(f"- {_md(note)}" for note in NOTES), "- ours: mean over the seeds of the arm.", ""]
-    for pair in study.pairs:
-        lines += [f"## {_md(pair.model)}: {_md(pair.a)} and {_md(pair.b)}", ""]
-        lines += [f"Test set, by extremity; difference = {_md(pair.a)} minus {_md(pair.b)}, study accuracy.", ""]
-        lines += [*_md_table(*_md_pair(study, pair)), ""]
-        lines += _md_points(study, pair)
-    for model in study.transfer["model"].unique():
-        lines += _md_transfer(study, str(model))
-    return "\n".join(lines)
-
-
-def kumar_table(study: Study) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: image accuracies beside each other, then study kappas, each with whose it is."""
-    models = study.models
-    header = ["extremity", *(f"Kumar et al. 2024, {column.name}: image accuracy, %" for column in KUMAR)]
-    header += [f"ours, {model}: image accuracy, %" for model in models]
-    header += [f"MURA paper, {PAPER.name}: study kappa, hidden test set"]
-    header += [f"ours, {model}: study kappa" for model in models]
-    rows = [
-        [
-            row,
-            *(percent(column.values[row]) for column in KUMAR),
-            *(percent(study.in_kumars_row(model, row, "image", "accuracy")) for model in models),
-            number(PAPER.values[row]),
-            *(number(study.in_kumars_row(model, row, "study", "kappa")) for model in models),
-        ]
-        for row in ROWS
-    ]
-    return header, rows
-
-
-def _md_pair(study: Study, pair: Pair) -> tuple[list[str], list[list[str]]]:
-    header = ["extremity", "studies", "patients"]
-    header += [f"{level} {NAMES[metric]}: {arm}" for level, metric in SHOWN for arm in (pair.a, pair.b)]
-    header += ["difference (95 % interval)", "p (Holm)", "verdict"]
-    rows = []
-    for group in study.groups(pair):
-        main = study.record(pair, group, *PRIMARY)
-        records = [study.record(pair, group, *shown) for shown in SHOWN]
-        values = [show(value, r.metric) for r in records for value in (r.a, r.b)]
-        row = [group, str(main.n), str(main.patients), *values]
-        rows.append([*row, difference_words(main), p_value(main.p_holm), main.verdict])
-    return header, rows
-
-
-def _md_points(study: Study, pair: Pair) -> list[str]:
-    """The pair at every operating point; nothing where none could be fitted."""
-    points = study.at_points[pair.model, pair.name]
-    header = ["operating point", pair.a, pair.b, "difference (95 % interval)", "verdict", "other verdicts than at 0.5"]
-    rows = [
-        [
-            at.point.words, percent(at.main.a), percent(at.main.b), difference_words(at.main), at.main.verdict,
-            "; ".join(at.differing(points[0])) or "–",
-        ]
-        for at in points
-    ]  # fmt: skip
-    said = "Study accuracy at operating points fitted on the validation part:"
-    return [said, "", *_md_table(header, rows), ""] if rows else []
-
-
-def _md_transfer(study: Study, model: str) -> list[str]:
-    """What specialised models make of the other extremities, AUROC by image."""
-    found = matrix(study.transfer, model, "image", "auroc")
-    rows = [[row, *(number(found.values[row][column]) for column in found.columns)] for row in found.rows]
-    words = transfer_words(study, model)
-    said = [_md(words), ""] if words else []
-    heading = f"## {_md(model)}: transfer, AUROC by image (rows: trained on, columns: tested on)"
-    return [heading, "", *said, *_md_table(["trained on", *found.columns], rows), ""]
-
-
-def _md(words: str) -> str:
-    """Characters that Markdown or the HTML in it would read as more than text."""
-    for character in "\\`*_[]<>|#":
-        words = words.replace(character, f"\\{character}")
-    return " ".join(words.split())
-
-
-def _md_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return ["| " + " | ".join(cell if cell.startswith("---") else _md(cell) for cell in line) + " |" for line in lines]
-
-
-def index_html(study: Study) -> str:
-    """The report: one file that asks nobody for anything."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"percent": percent, "number": number, "p": p_value, "yaml": _yaml, "duration": duration}
-    environment.globals |= {"show": show, "difference_words": difference_words, "arm_number": arm_number}
-    return environment.get_template("index.html.j2").render(
-        study=study,
-        question=QUESTION,
-        synthetic=SYNTHETIC if study.synthetic else None,
-        not_published=NOT_PUBLISHED,
-        pairs=[pair_context(study, pair) for pair in study.pairs],
-        models=[model_context(study, model) for model in study.models],
-        shown=[(level, metric, NAMES[metric]) for level, metric in SHOWN],
-        rows=ROWS,
-        kumar=KUMAR,
-        paper=PAPER,
-        kumar_source=KUMAR_SOURCE,
-        paper_source=PAPER_SOURCE,
-        notes=NOTES,
-        numbers=wide_numbers(study.results),
-        metrics=METRICS,
-        threshold=THRESHOLD,
-        point_resamples=RESAMPLES_AT_A_POINT,
-        all_but_it=ALL_BUT_IT,
-        version=versions()["mura"],
-        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-    )
-
-
-def pair_context(study: Study, pair: Pair) -> dict[str, Any]:
-    """What the page shows of two arms: the words, the table's rows, a forest plot a level and metric."""
-    groups = study.groups(pair)
-    by_level = {
-        (level, metric): [study.record(pair, group, level, metric) for group in groups]
-        for level in LEVELS
-        for metric in NAMES
-    }
-    mine = [a for a in study.agreements if (a.model, a.comparison) == (pair.model, pair.name)]
-    tests = {(m.extremity, m.run): m for m in study.mcnemars if (m.model, m.comparison) == (pair.model, pair.name)}
-    return {
-        "pair": pair,
-        "words": in_words(study, pair),
-        "budget": "; ".join(budget(arm, tables) for arm, tables in pair.arms.items()),
-        "rows": [
-            (group, study.record(pair, group, *PRIMARY), [study.record(pair, group, *shown) for shown in SHOWN])
-            for group in groups
-        ],
-        "main": study.record(pair, groups[-1], *PRIMARY),
-        "points": study.at_points[pair.model, pair.name],
-        "forest": figures.forest(by_level[PRIMARY], pair.a, pair.b),
-        "forests": [
-            (f"{level} {NAMES[metric].removesuffix(', %')}", figures.forest(records, pair.a, pair.b))
-            for (level, metric), records in by_level.items()
-            if (level, metric) != PRIMARY
-        ],
-        "agreements": [(a, tests[a.extremity, a.run]) for a in mine if a.level == "study"],
-    }
-
-
-def budget(arm: str, tables: Sequence[ArmTable]) -> str:
-    """How much an arm was trained: its runs, their optimiser steps, the pictures they saw and their time."""
-    runs = [run for table in tables for run in table.runs]
-    steps = sum(run.metrics.get("steps") or 0 for run in runs)
-    pictures = sum(run.metrics.get("pictures_seen") or 0 for run in runs)
-    seconds = sum((run.metrics.get("speed") or {}).get("wall_seconds") or 0 for run in runs)
-    count = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}"
-    return f"{arm}: {count}, {steps:,} steps, {pictures:,} pictures seen, {duration(seconds)}"
-
-
-def model_context(study: Study, model: str) -> dict[str, Any]:
-    """What the page shows of a model: ROC, calibration, confusion, curves, its worst mistakes."""
-    tables = [table for table in study.tables if table.model == model]
-    arms: dict[str, list[ArmTable]] = {}
-    for table in tables:
-        arms.setdefault(table.arm, []).append(table)
-    shared = [name for name in EXTREMITIES if all(name in table.extremities for table in tables)]
-    groups = {name: [name] for name in EXTREMITIES if any(name in table.extremities for table in tables)}
-    together = {scope_name(shared): shared} if len(shared) > 1 else {}
-    parts = {name: _parts(arms, names) for name, names in (together | groups).items()}
-    whole = next(iter(parts))
-    runs = [run for run in study.runs if run.model == model]
-    return {
-        "name": model,
-        "arms": list(arms),
-        "roc": [figures.roc(part, name, _means(part, "auroc")) for name, part in parts.items()],
-        "calibration": figures.calibration(parts[whole], whole, _means(parts[whole], "ece")),
-        "confusion": {name: {arm: confusion(group) for arm, group in part.items()} for name, part in parts.items()},
-        "seeds": max(len(group) for group in arms.values()),
-        "transfer": [
-            (f"{level} {NAMES[metric]}", figures.heat_map(matrix(study.transfer, model, level, metric)))
-            for level, metric in (("image", "accuracy"), ("study", "accuracy"), ("image", "auroc"), ("study", "auroc"))
-            if (study.transfer["model"] == model).any()
-        ],
-        "transfer_words": transfer_words(study, model),
-        "curves": [
-            figures.curves(run.history, run.metrics["best_epoch"], _run_name(run))
-            for run in runs
-            if run.history is not None
-        ],
-        "wrong": [(table, confidently_wrong(table).to_dict("records")) for table in tables],
-    }
-
-
-def _run_name(run: Run) -> str:
-    """Of a run among those of its model."""
-    return ", ".join(dict.fromkeys((run.data, run.arm, f"seed {run.seed}")))
-
-
-def _parts(arms: dict[str, list[ArmTable]], names: Sequence[str]) -> dict[str, list[pd.DataFrame]]:
-    """The predictions of each arm on these extremities; an empty list for an arm without them."""
-    return {arm: [t.of(names) for t in tables if set(names) <= set(t.extremities)] for arm, tables in arms.items()}
-
-
-def _means(part: dict[str, list[pd.DataFrame]], metric: str) -> dict[str, str]:
-    """A metric of the views, mean over the seeds, in words."""
-    return {arm: number(_mean([binary_metrics(t["label"], t["probability"])[metric] for t in tables]))
-            for arm, tables in part.items()}  # fmt: skip
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
-def confusion(tables: Sequence[pd.DataFrame]) -> dict[str, int]:
-    """Studies by what they are and what they are called, summed over the seeds."""
-    counts = dict.fromkeys(("true_normal", "false_alarm", "missed", "found"), 0)
-    for table in tables:
-        studies = study_table(table)
-        abnormal, called = studies["label"] == 1, studies["probability"] > THRESHOLD
-        counts["true_normal"] += int((~abnormal & ~called).sum())
-        counts["false_alarm"] += int((~abnormal & called).sum())
-        counts["missed"] += int((abnormal & ~called).sum())
-        counts["found"] += int((abnormal & called).sum())
-    return counts
-
-
-def wide_numbers(results: pd.DataFrame) -> list[dict[str, Any]]:
-    """results.csv with a column a metric, in the same order."""
-    key = ["model", "arm", "data", "seed", "extremity", "level", "n"]
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in results.to_dict("records"):
-        row = rows.setdefault(tuple(record[name] for name in key), {name: record[name] for name in key})
-        row[str(record["metric"])] = None if pd.isna(record["value"]) else record["value"]
-    return list(rows.values())
-
-
-def _yaml(run: Run) -> str:
-    return yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
-
-
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,21 +1,12 @@
-"""Run folders are found, read, refused when they can't stand together, and paired without silence."""
+"""Run folders are found, read, and refused when they can't stand together."""
 
 import json
-import shutil
 
 import pytest
 
-from mura.comparison.collect import ROUTED, arm_tables, collect, find_runs, is_synthetic, pairs, read_run, recipe_notes
+from mura.comparison.collect import collect, find_runs, is_synthetic, read_run, recipe_notes
 from mura.errors import MuraError
-from mura.extremities import EXTREMITIES
-from mura.metrics import VIEW_KEY
 from mura.runs import RunFolder
-
-
-def gathered(*directories):
-    runs, _ = collect(list(directories))
-    tables = arm_tables(runs)
-    return runs, tables, *pairs(tables)
 
 
 @pytest.fixture
@@ -47,7 +38,7 @@ def test_a_run_without_metrics_is_listed_as_unfinished_with_its_last_words(run, 
     (half / "train.log").write_text("epoch 3\nout of memory\n\n")
     runs, unfinished = collect([tmp_path / "runs"])
     assert len(runs) == 1
-    assert [(u.folder.path, u.said) for u in unfinished] == [(half, "out of memory")]
+    assert [(u.folder.path, u.last_words) for u in unfinished] == [(half, "out of memory")]
 
 
 def test_no_run_is_an_error_that_names_the_folder(tmp_path):
@@ -55,27 +46,6 @@ def test_no_run_is_an_error_that_names_the_folder(tmp_path):
         collect([tmp_path])
     with pytest.raises(MuraError, match="is not a folder"):
         collect([tmp_path / "nowhere"])
-
-
-def test_specialised_predictions_are_routed_from_each_extremity_s_own_run(study_folder):
-    runs, tables, _, _ = gathered(study_folder)
-    routed = next(t for t in tables if t.arm == "specialised" and t.seed == 1)
-    assert routed.extremities == EXTREMITIES
-    assert routed.data_of(EXTREMITIES) == ROUTED
-    for extremity in EXTREMITIES:
-        [own] = [r for r in runs if (r.data, r.seed) == (extremity, 1)]
-        ours, theirs = (t.set_index(VIEW_KEY)["probability"] for t in (routed.of([extremity]), own.test))
-        assert (ours.sort_index() == theirs.sort_index()).all()
-        assert routed.data_of([extremity]) == extremity
-
-
-def test_a_whole_study_is_one_pair_over_all_seven(study_folder):
-    _, _, [pair], notes = gathered(study_folder)
-    assert (pair.a, pair.b, pair.scope, pair.notes, notes) == ("unified", "specialised", "all", [], [])
-    assert {arm: [t.seed for t in tables] for arm, tables in pair.arms.items()} == {
-        "unified": [0, 1],
-        "specialised": [0, 1],
-    }
 
 
 @pytest.mark.parametrize(
@@ -156,50 +126,6 @@ def test_metrics_that_are_no_json_or_of_another_schema_are_refused(run):
         folder.metrics.write_text(content)
         with pytest.raises(MuraError, match=words):
             read_run(folder)
-
-
-def test_only_what_both_arms_have_is_compared_and_the_rest_is_named(run, tmp_path):
-    run(EXTREMITIES)
-    run("finger")
-    run("wrist")
-    _, _, [pair], _ = gathered(tmp_path / "runs")
-    assert pair.scope == "finger+wrist"
-    assert len(pair.notes) == 5
-    assert "elbow is left out of the comparison of unified and specialised, since specialised has no" in pair.notes[0]
-
-
-def test_a_seed_that_lacks_an_extremity_is_left_out_by_name(study_folder, tmp_path):
-    copy = shutil.copytree(study_folder, tmp_path / "copy")
-    (copy / "cnn4" / "hand" / "seed1" / "metrics.json").unlink()
-    _, _, [pair], _ = gathered(copy)
-    assert pair.scope == "all"
-    assert [len(tables) for tables in pair.arms.values()] == [2, 1]
-    assert pair.notes == [
-        "cnn4: seed 1 of specialised is left out of the comparison of unified and specialised: it lacks hand."
-    ]
-
-
-def test_a_unified_arm_on_a_subset_is_compared_over_that_subset(run, tmp_path):
-    run(["elbow", "hand"], arm="unified")
-    run("elbow")
-    run("hand")
-    _, _, [pair], notes = gathered(tmp_path / "runs")
-    assert (pair.scope, pair.notes, notes) == ("elbow+hand", [], [])
-
-
-def test_arms_that_can_t_be_compared_are_said_to_be_so(run, tmp_path):
-    run("elbow")
-    assert "only the arm specialised" in gathered(tmp_path / "runs")[3][0]
-    run("hand", arm="finetuned")
-    assert "share no extremity" in gathered(tmp_path / "runs")[3][0]
-
-
-def test_all_arms_are_paired_in_a_fixed_order(run, tmp_path):
-    for arm in ("union", "finetuned", "specialised", "shared", "unified"):
-        run(["elbow", "hand"], arm=arm)
-    _, _, found, _ = gathered(tmp_path / "runs")
-    assert [pair.a for pair in found][:4] == ["unified"] * 4
-    assert [pair.b for pair in found][:4] == ["specialised", "shared", "finetuned", "union(elbow+hand)"]
 
 
 def test_a_recipe_that_differs_between_runs_is_noted(run, tmp_path):

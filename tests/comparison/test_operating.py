@@ -9,9 +9,20 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
-from mura.comparison.collect import arm_tables, collect
-from mura.comparison.operating import EACH, POINTS, SHARED, Fitted, Point, changed, fit, fit_temperature, fit_threshold
-from mura.comparison.operating import lacking as notes_on
+from mura.comparison.collect import collect
+from mura.comparison.operating import (
+    ONE_EACH,
+    ONE_FOR_ALL,
+    POINTS,
+    Fitted,
+    Point,
+    apply_values,
+    fit,
+    fit_temperature,
+    fit_threshold,
+    notes_on_fits,
+)
+from mura.comparison.pairs import make_arm_tables
 from mura.extremities import EXTREMITIES
 from mura.report.write import write_report
 
@@ -72,10 +83,10 @@ def test_separable_views_give_a_bounded_temperature_and_one_class_gives_none(vie
 
 def test_one_value_for_each_extremity_or_one_for_all(views: Views) -> None:
     both = pd.concat([views(800, "wrist", 2.0), views(800, "hand", -2.0)], ignore_index=True)
-    each, moved = fit(both, both.assign(split="test"), Point("threshold", EACH))
+    each, moved = fit(both, both.assign(split="test"), Point("threshold", ONE_EACH))
     assert logit(each["wrist"]) == pytest.approx(2.0, abs=0.3)
     assert logit(each["hand"]) == pytest.approx(-2.0, abs=0.3)
-    shared, _ = fit(both, both.assign(split="test"), Point("threshold", SHARED))
+    shared, _ = fit(both, both.assign(split="test"), Point("threshold", ONE_FOR_ALL))
     assert shared["wrist"] == shared["hand"]
     better = ((moved["probability"] > 0.5) == both["label"]).mean()
     assert better > ((both["probability"] > 0.5) == both["label"]).mean() + 0.05
@@ -83,12 +94,12 @@ def test_one_value_for_each_extremity_or_one_for_all(views: Views) -> None:
 
 def test_what_cannot_be_fitted_stays_as_it_is_and_is_said(views: Views) -> None:
     validation = pd.concat([views(50, "wrist"), views(50, "hand").assign(label=1)], ignore_index=True)
-    point = Point("threshold", EACH)
+    point = Point("threshold", ONE_EACH)
     values, moved = fit(validation, validation, point)
     assert values["hand"] is None
     hand = moved["extremity"] == "hand"
     assert (moved.loc[hand, "logit"] == validation.loc[hand, "logit"]).all()
-    [note] = notes_on([Fitted("cnn4", "unified", 0, point, values, moved)])
+    [note] = notes_on_fits([Fitted("cnn4", "unified", 0, point, values, moved)])
     assert "cnn4, unified" in note
     assert "hand" in note
     assert "wrist" not in note
@@ -96,17 +107,17 @@ def test_what_cannot_be_fitted_stays_as_it_is_and_is_said(views: Views) -> None:
 
 def test_a_view_above_the_threshold_is_called_abnormal_after_the_change(views: Views) -> None:
     table = views(300)
-    moved = changed(table, "threshold", {"wrist": 0.3})
+    moved = apply_values(table, "threshold", {"wrist": 0.3})
     assert ((moved["probability"] > 0.5) == (table["probability"] > 0.3)).all()
-    assert (changed(table, "temperature", {"wrist": 2.0})["logit"] == table["logit"] / 2).all()
+    assert (apply_values(table, "temperature", {"wrist": 2.0})["logit"] == table["logit"] / 2).all()
 
 
 def test_the_test_labels_change_no_fitted_value(study_folder: Path) -> None:
     runs, _ = collect([study_folder])
-    for table in arm_tables(runs)[:3]:
-        flipped = table.table.assign(label=1 - table.table["label"])
+    for table in make_arm_tables(runs)[:3]:
+        flipped = table.test.assign(label=1 - table.test["label"])
         for point in POINTS:
-            assert fit(table.validation, table.table, point)[0] == fit(table.validation, flipped, point)[0]
+            assert fit(table.validation, table.test, point)[0] == fit(table.validation, flipped, point)[0]
 
 
 def test_the_report_has_every_arm_at_every_point(study_folder: Path, tmp_path: Path) -> None:
@@ -119,12 +130,12 @@ def test_the_report_has_every_arm_at_every_point(study_folder: Path, tmp_path: P
     both = fixed.merge(results[results["extremity"] == "all"], on=key, suffixes=("", "_result"))
     assert len(both) == 2 * 2 * 2 * 8
     assert (both["value"] == both["value_result"]).all()
-    [pair] = study.pairs
-    points = study.at_points[pair.model, pair.name]
+    [compared] = study.pairs
+    points = compared.points
     assert [at.point for at in points] == list(POINTS)
     page = (tmp_path / "index.html").read_text()
     for at in points:
-        assert at.point.words in page
+        assert at.point.description in page
         assert [r.extremity for r in at.records] == [*EXTREMITIES, "all"]
     tempered = table[(table["point"] == "temperature") & (table["scope"] == "shared")]
     assert tempered.groupby(["arm", "seed"])["fitted"].nunique().eq(1).all()
@@ -137,6 +148,6 @@ def test_leave_one_out_is_left_out_of_the_operating_points_and_that_is_said(
     for name in EXTREMITIES:
         run(name, arm="leave_one_out")
     study = write_report([tmp_path / "runs"], tmp_path / "out", 50)
-    [pair] = study.pairs
-    assert study.at_points[pair.model, pair.name] == []
+    [compared] = study.pairs
+    assert compared.points == []
     assert any("leave_one_out: left out of the operating points" in note for note in study.notes)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mura.comparison.collect import collect
-from mura.comparison.transfer import ALL_BUT_IT, drop, matrix, notes, transfer_table
+from mura.comparison.transfer import ALL_BUT_IT, notes, own_and_others, transfer_matrix, transfer_table
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import binary_metrics
@@ -43,12 +43,12 @@ def test_every_cell_is_the_metric_of_that_run_on_that_extremity(runs_folder: Pat
 
 def test_the_matrix_has_the_specialised_models_then_leave_one_out_then_the_unified_one(runs_folder: Path) -> None:
     table = transfer_table(collect([runs_folder])[0])
-    found = matrix(table, "cnn4", "image", "auroc")
-    assert found.rows == ["hand", "wrist", ALL_BUT_IT, "unified"]
-    assert found.columns == list(EXTREMITIES)
-    assert found.values[ALL_BUT_IT]["hand"] is None
-    assert found.values[ALL_BUT_IT]["wrist"] is not None
-    own, others = drop(found)
+    matrix = transfer_matrix(table, "cnn4", "image", "auroc")
+    assert matrix.rows == ["hand", "wrist", ALL_BUT_IT, "unified"]
+    assert matrix.columns == list(EXTREMITIES)
+    assert matrix.values[ALL_BUT_IT]["hand"] is None
+    assert matrix.values[ALL_BUT_IT]["wrist"] is not None
+    own, others = own_and_others(matrix)
     assert own > others + 0.1  # as the runs were made
 
 
@@ -71,7 +71,7 @@ def test_the_page_shows_the_matrix_with_words_and_the_file_has_it_in_full(runs_f
     assert "AUROC by image" in (tmp_path / "out" / "results.md").read_text()
     written = pd.read_csv(tmp_path / "out" / "transfer.csv")
     assert len(written) == len(study.transfer)
-    shown = matrix(study.transfer, "cnn4", "image", "auroc").values["wrist"]["elbow"]
+    shown = transfer_matrix(study.transfer, "cnn4", "image", "auroc").values["wrist"]["elbow"]
     assert f"{shown:.3f}" in page
 
 

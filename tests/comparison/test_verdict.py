@@ -16,7 +16,7 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from mura.comparison.bootstrap import (
-    METRICS,
+    COMPARED_METRICS,
     Cases,
     RankOrder,
     SwappedPair,
@@ -25,13 +25,13 @@ from mura.comparison.bootstrap import (
     patient_weights,
     permutation,
 )
+from mura.comparison.pairs import pair_views
 from mura.comparison.verdict import (
     Estimate,
-    agreement,
     compare,
     contrast,
+    count_agreement,
     holm,
-    mcnemar,
     of_these_models,
     over_training_runs,
     smallest_detectable,
@@ -82,9 +82,8 @@ def random_cases(rng, patients=12, models=2, ties=True):
 
 
 def one(records, **wanted):
-    found = [r for r in records if all(getattr(r, name) == value for name, value in wanted.items())]
-    assert len(found) == 1
-    return found[0]
+    [record] = [r for r in records if all(getattr(r, name) == value for name, value in wanted.items())]
+    return record
 
 
 # --- resampling -------------------------------------------------------------------------------------------
@@ -94,7 +93,7 @@ def test_observed_metrics_are_those_of_the_metrics_module(rng):
     cases = random_cases(rng)
     for model in (0, 1):
         expected = binary_metrics(cases.label, cases.probability[model])
-        assert observed(cases)[:, model] == pytest.approx([expected[name] for name in METRICS], abs=1e-12)
+        assert observed(cases)[:, model] == pytest.approx([expected[name] for name in COMPARED_METRICS], abs=1e-12)
 
 
 def test_a_resample_equals_scikit_learn_with_the_patients_as_weights(rng):
@@ -172,7 +171,7 @@ def test_copies_of_a_patient_s_views_add_nothing(rng):
         contrast(c, [0], [1], bootstrap(c, 500, np.random.default_rng(1)), np.random.default_rng(2))
         for c in (cases, copied)
     )
-    for metric in METRICS:
+    for metric in COMPARED_METRICS:
         for name in ("a", "b", "low", "high", "p", "error"):
             assert getattr(ten[metric], name) == pytest.approx(getattr(once[metric], name), abs=1e-9)
 
@@ -253,7 +252,7 @@ def test_the_observed_difference_counts_among_the_permutations():
 def test_records_have_both_levels_all_metrics_and_every_group_in_order(arms):
     records = compare(arms, "cnn2", resamples=200)
     assert [(r.level, r.metric, r.extremity) for r in records] == list(
-        itertools.product(("image", "study"), METRICS, ("all", "elbow", "wrist"))
+        itertools.product(("image", "study"), COMPARED_METRICS, ("all", "elbow", "wrist"))
     )
     assert {(r.model, r.comparison, r.seeds, r.scope) for r in records} == {
         ("cnn2", "unified-specialised", 1, "these trained models")
@@ -365,9 +364,13 @@ def test_one_patient_is_not_assessable(arms):
 # --- agreement and McNemar ----------------------------------------------------------------------------------
 
 
+def agreement(arms):
+    return [r for paired in pair_views(arms).levels(arms).values() for r in count_agreement(paired, "cnn2")]
+
+
 def test_agreement_counts_every_case_once_and_gives_the_accuracies(arms):
     records = compare(arms, "cnn2", resamples=100)
-    for r in agreement(arms, "cnn2"):
+    for r in agreement(arms):
         assert r.both_right + r.only_a_right + r.only_b_right + r.both_wrong == r.n
         compared = one(records, level=r.level, metric="accuracy", extremity=r.extremity)
         assert (r.both_right + r.only_a_right) / r.n == pytest.approx(compared.a)
@@ -375,21 +378,20 @@ def test_agreement_counts_every_case_once_and_gives_the_accuracies(arms):
 
 
 def test_mcnemar_equals_statsmodels(arms):
-    counts = [r for r in agreement(arms, "cnn2") if r.level == "study"]
-    tests = mcnemar(arms, "cnn2")
-    assert [t.extremity for t in tests] == ["all", "elbow", "wrist"]
-    for r, ours in zip(counts, tests, strict=True):
+    counts = [r for r in agreement(arms) if r.level == "study"]
+    assert [r.extremity for r in counts] == ["all", "elbow", "wrist"]
+    for r in counts:
         theirs = statsmodels_mcnemar([[r.both_right, r.only_a_right], [r.only_b_right, r.both_wrong]], exact=True)
-        assert (ours.statistic, ours.p) == pytest.approx((theirs.statistic, theirs.pvalue))
-        json.dumps(ours.to_dict())
+        assert (r.mcnemar_statistic, r.mcnemar_p) == pytest.approx((theirs.statistic, theirs.pvalue))
+        json.dumps(r.to_dict())
 
 
 def test_runs_are_matched_by_their_place(rng):
     table = views(rng)
     arms = {"a": [predicted(table, rng) for _ in range(3)], "b": [predicted(table, rng) for _ in range(2)]}
-    assert {r.run for r in agreement(arms, "cnn2")} == {0, 1}
-    alone = agreement({"a": arms["a"][1:2], "b": arms["b"][1:2]}, "cnn2")
-    assert [r.both_right for r in agreement(arms, "cnn2") if r.run == 1] == [r.both_right for r in alone]
+    assert {r.run for r in agreement(arms)} == {0, 1}
+    alone = agreement({"a": arms["a"][1:2], "b": arms["b"][1:2]})
+    assert [r.both_right for r in agreement(arms) if r.run == 1] == [r.both_right for r in alone]
 
 
 # --- bad input ----------------------------------------------------------------------------------------------
@@ -402,11 +404,11 @@ def spoilt(arms, spoil):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda t: t.iloc[1:], r"specialised \(table 1 of 1\) lacks 1 of the views of unified"),
+        (lambda t: t.iloc[1:], r"specialised \(table 1 of 1\) lacks 1 of the test views of unified"),
         (lambda t: pd.concat([t, t.iloc[[3]]]), r"is doubled in specialised \(table 1 of 1\) \(1 such"),
         (
             lambda t: pd.concat([t, t.iloc[[0]].assign(patient="stranger", path="stranger.png")]),
-            r"unified \(table 1 of 1\) lacks 1 of the views of specialised.*stranger\.png",
+            r"unified \(table 1 of 1\) lacks 1 of the test views of specialised.*stranger\.png",
         ),
         (lambda t: t.assign(label=t["label"].where(t["patient"] != "patient000", 1 - t["label"])), "label of view"),
         (lambda t: t.assign(probability=np.nan), "probability of view .* is nan in specialised"),
@@ -454,6 +456,6 @@ def test_intervals_hold_the_truth_and_the_test_seldom_finds_what_is_not_there(co
     setting = coverage.Setting("humerus", seeds=seeds, between_runs=0.0 if seeds == 1 else 0.0714)
     outcomes = coverage.run(setting, simulations=100, resamples=400, rng=np.random.default_rng(0))
     for level in ("image", "study"):
-        low, high, found, _ = np.stack(outcomes[coverage.OURS, level], axis=1)
+        low, high, shown, _ = np.stack(outcomes[coverage.OURS, level], axis=1)
         assert ((low <= 0) & (high >= 0)).mean(axis=0).min() >= 0.88
-        assert found.mean(axis=0).max() <= 0.13
+        assert shown.mean(axis=0).max() <= 0.13

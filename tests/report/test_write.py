@@ -4,6 +4,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,9 +20,10 @@ from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import summarise
 from mura.report import figures
-from mura.report.references import KUMAR, PAPER, ROWS
-from mura.report.words import difference_words, in_words, signed
-from mura.report.write import console_table, kumar_table, write_report
+from mura.report.markdown import published_table
+from mura.report.references import KUMAR, KUMAR_ROWS, PAPER
+from mura.report.words import describe_difference, describe_verdict, signed
+from mura.report.write import console_table, write_report
 
 FILES = ["comparison.json", "index.html", "operating_points.csv", "results.csv", "results.md"]
 CHROMIUM = Path("/usr/bin/chromium")
@@ -38,6 +41,12 @@ def out(tmp_path_factory):
 @pytest.fixture(scope="module")
 def study(study_folder, out):
     return report(study_folder, out)
+
+
+def test_the_report_does_without_the_libraries_that_are_slow_to_import():
+    code = "import sys, mura.report.write; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "scipy.stats", "sklearn", "matplotlib", "lightning"} & set(loaded)
 
 
 def printed(study, width=120):
@@ -86,8 +95,8 @@ def test_results_are_the_metrics_of_the_run_folders(study, out):
 
 def test_comparisons_agree_with_the_results_and_with_compare(study, out):
     records = json.loads((out / "comparison.json").read_text())
-    [pair] = study.pairs
-    assert records == [record.to_dict() for record in compare(pair.tables(), "cnn4", 200)]
+    [compared] = study.pairs
+    assert records == [record.to_dict() for record in compare(compared.pair.tables(), "cnn4", 200)]
     assert len(records) == 8 * 2 * 3
     results = pd.read_csv(out / "results.csv")
     means = results.groupby(["arm", "extremity", "level", "metric"])["value"].mean()
@@ -98,15 +107,15 @@ def test_comparisons_agree_with_the_results_and_with_compare(study, out):
 
 
 def test_page_markdown_and_console_show_the_same_difference_and_verdict(study, out):
-    [pair] = study.pairs
+    [compared] = study.pairs
     page, markdown = (out / "index.html").read_text(), (out / "results.md").read_text()
     console = printed(study)
     for group in (*EXTREMITIES, "all"):
-        record = study.record(pair, group, "study", "accuracy")
+        record = compared.record(group, "study", "accuracy")
         for text in (page, markdown, console):
-            assert difference_words(record) in text
+            assert describe_difference(record) in text
             assert record.verdict in text
-    for sentence in in_words(study, pair):
+    for sentence in describe_verdict(compared):
         assert sentence in page
         assert " ".join(sentence.split()) in " ".join(markdown.split())
         assert " ".join(sentence.split()) in " ".join(console.split())
@@ -133,8 +142,8 @@ def test_every_figure_has_words_for_those_who_cannot_see_it(out, study):
 
 
 def test_published_figures_stand_under_their_true_name_and_level(study):
-    header, rows = kumar_table(study)
-    assert [row[0] for row in rows] == list(ROWS)
+    header, rows = published_table(study)
+    assert [row[0] for row in rows] == list(KUMAR_ROWS)
     wrist = dict(zip(header, rows[6], strict=True))
     assert wrist["Kumar et al. 2024, ResNet: image accuracy, %"] == "83.0"
     assert wrist["MURA paper, DenseNet-169, five models averaged: study kappa, hidden test set"] == "0.931"
@@ -148,18 +157,18 @@ def test_published_figures_stand_under_their_true_name_and_level(study):
 
 def test_few_seeds_speak_of_models_and_three_of_the_approaches(study_folder, run, tmp_path):
     two = report(study_folder, tmp_path / "two")
-    assert "these trained models, not of the two approaches" in in_words(two, two.pairs[0])[-1]
+    assert "these trained models, not of the two approaches" in describe_verdict(two.pairs[0])[-1]
     for seed in range(3):
         run(["elbow", "hand"], seed=seed, arm="unified")
         run("elbow", seed=seed)
         run("hand", seed=seed)
     three = report(tmp_path / "runs", tmp_path / "three")
-    assert in_words(three, three.pairs[0])[-1] == "With 3 seeds an arm, this speaks of the two approaches."
+    assert describe_verdict(three.pairs[0])[-1] == "With 3 seeds an arm, this speaks of the two approaches."
     shutil.rmtree(tmp_path / "runs")
     run("elbow", seed=5)
     run(["elbow", "hand"], arm="unified")
     one = report(tmp_path / "runs", tmp_path / "one")
-    words = in_words(one, one.pairs[0])
+    words = describe_verdict(one.pairs[0])
     assert words[0].startswith("Elbow: ")
     assert "these two trained models, not of the two approaches" in words[-1]
     assert {record.extremity for record in one.comparisons} == {"elbow"}
@@ -210,9 +219,9 @@ def test_an_extremity_with_one_class_has_no_kappa_and_says_so(run, tmp_path):
     run("elbow")
     run("hand", change=one_class)
     study = report(tmp_path / "runs", tmp_path / "out")
-    record = study.record(study.pairs[0], "hand", "study", "kappa")
+    record = study.pairs[0].record("hand", "study", "kappa")
     assert (record.a, record.verdict) == (None, "not assessable")
-    assert study.record(study.pairs[0], "hand", "study", "accuracy").low is not None
+    assert study.pairs[0].record("hand", "study", "accuracy").low is not None
     assert "All test views of hand are abnormal: it has no kappa and no AUROC." in study.notes
     results = pd.read_csv(tmp_path / "out" / "results.csv")
     assert results.loc[(results["extremity"] == "hand") & (results["metric"] == "auroc"), "value"].isna().all()

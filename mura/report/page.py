@@ -1,0 +1,182 @@
+"""index.html: the whole report as one file that asks nobody for anything."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from mura.comparison.collect import FinishedRun
+from mura.comparison.operating import RESAMPLES_AT_A_POINT
+from mura.comparison.pairs import ArmTable, scope_name
+from mura.comparison.summary import SYNTHETIC, ComparedPair, Study, surest_mistakes
+from mura.comparison.transfer import ALL_BUT_IT, transfer_matrix
+from mura.comparison.verdict import PRIMARY
+from mura.extremities import EXTREMITIES
+from mura.metrics import LEVELS, REPORTED_METRICS, THRESHOLD, binary_metrics
+from mura.provenance import versions
+from mura.report import figures
+from mura.report.references import KUMAR, KUMAR_SOURCE, PAPER_SOURCE, REFERENCE_NOTES
+from mura.report.tables import (
+    METRIC_NAMES,
+    TABLE_METRICS,
+    confusion,
+    pair_rows,
+    point_rows,
+    published_rows,
+    wide_numbers,
+)
+from mura.report.words import (
+    NOT_PUBLISHED,
+    QUESTION,
+    describe_duration,
+    describe_transfer,
+    describe_verdict,
+    number,
+    p_value,
+    percent,
+)
+
+TEMPLATES = Path(__file__).parent / "templates"
+TRANSFER_FIGURES = (("image", "accuracy"), ("study", "accuracy"), ("image", "auroc"), ("study", "auroc"))
+
+
+def index_html(study: Study) -> str:
+    """Return the page."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"percent": percent, "number": number, "duration": describe_duration}
+    environment.filters |= {"p": p_value, "yaml": _config_yaml}
+    environment.globals |= {"arm_number": figures.arm_number}
+    return environment.get_template("index.html.j2").render(
+        study=study,
+        question=QUESTION,
+        synthetic=SYNTHETIC if study.synthetic else None,
+        not_published=NOT_PUBLISHED,
+        pairs=[pair_context(compared) for compared in study.pairs],
+        models=[model_context(study, model) for model in study.models],
+        shown=[(level, METRIC_NAMES[metric]) for level, metric in TABLE_METRICS],
+        rows=published_rows(study),
+        kumar=KUMAR,
+        kumar_source=KUMAR_SOURCE,
+        paper_source=PAPER_SOURCE,
+        notes=REFERENCE_NOTES,
+        numbers=wide_numbers(study.results),
+        metrics=REPORTED_METRICS,
+        threshold=THRESHOLD,
+        point_resamples=RESAMPLES_AT_A_POINT,
+        all_but_it=ALL_BUT_IT,
+        version=versions()["mura"],
+        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    )
+
+
+def pair_context(compared: ComparedPair) -> dict[str, Any]:
+    """Return what the page shows of two arms: the words, the tables' rows, a forest plot a level and metric."""
+    pair = compared.pair
+    return {
+        "pair": pair,
+        "words": describe_verdict(compared),
+        "verdict": compared.main.verdict,
+        "budget": "; ".join(describe_budget(arm, tables) for arm, tables in pair.arms.items()),
+        "rows": pair_rows(compared),
+        "points": point_rows(compared),
+        "forest": figures.forest(compared.records(*PRIMARY), pair.a, pair.b),
+        "forests": [
+            (
+                f"{level} {METRIC_NAMES[metric].removesuffix(', %')}",
+                figures.forest(compared.records(level, metric), pair.a, pair.b),
+            )
+            for level in LEVELS
+            for metric in METRIC_NAMES
+            if (level, metric) != PRIMARY
+        ],
+        "agreements": compared.agreements,
+    }
+
+
+def describe_budget(arm: str, tables: Sequence[ArmTable]) -> str:
+    """Return how much an arm was trained: its runs, their optimiser steps, the pictures they saw and their time."""
+    runs = [run for table in tables for run in table.runs]
+    steps = sum(run.metrics.get("steps") or 0 for run in runs)
+    pictures = sum(run.metrics.get("pictures_seen") or 0 for run in runs)
+    seconds = sum((run.metrics.get("speed") or {}).get("wall_seconds") or 0 for run in runs)
+    count = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}"
+    return f"{arm}: {count}, {steps:,} steps, {pictures:,} pictures seen, {describe_duration(seconds)}"
+
+
+def model_context(study: Study, model: str) -> dict[str, Any]:
+    """Return what the page shows of a model: ROC, calibration, confusion, curves, its worst mistakes."""
+    tables = [table for table in study.tables if table.model == model]
+    arms: dict[str, list[ArmTable]] = {}
+    for table in tables:
+        arms.setdefault(table.arm, []).append(table)
+    groups = _groups(tables)
+    with_all = {
+        name: {arm: [t for t in group if set(names) <= set(t.extremities)] for arm, group in arms.items()}
+        for name, names in groups.items()
+    }
+    views = {
+        name: {arm: [t.views_of(groups[name]) for t in group] for arm, group in by_arm.items()}
+        for name, by_arm in with_all.items()
+    }
+    first = next(iter(groups))
+    return {
+        "name": model,
+        "arms": list(arms),
+        "roc": [figures.roc(by_arm, name, _means(by_arm, "auroc")) for name, by_arm in views.items()],
+        "calibration": figures.calibration(views[first], first, _means(views[first], "ece")),
+        "confusion": {
+            name: {arm: confusion(group, groups[name]) for arm, group in by_arm.items()}
+            for name, by_arm in with_all.items()
+        },
+        "seeds": max(len(group) for group in arms.values()),
+        "transfer": list(_transfer_figures(study, model)),
+        "transfer_words": describe_transfer(study, model),
+        "curves": [
+            figures.curves(run.history, run.metrics["best_epoch"], _run_name(run))
+            for run in study.runs
+            if run.model == model and run.history is not None
+        ],
+        "wrong": [(table, surest_mistakes(table).to_dict("records")) for table in tables],
+    }
+
+
+def _groups(tables: Sequence[ArmTable]) -> dict[str, list[str]]:
+    """Return the extremities that every table has together, where they are several, then each one that any has."""
+    shared = [name for name in EXTREMITIES if all(name in table.extremities for table in tables)]
+    together = {scope_name(shared): shared} if len(shared) > 1 else {}
+    return together | {name: [name] for name in EXTREMITIES if any(name in table.extremities for table in tables)}
+
+
+def _transfer_figures(study: Study, model: str) -> Iterator[tuple[str, Markup]]:
+    """Yield the name and heat map of each of TRANSFER_FIGURES; none for a model without transfer."""
+    if (study.transfer["model"] == model).any():
+        for level, metric in TRANSFER_FIGURES:
+            matrix = transfer_matrix(study.transfer, model, level, metric)
+            yield f"{level} {METRIC_NAMES[metric]}", figures.heat_map(matrix)
+
+
+def _run_name(run: FinishedRun) -> str:
+    """Return the name of a run among those of its model."""
+    return ", ".join(dict.fromkeys((run.data, run.arm, f"seed {run.seed}")))
+
+
+def _means(views: dict[str, list[pd.DataFrame]], metric: str) -> dict[str, str]:
+    """Return a metric of each arm's views, mean over the seeds, in words."""
+    means = {}
+    for arm, tables in views.items():
+        values = [binary_metrics(table["label"], table["probability"])[metric] for table in tables]
+        known = [value for value in values if value is not None]
+        means[arm] = number(sum(known) / len(known) if known and len(known) == len(values) else None)
+    return means
+
+
+def _config_yaml(run: FinishedRun) -> str:
+    return yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)

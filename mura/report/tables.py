@@ -1,0 +1,134 @@
+"""The rows of the report's tables, made once: the console, Markdown and the page only lay them out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mura.comparison.collect import views_of
+from mura.comparison.pairs import ArmTable
+from mura.comparison.summary import ComparedPair, Study
+from mura.comparison.verdict import PRIMARY
+from mura.metrics import THRESHOLD
+from mura.report.references import KUMAR, KUMAR_ROWS, PAPER
+from mura.report.words import describe_difference, number, p_value, percent
+
+TABLE_METRICS = (("image", "accuracy"), ("study", "accuracy"), ("study", "kappa"), ("study", "auroc"))
+"""What the table by extremity shows, arm beside arm."""
+
+METRIC_NAMES = {"accuracy": "accuracy, %", "kappa": "kappa", "auroc": "AUROC"}
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """One line of the table of two arms; `values` has both arms' value in each of TABLE_METRICS."""
+
+    group: str
+    is_total: bool
+    values: list[tuple[str, str]]
+    difference: str
+    p: str
+    verdict: str
+    studies: int
+    patients: int
+
+
+def pair_rows(compared: ComparedPair) -> list[PairRow]:
+    """Return a row for each extremity and, where there are several, one for all of them together."""
+    rows = []
+    for group in compared.pair.groups:
+        main = compared.record(group, *PRIMARY)
+        records = [compared.record(group, level, metric) for level, metric in TABLE_METRICS]
+        rows.append(
+            PairRow(
+                group=group,
+                is_total=group not in compared.pair.extremities,
+                values=[(format_metric(r.a, r.metric), format_metric(r.b, r.metric)) for r in records],
+                difference=describe_difference(main),
+                p=p_value(main.p_holm),
+                verdict=main.verdict,
+                studies=main.n,
+                patients=main.patients,
+            )
+        )
+    return rows
+
+
+def format_metric(value: float | None, metric: str) -> str:
+    """Return an accuracy in percent, any other metric as it is."""
+    return percent(value) if metric == "accuracy" else number(value)
+
+
+@dataclass(frozen=True)
+class PointRow:
+    """Two arms at one operating point; `brier` and `ece` are of both arms."""
+
+    point: str
+    a: str
+    b: str
+    difference: str
+    verdict: str
+    other_verdicts: str
+    brier: str
+    ece: str
+
+
+def point_rows(compared: ComparedPair) -> list[PointRow]:
+    """Return a row for each operating point, the fixed one first; none where nothing could be fitted."""
+    return [
+        PointRow(
+            at.point.description, percent(at.main.a), percent(at.main.b), describe_difference(at.main),
+            at.main.verdict, "; ".join(at.other_verdicts(compared.points[0])) or "–",
+            " / ".join(map(number, at.brier)), " / ".join(map(number, at.ece)),
+        )
+        for at in compared.points
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A row of Kumar et al.'s table and ours beside it, a value a model; `paper` is the MURA paper's kappa."""
+
+    name: str
+    kumar: list[str]
+    accuracy: list[str]
+    paper: str
+    kappa: list[str]
+
+
+def published_rows(study: Study) -> list[PublishedRow]:
+    """Return image accuracies beside each other, then study kappas."""
+    return [
+        PublishedRow(
+            row,
+            [percent(column.values[row]) for column in KUMAR],
+            [percent(study.beside_kumar(model, row, "image", "accuracy")) for model in study.models],
+            number(PAPER.values[row]),
+            [number(study.beside_kumar(model, row, "study", "kappa")) for model in study.models],
+        )
+        for row in KUMAR_ROWS
+    ]
+
+
+def confusion(tables: Sequence[ArmTable], extremities: Sequence[str]) -> dict[str, int]:
+    """Return the studies by what they are and what they are called, summed over the seeds."""
+    counts = dict.fromkeys(("true_normal", "false_alarm", "missed", "detected"), 0)
+    for table in tables:
+        studies = views_of(table.studies, extremities)
+        abnormal, called = studies["label"] == 1, studies["probability"] > THRESHOLD
+        counts["true_normal"] += int((~abnormal & ~called).sum())
+        counts["false_alarm"] += int((~abnormal & called).sum())
+        counts["missed"] += int((abnormal & ~called).sum())
+        counts["detected"] += int((abnormal & called).sum())
+    return counts
+
+
+def wide_numbers(results: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return results.csv with a column a metric, in the same order."""
+    key = ["model", "arm", "data", "seed", "extremity", "level", "n"]
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in results.to_dict("records"):
+        row = rows.setdefault(tuple(record[name] for name in key), {name: record[name] for name in key})
+        row[str(record["metric"])] = None if pd.isna(record["value"]) else record["value"]
+    return list(rows.values())

@@ -1,0 +1,111 @@
+"""Arms are put together from runs and paired without silence; their views are paired row by row."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from mura.comparison.collect import collect
+from mura.comparison.pairs import ROUTED, make_arm_tables, make_pairs, pair_views
+from mura.extremities import EXTREMITIES
+from mura.metrics import STUDY_KEY, VIEW_KEY, study_table
+
+
+def gathered(*directories):
+    runs, _ = collect(list(directories))
+    tables = make_arm_tables(runs)
+    return runs, tables, *make_pairs(tables)
+
+
+def test_specialised_predictions_are_routed_from_each_extremity_s_own_run(study_folder):
+    runs, tables, _, _ = gathered(study_folder)
+    routed = next(t for t in tables if t.arm == "specialised" and t.seed == 1)
+    assert routed.extremities == EXTREMITIES
+    assert routed.data_of(EXTREMITIES) == ROUTED
+    for extremity in EXTREMITIES:
+        [own] = [r for r in runs if (r.data, r.seed) == (extremity, 1)]
+        ours, theirs = (t.set_index(VIEW_KEY)["probability"] for t in (routed.views_of([extremity]), own.test))
+        assert (ours.sort_index() == theirs.sort_index()).all()
+        assert routed.data_of([extremity]) == extremity
+
+
+def test_a_whole_study_is_one_pair_over_all_seven(study_folder):
+    _, _, [pair], notes = gathered(study_folder)
+    assert (pair.a, pair.b, pair.scope, pair.notes, notes) == ("unified", "specialised", "all", [], [])
+    assert {arm: [t.seed for t in tables] for arm, tables in pair.arms.items()} == {
+        "unified": [0, 1],
+        "specialised": [0, 1],
+    }
+
+
+def test_only_what_both_arms_have_is_compared_and_the_rest_is_named(run, tmp_path):
+    run(EXTREMITIES)
+    run("finger")
+    run("wrist")
+    _, _, [pair], _ = gathered(tmp_path / "runs")
+    assert pair.scope == "finger+wrist"
+    assert len(pair.notes) == 5
+    assert "elbow is left out of the comparison of unified and specialised, since specialised has no" in pair.notes[0]
+
+
+def test_a_seed_that_lacks_an_extremity_is_left_out_by_name(study_folder, tmp_path):
+    copy = shutil.copytree(study_folder, tmp_path / "copy")
+    (copy / "cnn4" / "hand" / "seed1" / "metrics.json").unlink()
+    _, _, [pair], _ = gathered(copy)
+    assert pair.scope == "all"
+    assert [len(tables) for tables in pair.arms.values()] == [2, 1]
+    assert pair.notes == [
+        "cnn4: seed 1 of specialised is left out of the comparison of unified and specialised: it lacks hand."
+    ]
+
+
+def test_a_unified_arm_on_a_subset_is_compared_over_that_subset(run, tmp_path):
+    run(["elbow", "hand"], arm="unified")
+    run("elbow")
+    run("hand")
+    _, _, [pair], notes = gathered(tmp_path / "runs")
+    assert (pair.scope, pair.notes, notes) == ("elbow+hand", [], [])
+
+
+def test_arms_that_can_t_be_compared_are_said_to_be_so(run, tmp_path):
+    run("elbow")
+    assert "only the arm specialised" in gathered(tmp_path / "runs")[3][0]
+    run("hand", arm="finetuned")
+    assert "share no extremity" in gathered(tmp_path / "runs")[3][0]
+
+
+def test_all_arms_are_paired_in_a_fixed_order(run, tmp_path):
+    for arm in ("union", "finetuned", "specialised", "shared", "unified"):
+        run(["elbow", "hand"], arm=arm)
+    _, _, found, _ = gathered(tmp_path / "runs")
+    assert [pair.a for pair in found][:4] == ["unified"] * 4
+    assert [pair.b for pair in found][:4] == ["specialised", "shared", "finetuned", "union(elbow+hand)"]
+
+
+def test_views_and_studies_are_paired_row_by_row_in_whatever_order_the_tables_are(study_folder):
+    _, _, [pair], _ = gathered(study_folder)
+    tables = pair.tables()
+    shuffled = {arm: [t.sample(frac=1, random_state=3) for t in group] for arm, group in tables.items()}
+    for arms in (tables, shuffled):
+        levels = pair_views(arms).levels(arms)
+        everyone = [table for group in arms.values() for table in group]
+        for level, key, expected in (
+            ("image", VIEW_KEY, everyone),
+            ("study", STUDY_KEY, [study_table(table) for table in everyone]),
+        ):
+            paired = levels[level]
+            for table, probability in zip(expected, paired.probability, strict=True):
+                theirs = table.set_index(key).loc[list(paired.rows[key].itertuples(index=False, name=None))]
+                assert probability == pytest.approx(theirs["probability"].to_numpy(), abs=1e-15)
+                assert (theirs["label"].to_numpy() == paired.rows["label"].to_numpy()).all()
+        assert levels["image"].models == {"unified": [0, 1], "specialised": [2, 3]}
+
+
+def test_a_pairing_serves_other_probabilities_of_the_same_views(study_folder):
+    _, _, [pair], _ = gathered(study_folder)
+    tables = pair.tables()
+    pairing = pair_views(tables)
+    halved = {arm: [t.assign(probability=t["probability"] / 2) for t in group] for arm, group in tables.items()}
+    for level, paired in pairing.levels(halved).items():
+        np.testing.assert_allclose(2 * paired.probability, pairing.levels(tables)[level].probability)
+        assert list(paired.cases) == ["all", *EXTREMITIES]
