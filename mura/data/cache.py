@@ -23,8 +23,9 @@ import pandas as pd
 import platformdirs
 from filelock import FileLock, Timeout
 
+from mura.data.fingerprint import content_hashes, fingerprint, stat_digest
 from mura.data.images import UnreadableImage, decode, fit
-from mura.data.index import content_hashes, find_root, fingerprint, read_index, stat_digest
+from mura.data.index import find_root, read_index
 from mura.data.split import assign_folds, split_hash
 from mura.errors import DISK_FULL, MuraError
 from mura.files import atomically, write_json, write_text
@@ -92,7 +93,7 @@ def remembered_fingerprint(home: Path, root: Path, index: pd.DataFrame) -> str:
     if memo.is_file():
         return memo.read_text(encoding="utf-8")
     memo.parent.mkdir(exist_ok=True)
-    found = fingerprint(root, index, content_hashes(root, index))
+    found = fingerprint(index, content_hashes(root, index))
     write_text(memo, found)
     return found
 

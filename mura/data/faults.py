@@ -9,20 +9,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from mura.data.fingerprint import file_hash, map_in_threads
 from mura.data.images import UnreadableImage, decode
-from mura.data.index import HARMLESS, Problem, file_hash, find_root, in_threads, scan
-from mura.data.index import KINDS as KINDS_OF_INDEX
+from mura.data.index import find_root, scan
+from mura.data.problems import HARMLESS, PHRASE_OF_PROBLEM, Problem, by_kind, worst_first
 
-KINDS = {
-    "duplicate-across-splits": "pictures that are in train and in valid, byte for byte",
-    "duplicate-across-patients": "pictures that several patients share, byte for byte",
-    "empty": "pictures of 0 bytes",
-    "truncated": "truncated pictures",
-    "unreadable": "pictures that can't be decoded",
-    "too-large": "pictures too large to be radiographs",
-    "missing": "pictures that are links to nowhere",
-    **KINDS_OF_INDEX,
-}
 SHOWN = 5  # problems of a kind
 
 STUDY = ["split", "extremity", "patient", "study"]
@@ -33,7 +24,7 @@ Counts = dict[str, dict[str, dict[str, int]]]
 class Report:
     """`counts[split][extremity]`: `normal` and `abnormal` views, distinct `studies` and `patients`.
 
-    Only what is there has an entry. `problems` are ordered by kind (as KINDS) and path.
+    Only what is there has an entry. `problems` are ordered by kind (as PHRASE_OF_PROBLEM) and path.
     """
 
     views: int
@@ -54,16 +45,15 @@ def check(root: str | Path) -> Report:
     root = find_root(root)
     index, problems = scan(root)
     paths = index["path"].tolist()
-    looks = list(in_threads(lambda path: _look(root, path), paths, "checking"))
+    looks = list(map_in_threads(lambda path: _look(root, path), paths, "checking"))
     problems += [fault for _, fault in looks if fault is not None]
     problems += _duplicates(index, [digest for digest, _ in looks])
-    order = list(KINDS)
     return Report(
         views=len(index),
         studies=len(index.drop_duplicates(STUDY)),
         patients=index["patient"].nunique(),
         counts=_counts(index),
-        problems=sorted(problems, key=lambda problem: (order.index(problem.kind), problem.path)),
+        problems=worst_first(problems),
     )
 
 
@@ -136,11 +126,10 @@ def _problem_lines(problems: list[Problem]) -> list[Text]:
     if not problems:
         return [Text("No problems.", style="green")]
     lines = []
-    for kind, phrase in KINDS.items():
-        found = [problem for problem in problems if problem.kind == kind]
-        if found:
-            lines.append(Text(f"{len(found):,} {phrase}", style="yellow" if kind in HARMLESS else "bold red"))
-            lines += [Text(f"  {problem.path}: {problem.detail}") for problem in found[:SHOWN]]
-        if len(found) > SHOWN:
-            lines.append(Text(f"  and {len(found) - SHOWN:,} more"))
+    for kind, group in by_kind(problems).items():
+        style = "yellow" if kind in HARMLESS else "bold red"
+        lines.append(Text(f"{len(group):,} {PHRASE_OF_PROBLEM[kind]}", style=style))
+        lines += [Text(f"  {problem.path}: {problem.detail}") for problem in group[:SHOWN]]
+        if len(group) > SHOWN:
+            lines.append(Text(f"  and {len(group) - SHOWN:,} more"))
     return lines

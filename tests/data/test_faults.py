@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from mura.data.faults import Report, check, render
-from mura.data.index import Problem
+from mura.data.problems import Problem
 from mura.errors import MuraError
 
 STUDY = "train/XR_WRIST/patient00002/study1_positive"
