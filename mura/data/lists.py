@@ -61,27 +61,15 @@ def _differences(name: str, listed: dict[str, str], existing: dict[str, str]) ->
 def _read_list(root: Path, name: str, pattern: str) -> tuple[list[re.Match], list[Problem]]:
     """Return the rows of a list that fit `pattern`, none if there is no such list, and what is wrong with the list."""
     try:
-        data = (root / name).read_bytes()
+        text = (root / name).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         return [], [Problem("missing-list", name, f"can't be read ({error.strerror}); the folder is used")]
-    lines = data.decode("utf-8-sig", errors="replace").replace("\\", "/").splitlines()
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    matches = [(number, line, re.fullmatch(pattern, line)) for number, line in numbered]
+    lines = [(number, line) for number, line in enumerate(text.replace("\\", "/").splitlines(), 1) if line.strip()]
+    matches = [(number, line, re.fullmatch(pattern, line)) for number, line in lines]
     has_header = bool(matches) and matches[0][2] is None and "XR_" not in matches[0][1]
     rows = [match for _, _, match in matches if match is not None]
     strange = [(number, line) for number, line, match in matches[has_header:] if match is None]
-    forms = {
-        "byte order mark": data.startswith(b"\xef\xbb\xbf"),
-        "header row": has_header,
-        "CRLF line ends": b"\r\n" in data,
-        "trailing commas": any(line.rstrip().endswith(",") for line in lines),
-        "blank lines": len(numbered) < len(lines),
-        "rows twice": len({row[1] for row in rows}) < len(rows),
-    }
     problems = []
-    if any(forms.values()):
-        detail = ", ".join(form for form, is_so in forms.items() if is_so)
-        problems.append(Problem("list-format", name, detail))
     if strange:
         number, line = strange[0]
         detail = f"{len(strange)} rows name no part of this split, the first is line {number}: {line[:100]!r}"

@@ -24,12 +24,11 @@ PHRASE_OF_PROBLEM = {
     "unreadable-folder": "folders that can't be read",
     "unknown-file": "files and folders that don't belong to MURA (ignored)",
     "missing-list": "lists not there (the folder is used)",
-    "list-format": "lists in another form than Stanford's (read all the same)",
     "mac-file": "macOS ._ files (ignored)",
     "nested": f"{TOP_FOLDER} inside {TOP_FOLDER} (the inner one is used)",
 }
 SEVERITY = {kind: position for position, kind in enumerate(PHRASE_OF_PROBLEM)}
-HARMLESS = frozenset({"missing-list", "list-format", "mac-file", "nested"})
+HARMLESS = frozenset({"missing-list", "mac-file", "nested"})
 
 
 @dataclass(frozen=True)

@@ -18,25 +18,24 @@ def kinds(root: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize("name", [IMAGES, STUDIES])
 @pytest.mark.parametrize(
-    ("form", "change"),
+    "change",
     [
-        ("header row", lambda text: "path,label\n" + text),
-        ("header row", lambda text: "\n" + "images\n" + text),
-        ("CRLF line ends", lambda text: text.replace("\n", "\r\n")),
-        ("trailing commas", lambda text: text.replace("\n", ",\n")),
-        ("trailing commas", lambda text: text.replace("\n", ",,\n")),
-        ("byte order mark", lambda text: "\ufeff" + text),
-        ("blank lines", lambda text: text.replace("\n", "\n\n") + "  \n"),
-        ("rows twice", lambda text: text + text.splitlines()[0] + "\n"),
+        pytest.param(lambda text: "path,label\n" + text, id="header row"),
+        pytest.param(lambda text: "\n" + "images\n" + text, id="blank line, header row"),
+        pytest.param(lambda text: text.replace("\n", "\r\n"), id="CRLF line ends"),
+        pytest.param(lambda text: text.replace("\n", ",\n"), id="trailing comma"),
+        pytest.param(lambda text: text.replace("\n", ",,\n"), id="trailing commas"),
+        pytest.param(lambda text: "\ufeff" + text, id="byte order mark"),
+        pytest.param(lambda text: text.replace("\n", "\n\n") + "  \n", id="blank lines"),
+        pytest.param(lambda text: text + text.splitlines()[0] + "\n", id="a row twice"),
     ],
 )
-def test_a_list_in_another_form_is_read_all_the_same(tree, name: str, form: str, change) -> None:
+def test_a_list_in_another_form_is_read_all_the_same(tree, name: str, change) -> None:
     text = (tree.root / name).read_text(encoding="utf-8")
     (tree.root / name).write_text(change(text), encoding="utf-8", newline="")
     index, problems = scan(tree.root)
     assert len(index) == 21
-    assert [(problem.kind, problem.path) for problem in problems] == [("list-format", name)]
-    assert form in problems[0].detail
+    assert problems == []
 
 
 @pytest.mark.parametrize("name", [IMAGES, STUDIES])
@@ -66,7 +65,7 @@ def test_a_missing_list_is_reported_and_the_folder_used(tree) -> None:
 
 def test_an_empty_list_counts_as_missing(tree) -> None:
     (tree.root / IMAGES).write_text("path\n")
-    assert kinds(tree.root) == {"missing-list": 1, "list-format": 1}
+    assert kinds(tree.root) == {"missing-list": 1}
 
 
 def test_a_listed_picture_that_is_missing_is_reported(tree) -> None:
