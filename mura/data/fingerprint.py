@@ -4,11 +4,14 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
 
+from mura.data.index import FOLDER_OF_SPLIT
+from mura.data.lists import LISTS
 from mura.machine import cores
 from mura.progress import progress_bar
 
@@ -35,17 +38,40 @@ def file_hash(path: str | Path) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def stat_digest(root: Path, index: pd.DataFrame) -> str:
-    """Return 32 hex characters over paths, sizes and times: while they stay, the fingerprint does too."""
+def folder_state(root: Path) -> str:
+    """Return 32 hex characters over where `root` lies and names, sizes and times of its lists, train/ and valid/.
 
-    def line(path: str) -> str:
-        try:
-            stat = os.stat(f"{root}/{path}")  # noqa: PTH116  a Path each would take longer than the call
-        except OSError:
-            return f"{path}\t-\n"
-        return f"{path}\t{stat.st_size}\t{stat.st_mtime_ns}\n"
+    While they stay, index, problems and fingerprint do too. Names are listed, since many network mounts don't keep a
+    folder's own time. Folders are listed as deep as MURA's are: extremity, patient, study.
+    """
+    entries = (_entry_lines(root, folder, levels=3) for folder in FOLDER_OF_SPLIT.values())
+    lists = (_file_line(root, name) for name in LISTS)
+    return _digest(chain([f"{root.resolve()}\n"], *entries, lists))
 
-    return _digest(line(path) for path in index["path"])
+
+def _entry_lines(root: Path, folder: str, levels: int) -> Iterator[str]:
+    """Yield a line for each entry of `folder` and, down to so many `levels`, of the folders in it."""
+    try:
+        with os.scandir(f"{root}/{folder}") as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        yield f"{folder}\t-\n"
+        return
+    for entry in ordered:
+        path = f"{folder}/{entry.name}"
+        if levels and entry.is_dir():
+            yield f"{path}/\n"
+            yield from _entry_lines(root, path, levels - 1)
+        else:
+            yield _file_line(root, path)
+
+
+def _file_line(root: Path, path: str) -> str:
+    try:
+        stat = os.stat(f"{root}/{path}")  # noqa: PTH116  a Path each would take longer than the call
+    except OSError:
+        return f"{path}\t-\n"
+    return f"{path}\t{stat.st_size}\t{stat.st_mtime_ns}\n"
 
 
 def map_in_threads(work: Callable[[str], Result], paths: list[str], title: str) -> Iterator[Result]:
@@ -61,4 +87,5 @@ def map_in_threads(work: Callable[[str], Result], paths: list[str], title: str) 
 
 
 def _digest(lines: Iterable[str]) -> str:
-    return hashlib.blake2b("".join(lines).encode(), digest_size=16).hexdigest()
+    text = "".join(lines).encode(errors="surrogateescape")  # a stranger's name need not be UTF-8
+    return hashlib.blake2b(text, digest_size=16).hexdigest()

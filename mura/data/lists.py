@@ -6,6 +6,7 @@ from pathlib import Path
 from mura.data.problems import Problem
 
 IMAGE_LIST, STUDY_LIST = "{}_image_paths.csv", "{}_labeled_studies.csv"  # of train or valid
+LISTS = tuple(name.format(folder) for folder in ("train", "valid") for name in (IMAGE_LIST, STUDY_LIST))
 LABEL_OF = {"negative": 0, "positive": 1}
 
 # A row of a list: the path below MURA-v1.1/, whatever stands before it; in the list of studies the label too.
