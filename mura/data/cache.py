@@ -33,16 +33,16 @@ from mura.machine import cores
 from mura.progress import progress_bar
 
 FORMAT = 1  # raise when decode() or fit() gives other pixels, or the files here other content
-MOST_DAMAGED = 0.01
-SAVE_EVERY = 512
-TODO, GOOD, DAMAGED = 0, 1, 2
+MOST_DAMAGED = 0.01  # of all pictures
+SAVE_EVERY = 512  # pictures
+TODO, GOOD, DAMAGED = 0, 1, 2  # what state.bin says of each picture
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Cache:
-    """All views of a MURA folder, ready to be gathered.
+    """All views of a MURA folder, ready to be read by rows.
 
     `images` is uint8 [N, S, S], memory-mapped and read-only; `table` is the index (N rows, in the same order) with
     two more columns: `fold` (-1 for test rows) and `readable` (False for damaged pictures, which stay black).
@@ -115,7 +115,10 @@ def _home(cache_dir: str | Path | None) -> Path:
 
 
 def build(folder: Path, root: Path, index: pd.DataFrame, size: int, key: str) -> None:
-    """Writes `folder`, going on from what a killed build left."""
+    """Write the cache of `index` into `folder`, `size` pixels a side; goes on from what a killed build left.
+
+    Raises MuraError if more than 1 % of the pictures are damaged, OSError if the disk is full.
+    """
     started = time.perf_counter()
     folds = assign_folds(index)
     part = _unfinished(folder)
@@ -149,15 +152,15 @@ def _state(path: Path, n: int) -> np.ndarray:
 def _decode_all(
     part: Path, root: Path, index: pd.DataFrame, size: int, state: np.ndarray, rows: np.ndarray
 ) -> dict[int, str]:
-    """Decodes `rows` into images.bin and marks them in `state`; returns the sentence for each damaged one."""
+    """Decode `rows` into images.bin and mark them in `state`; return the sentence for each damaged one."""
     paths = index["path"].to_numpy()
     faults: dict[int, str] = {}
     handle = os.open(part / "images.bin", os.O_RDWR | os.O_CREAT, 0o644)
     stop = threading.Event()
 
-    def one(row: int) -> int:
+    def store(row: int) -> None:
         if stop.is_set():
-            return row
+            return
         try:
             picture = fit(decode(root / paths[row]), size)
         except UnreadableImage as error:
@@ -165,14 +168,13 @@ def _decode_all(
             picture = np.zeros((size, size), np.uint8)
         os.pwrite(handle, picture.tobytes(), row * size * size)
         state[row] = DAMAGED if row in faults else GOOD
-        return row
 
     try:
         if len(index) and hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(handle, 0, len(index) * size * size)  # a full disk is met now, not after an hour
         with ThreadPoolExecutor(cores()) as pool, progress_bar("cache") as show:
             try:
-                for count, done in enumerate(as_completed([pool.submit(one, row) for row in rows]), 1):
+                for count, done in enumerate(as_completed([pool.submit(store, row) for row in rows]), 1):
                     done.result()
                     show(len(index) - len(rows) + count, len(index))
                     if count % SAVE_EVERY == 0:
@@ -191,7 +193,7 @@ def _decode_all(
 
 
 def _mark(part: Path, state: np.ndarray) -> None:
-    """Note which pictures are done."""
+    """Write down which pictures are done."""
     with atomically(part / "state.bin", sync=False) as file:
         file.write(state.tobytes())
 
@@ -237,7 +239,7 @@ def _only_one_builder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _disk_errors(home: Path, needed: int) -> Iterator[None]:
-    """A full or unwritable disk becomes one sentence."""
+    """Turn a full or unwritable disk into one sentence; `needed` are the bytes of the cache, if known."""
     try:
         yield
     except OSError as error:
