@@ -85,8 +85,8 @@ def cache_building(plan: Plan) -> list[Row]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         state = np.zeros(len(index), np.uint8)
-        with patch.object(caches.os, "cpu_count", return_value=threads):
-            taken = seconds(lambda: caches._decode_all(folder, root, index, 256, state, np.arange(len(index))))
+        with patch.object(caches, "cores", return_value=threads):
+            taken = seconds(lambda: caches.decode_all(folder, root, index, 256, state, np.arange(len(index))))
         return len(index) / taken
 
     def plain() -> float:

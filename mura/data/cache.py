@@ -127,7 +127,7 @@ def build(folder: Path, root: Path, index: pd.DataFrame, size: int, key: str) ->
     remaining = np.flatnonzero(state == TODO)
     if 0 < len(remaining) < len(index):
         log.info("cache: going on with a build that was stopped, %d of %d left", len(remaining), len(index))
-    faults = _decode_all(part, root, index, size, state, remaining)
+    faults = decode_all(part, root, index, size, state, remaining)
     damaged = np.flatnonzero(state == DAMAGED)
     _refuse_or_report_damage(index, damaged, faults, part)
     table = index.assign(fold=folds.reindex(index.index).fillna(-1).astype(int), readable=state == GOOD)
@@ -149,7 +149,7 @@ def _state(path: Path, n: int) -> np.ndarray:
     return np.zeros(n, dtype=np.uint8)
 
 
-def _decode_all(
+def decode_all(
     part: Path, root: Path, index: pd.DataFrame, size: int, state: np.ndarray, rows: np.ndarray
 ) -> dict[int, str]:
     """Decode `rows` into images.bin and mark them in `state`; return the sentence for each damaged one."""
