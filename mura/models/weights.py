@@ -138,7 +138,7 @@ def below(state: Mapping[str, Tensor], prefix: str) -> "OrderedDict[str, Tensor]
     return inner
 
 
-def load_file(file: Path, backbone: nn.Module, head: nn.Module, classifier: str) -> str:
+def load_file(file: Path, backbone: nn.Module, head: nn.Module, classifier: str | None) -> str:
     """Fills the backbone from `file`, and the head when the file has one that fits; says what was filled.
 
     The file is a state dict of the whole torchvision model (its layer `classifier` is ignored), of the
