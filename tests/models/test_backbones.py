@@ -335,7 +335,7 @@ def test_without_a_network_one_sentence_names_the_three_ways_out(cache, no_netwo
 
 
 def test_a_network_that_never_answers_is_given_up(cache, monkeypatch):
-    monkeypatch.setattr(weights_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(weights_module, "ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.delenv("no_proxy", raising=False)
@@ -347,7 +347,7 @@ def test_a_network_that_never_answers_is_given_up(cache, monkeypatch):
 
 def test_a_name_lookup_that_hangs_is_given_up(cache, monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(weights_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(weights_module, "ANSWER_SECONDS", 0.1)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(20) and [])
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
