@@ -88,10 +88,10 @@ def read_state(file: Path) -> "OrderedDict[str, Tensor]":
         content = content["state_dict"]
     if not (isinstance(content, Mapping) and all(isinstance(each, Tensor) for each in content.values())):
         raise MuraError(f"model.weights: {file} holds no state dict, that is names with a tensor each")
-    state = below(content, "")
+    state = entries_below(content, "")
     for prefix in WRAPPER_PREFIXES:
         if any(key.startswith(prefix) for key in state):
-            state = below(state, prefix)
+            state = entries_below(state, prefix)
     return state
 
 
@@ -116,7 +116,7 @@ def read_file(file: Path, key: str) -> Any:
         ) from None
 
 
-def below(state: Mapping[str, Tensor], prefix: str) -> "OrderedDict[str, Tensor]":
+def entries_below(state: Mapping[str, Tensor], prefix: str) -> "OrderedDict[str, Tensor]":
     """Return the entries below `prefix`, without it; likewise the modules' versions that torch keeps."""
     inner = OrderedDict((key.removeprefix(prefix), each) for key, each in state.items() if key.startswith(prefix))
     versions = getattr(state, "_metadata", {})
@@ -133,7 +133,7 @@ def load_file(file: Path, backbone: nn.Module, head: nn.Module, classifier: str 
     backbone alone, or a checkpoint of this project. Raises MuraError when it does not fit the backbone.
     """
     state = read_state(file)
-    inner = below(state, "backbone.")
+    inner = entries_below(state, "backbone.")
     if not inner:
         ignored = AUXILIARY_PREFIXES if classifier is None else (*AUXILIARY_PREFIXES, f"{classifier}.")
         for key in [key for key in state if key.startswith(ignored)]:
@@ -141,7 +141,7 @@ def load_file(file: Path, backbone: nn.Module, head: nn.Module, classifier: str 
         load_backbone(file, state, backbone)
         return f"backbone from {file}"
     load_backbone(file, inner, backbone)
-    given, wanted = below(state, "head."), head.state_dict()
+    given, wanted = entries_below(state, "head."), head.state_dict()
     if {key: each.shape for key, each in given.items()} != {key: each.shape for key, each in wanted.items()}:
         return f"backbone from {file}, another head"
     head.load_state_dict(given)
