@@ -16,7 +16,7 @@ from mura.data.problems import HARMLESS, PHRASE_OF_PROBLEM, Problem, by_kind, wo
 
 EXAMPLES_PER_KIND = 5
 
-STUDY = ["split", "extremity", "patient", "study"]
+STUDY_COLUMNS = ["split", "extremity", "patient", "study"]
 Counts = dict[str, dict[str, dict[str, int]]]
 
 
@@ -51,7 +51,7 @@ def check_folder(root: str | Path) -> Report:
     problems += _duplicates(index, [digest for digest, _ in pictures])
     return Report(
         views=len(index),
-        studies=len(index.drop_duplicates(STUDY)),
+        studies=len(index.drop_duplicates(STUDY_COLUMNS)),
         patients=index["patient"].nunique(),
         counts=_counts(index),
         problems=worst_first(problems),
@@ -97,7 +97,7 @@ def _counts(index: pd.DataFrame) -> Counts:
         counts[split][extremity] = {
             "normal": len(views) - abnormal,
             "abnormal": abnormal,
-            "studies": len(views.drop_duplicates(STUDY)),
+            "studies": len(views.drop_duplicates(STUDY_COLUMNS)),
             "patients": views["patient"].nunique(),
         }
     return counts

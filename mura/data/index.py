@@ -21,11 +21,11 @@ OLD_FOLDER = "MURA-v1.0"
 FOLDER_OF_SPLIT = {"train": "train", "test": "valid"}
 TRAIN_IMAGES = IMAGE_LIST.format("train")
 
-EXTREMITY = re.compile("(" + "|".join(EXTREMITY_OF) + ")")
-PATIENT = re.compile(r"patient(\d+)")
-STUDY = re.compile(r"(study(\d+))_(positive|negative)")
-VIEW = re.compile(r"image(\d+)\.png")
-MAC_FILE = re.compile(r"\._.*|\.DS_Store")
+EXTREMITY_NAME = re.compile("(" + "|".join(EXTREMITY_OF) + ")")
+PATIENT_NAME = re.compile(r"patient(\d+)")
+STUDY_NAME = re.compile(r"(study(\d+))_(positive|negative)")
+VIEW_NAME = re.compile(r"image(\d+)\.png")
+MAC_NAME = re.compile(r"\._.*|\.DS_Store")
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _walk(root: Path, problems: list[Problem]) -> Iterator[tuple[tuple, tuple]]:
     """Yield the sort key and the columns of each view below `root`; adds what doesn't belong there to `problems`."""
     for position, (split, top) in enumerate(FOLDER_OF_SPLIT.items()):
         for folder, extremity, patient, study in _studies(root, top, problems):
-            views = list(_entries(root, folder, VIEW, problems, folders=False))
+            views = list(_entries(root, folder, VIEW_NAME, problems, folders=False))
             if not views:
                 problems.append(Problem("empty-study", folder, "holds no picture imageN.png"))
             for path, view in views:
@@ -121,9 +121,9 @@ def _walk(root: Path, problems: list[Problem]) -> Iterator[tuple[tuple, tuple]]:
 
 def _studies(root: Path, top: str, problems: list[Problem]) -> Iterator[tuple[str, str, re.Match, re.Match]]:
     """Yield folder, extremity, patient and study of each study folder below `top`."""
-    for extremity_folder, extremity in _entries(root, top, EXTREMITY, problems):
-        for patient_folder, patient in _entries(root, extremity_folder, PATIENT, problems):
-            for study_folder, study in _entries(root, patient_folder, STUDY, problems):
+    for extremity_folder, extremity in _entries(root, top, EXTREMITY_NAME, problems):
+        for patient_folder, patient in _entries(root, extremity_folder, PATIENT_NAME, problems):
+            for study_folder, study in _entries(root, patient_folder, STUDY_NAME, problems):
                 yield study_folder, EXTREMITY_OF[extremity[0]], patient, study
 
 
@@ -141,7 +141,7 @@ def _entries(
         match = name.fullmatch(entry.name)
         if match is not None and entry.is_dir() == folders:
             yield path, match
-        elif MAC_FILE.fullmatch(entry.name):
+        elif MAC_NAME.fullmatch(entry.name):
             problems.append(Problem("mac-file", path, "left by macOS, no picture; ignored"))
         else:
             problems.append(Problem("unknown-file", path, "not a name that MURA has there; ignored"))

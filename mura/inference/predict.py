@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mura.data.images import UnreadableImage, decode, fit
-from mura.data.index import EXTREMITY, MAC_FILE
+from mura.data.index import EXTREMITY_NAME, MAC_NAME
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, EXTREMITY_OF, INDEX_OF
 from mura.machine import cores, in_float32
@@ -107,7 +107,7 @@ def pictures_of(places: list[Path]) -> Iterator[tuple[str, str]]:
             yield str(place), str(place)
             continue
         found = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
-        pictures = [path for path in found if path.is_file() and not MAC_FILE.fullmatch(path.name)]
+        pictures = [path for path in found if path.is_file() and not MAC_NAME.fullmatch(path.name)]
         if not pictures:
             raise MuraError(f"{place} holds no picture ({', '.join(sorted(SUFFIXES))}).")
         yield from ((str(path), str(path.parent)) for path in pictures)
@@ -115,7 +115,7 @@ def pictures_of(places: list[Path]) -> Iterator[tuple[str, str]]:
 
 def _extremity_of(path: str) -> str | None:
     """From a folder such as XR_WRIST."""
-    found = EXTREMITY.search(str(Path(path).resolve()))
+    found = EXTREMITY_NAME.search(str(Path(path).resolve()))
     return EXTREMITY_OF[found[1]] if found else None
 
 
