@@ -1,4 +1,4 @@
-"""From the cache to the loaders of a run: which views train, validate and test."""
+"""The loaders of a run: which views of the cache train, validate and test."""
 
 import logging
 

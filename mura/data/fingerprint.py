@@ -1,4 +1,4 @@
-"""From a MURA folder to short digests that name its content, wherever the folder lies."""
+"""Short digests that name the content of a MURA folder, wherever it lies."""
 
 import hashlib
 import os

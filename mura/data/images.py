@@ -1,4 +1,4 @@
-"""From a picture file to grey pixels: decoded to 8 bits, then fitted into a square."""
+"""Grey pixels of a picture file: decoded to 8 bits, then fitted into a square."""
 
 from io import BytesIO
 from pathlib import Path

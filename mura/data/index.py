@@ -1,4 +1,4 @@
-"""From a MURA folder to the index: a table of its views, and a list of all that is wrong with the folder.
+"""The index of a MURA folder: a table of its views, and a list of all that is wrong with the folder.
 
 The folder decides what there is; the four lists beside it are compared with it (`lists.py`).
 """

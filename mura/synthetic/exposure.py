@@ -1,4 +1,4 @@
-"""From shadows to grey pixels: scatter, noise, letters of lead, the beam, the film."""
+"""Exposure, which makes grey pixels of shadows: scatter, noise, letters of lead, the beam, the film."""
 
 import functools
 import math

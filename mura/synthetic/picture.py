@@ -1,4 +1,4 @@
-"""From an extremity and a body to a radiograph: posed, projected, exposed."""
+"""The picture: an extremity of a body, posed, projected and exposed."""
 
 from dataclasses import dataclass, replace
 
