@@ -2,7 +2,8 @@
 
 import itertools
 import shutil
-import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -24,58 +25,59 @@ MEAN, STD = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.485, 0.456,
 
 
 def loader(plan: Plan) -> list[Row]:
-    """Pictures a second on one core: decoded, augmented, normalised; and what is left for it when a GPU augments."""
+    """Compare pictures per second in one thread: decoded, augmented, normalised; and gathered alone, beside a GPU."""
     root = find_root(radiographs(plan.folder, 80 if plan.quick else 200, 512))
     index = read_index(root)
-    cache = open_cache(root, 256, plan.folder / "cache")
-    views = Views(cache)
-    rows = np.flatnonzero(cache.table["split"] == "train")
     peer = template_loader(PictureFolder(root, index[index["split"] == "train"], SIDE, 3), BATCH, workers=0)
+    views = Views(open_cache(root, 256, plan.folder / "cache"))
+    rows = np.flatnonzero(index["split"] == "train")
     how = Augmentation(flip=0.5, rotation=30)
 
-    def gathered(batches: int, whole: bool) -> float:
-        order = itertools.cycle(TrainingBatches(rows, BATCH, seed=0, rank=0, world_size=1))
-        start = time.perf_counter()
-        for _ in range(batches):
-            images = views[next(order)]["image"]
-            if whole:
-                torch.addcmul(-MEAN / STD, augment(images, SIDE, how).expand(-1, 3, -1, -1), 1 / STD)  # as the model
-        return batches * BATCH / (time.perf_counter() - start)
+    def batches() -> Iterator[torch.Tensor]:
+        for part in itertools.cycle(TrainingBatches(rows, BATCH, seed=0, rank=0, world_size=1)):
+            yield views[part]["image"]
 
-    def template(batches: int) -> float:
-        start = time.perf_counter()
-        for _ in itertools.islice(peer, batches):
-            pass
-        return batches * BATCH / (time.perf_counter() - start)
+    def augmented() -> Iterator[torch.Tensor]:
+        for images in batches():  # normalised as by the model
+            yield torch.addcmul(-MEAN / STD, augment(images, SIDE, how).expand(-1, 3, -1, -1), 1 / STD)
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        gathered(20, whole=True)  # the pages of the cache are in memory
+    with one_thread():
+        pictures_per_second(augmented(), 20)  # the pages of the cache are in memory
         ours, bare, theirs = by_turns(
-            plan.rounds, lambda: gathered(40, True), lambda: gathered(400, False), lambda: template(5)
+            plan.rounds,
+            lambda: pictures_per_second(augmented(), 40),
+            lambda: pictures_per_second(batches(), 400),
+            lambda: pictures_per_second(peer, 5),
         )
-    finally:
-        torch.set_num_threads(before)
     detail = (
         f"one thread: ours {median_of(ours, 'pictures/s', 0)}, of these to gather alone "
         f"{median_of(bare, 'pictures/s', 0)}, template {median_of(theirs, 'pictures/s', 0)}"
     )
-    peer_name = "the template's DataLoader, a core"
+    peer_name, whole = "the template's DataLoader, a core", "decoded, augmented, normalised, on the CPU"
     return [
-        Row(
-            "loader alone: decoded, augmented, normalised, on the CPU",
-            peer_name,
-            ratios(ours, theirs),
-            5,
-            detail=detail,
-        ),
+        Row(f"loader alone: {whole}", peer_name, ratios(ours, theirs), 5, detail=detail),
         Row("loader alone: what stays on the CPU beside a GPU", peer_name, ratios(bare, theirs), 100, detail=detail),
     ]
 
 
+def pictures_per_second(batches: Iterable[Sized], number: int) -> float:
+    """Return the rate at which `number` batches come."""
+    return number * BATCH / seconds(lambda: list(map(len, itertools.islice(batches, number))))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in a single thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def cache_building(plan: Plan) -> list[Row]:
-    """Our cache against PIL's decoding and resizing alone, on one core; and two cores against one."""
+    """Compare our cache with PIL's decoding and resizing alone, on one core; and two cores with one."""
     root = find_root(radiographs(plan.folder, 80 if plan.quick else 200, 512))
     index = read_index(root).iloc[: 150 if plan.quick else 400]
     paths = [root / path for path in index["path"]]
@@ -85,8 +87,8 @@ def cache_building(plan: Plan) -> list[Row]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         state = np.zeros(len(index), np.uint8)
-        with patch.object(caches.os, "cpu_count", return_value=threads):
-            taken = seconds(lambda: caches._decode_all(folder, root, index, 256, state, np.arange(len(index))))
+        with patch.object(caches, "cores", return_value=threads):
+            taken = seconds(lambda: caches.decode_all(folder, root, index, 256, state, np.arange(len(index))))
         return len(index) / taken
 
     def plain() -> float:

@@ -14,7 +14,7 @@ from benchmarks.data import noise
 from benchmarks.measure import REPOSITORY, Plan, Row, seconds
 from mura.comparison.verdict import compare
 from mura.data.cache import open_cache
-from mura.data.faults import check
+from mura.data.faults import check_folder
 from mura.data.index import read_index
 from mura.data.split import assign_folds
 from mura.extremities import ALL_SEVEN, EXTREMITIES, data_name
@@ -69,7 +69,7 @@ def growth(plan: Plan) -> list[Row]:
         cache = Path(tempfile.mkdtemp(dir=plan.folder))
         found.setdefault("index", {})[n] = min(seconds(lambda r=root: read_index(r)) for _ in range(2))
         found.setdefault("split", {})[n] = seconds(lambda i=index: assign_folds(i))
-        found.setdefault("check", {})[n] = seconds(lambda r=root: check(r))
+        found.setdefault("check", {})[n] = seconds(lambda r=root: check_folder(r))
         found.setdefault("cache", {})[n] = seconds(lambda r=root, c=cache: open_cache(r, 40, c))
         shutil.rmtree(cache)
     tables = arms()

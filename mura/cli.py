@@ -61,8 +61,7 @@ def check(
     """Count what is in a MURA folder and list every problem; exit code 1 when there is one."""
     from rich.console import Console
 
-    from mura.data.faults import check as check_folder
-    from mura.data.faults import render
+    from mura.data.faults import check_folder, render
 
     report = check_folder(root)
     if as_json:

@@ -1,10 +1,15 @@
-"""This process: which one of its run it is, and how it imports PyTorch and Lightning without loss of time."""
+"""This process: which one of its run it is, how it imports PyTorch without loss of time, and how long it waits."""
 
 import gc
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 def is_rank_zero() -> bool:
@@ -35,3 +40,25 @@ def quick_imports() -> Iterator[None]:
     finally:
         gc.freeze()  # nor is it to search them later
         gc.enable()
+
+
+def call_with_deadline(work: Callable[[], Result], seconds: float) -> Result:
+    """Return `work()`, or raise what it raises; raise TimeoutError if it takes longer than `seconds`.
+
+    It runs in a thread, since no timeout bounds the lookup of a name; in a daemon, since that may outlive the run.
+    """
+    answer: Future[Result] = Future()
+
+    def call() -> None:
+        try:
+            answer.set_result(work())
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError:
+        if answer.done():  # the work's own
+            raise
+        raise TimeoutError(f"no answer within {seconds:g} s") from None

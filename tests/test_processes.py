@@ -1,11 +1,12 @@
-"""What a process knows of itself: its place in a run, and quick imports that leave everything usable."""
+"""What a process knows of itself: its place in a run, quick imports that leave everything usable, and deadlines."""
 
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from mura.processes import is_rank_zero
+from mura.processes import call_with_deadline, is_rank_zero
 
 CODE = """
 import gc
@@ -31,3 +32,19 @@ def test_only_a_task_of_srun_is_a_further_process(monkeypatch: pytest.MonkeyPatc
     assert is_rank_zero()  # what one task of srun started by itself, or a shell of an allocation
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     assert not is_rank_zero()
+
+
+def test_what_is_called_with_a_deadline_returns_raises_or_is_given_up() -> None:
+    assert call_with_deadline(lambda: 3, 5) == 3
+    with pytest.raises(ZeroDivisionError):
+        call_with_deadline(lambda: 1 / 0, 5)
+    release = threading.Event()
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"):
+        call_with_deadline(lambda: release.wait(20), 0.1)
+    release.set()
+
+    def time_out() -> None:
+        raise TimeoutError("of its own")
+
+    with pytest.raises(TimeoutError, match="of its own"):
+        call_with_deadline(time_out, 5)

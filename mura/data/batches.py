@@ -5,7 +5,7 @@ Whole batches are gathered from the cache's memory map in the process itself, or
 
 from collections.abc import Iterator
 from itertools import count, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,17 +15,37 @@ from mura.data.cache import Cache
 from mura.extremities import INDEX_OF
 
 Batch = dict[str, Any]
+COPIED_AT_ONCE = 1024  # pictures, on the way to a device
 
 
-Part = tuple[np.ndarray, float]  # rows of the index, and the share of the global batch that they are
+class Part(NamedTuple):
+    """What one process takes of a global batch at once: `rows` int64 [B] of the index, and their `share`.
+
+    The mean loss of a part, times its share, averaged over all parts, is the mean loss of the global batch.
+    """
+
+    rows: np.ndarray
+    share: float
+
+    @classmethod
+    def cut(cls, global_batch: np.ndarray, number: int, parts: int) -> "Part":
+        """Return part `number` of a global batch that is cut into so many `parts`.
+
+        A part of n among N views has the share n x parts / N: 1 if all parts are equal. A part that would be empty
+        takes a view of another one with a share of 0, since all processes must step together.
+        """
+        rows = global_batch[number::parts]
+        if len(rows) == 0:
+            return cls(global_batch[:1], 0.0)
+        return cls(rows, len(rows) * parts / len(global_batch))
 
 
 class Views(Dataset[Batch]):
-    """Gathers whole batches: `views[rows]` for int64 `rows` [B] of the index.
+    """All views of a cache, gathered by whole batches: `views[part]` for a `Part`.
 
-    A batch is `image` uint8 [B, 1, S, S], `label` float32 [B], `row` int64 [B], `extremity` int64 [B] (position in
-    EXTREMITIES), and `share`, a float: what part of its global batch this process holds, times the number of
-    processes; 1.0 on a single one, 0.0 for a process that holds none and steps along with a view of the others.
+    A batch is a dict of `image` uint8 [B, 1, S, S], `label` float32 [B] (0 normal, 1 abnormal), `row` int64 [B] of the
+    index, `extremity` int64 [B] (position in EXTREMITIES), and the part's `share`, a float. The images lie on the
+    device of `resident` if it is given, else in main memory.
     """
 
     def __init__(self, cache: Cache, resident: "Resident | None" = None) -> None:
@@ -33,45 +53,47 @@ class Views(Dataset[Batch]):
         self.labels = torch.tensor(cache.table["label"].to_numpy(), dtype=torch.float32)
         self.extremities = torch.tensor(cache.table["extremity"].map(INDEX_OF).to_numpy(), dtype=torch.int64)
 
-    def __getitem__(self, batch: Part) -> Batch:
-        rows, share = batch
-        index = torch.from_numpy(rows)
+    def __getitem__(self, part: Part) -> Batch:
+        rows = torch.from_numpy(part.rows)
         return {
-            "image": self._gathered(rows) if self.resident is None else self.resident.gathered(index),
-            "label": self.labels[index],
-            "row": index,
-            "extremity": self.extremities[index],
-            "share": share,
+            "image": read_images(self.images, part.rows) if self.resident is None else self.resident.read(rows),
+            "label": self.labels[rows],
+            "row": rows,
+            "extremity": self.extremities[rows],
+            "share": part.share,
         }
-
-    def _gathered(self, rows: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(self.images[rows]))[:, None]
 
 
 class Resident:
-    """The pictures of some rows of the index, uint8, in a device's memory: batches are then gathered there."""
+    """The pictures of some rows of the index in a device's memory, where batches are then gathered.
+
+    `images` is the cache's uint8 [N, S, S], `rows` int64 [n] are those to keep: n x S x S bytes.
+    """
 
     def __init__(self, images: np.ndarray, rows: np.ndarray, device: torch.device) -> None:
-        self.place = torch.full((len(images),), -1, dtype=torch.int64)
+        self.place = torch.full((len(images),), -1, dtype=torch.int64)  # of each row of the index among the pictures
         self.place[torch.from_numpy(rows)] = torch.arange(len(rows))
         self.pictures = torch.empty((len(rows), 1, *images.shape[1:]), dtype=torch.uint8, device=device)
-        for start in range(0, len(rows), 1024):
-            part = rows[start : start + 1024]
-            self.pictures[start : start + len(part)] = torch.from_numpy(np.asarray(images[part]))[:, None].to(device)
+        for start in range(0, len(rows), COPIED_AT_ONCE):
+            chunk = rows[start : start + COPIED_AT_ONCE]
+            self.pictures[start : start + len(chunk)] = read_images(images, chunk).to(device)
 
-    def gathered(self, rows: torch.Tensor) -> torch.Tensor:
-        """uint8 [B, 1, S, S] on the device, for `rows` int64 [B] of the index."""
+    def read(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return uint8 [B, 1, S, S] on the device, for `rows` int64 [B] of the index."""
         return self.pictures[self.place[rows].to(self.pictures.device, non_blocking=True)]
+
+
+def read_images(images: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+    """Return uint8 [B, 1, S, S] in main memory: `rows` int64 [B] of `images` uint8 [N, S, S]."""
+    return torch.from_numpy(np.asarray(images[rows]))[:, None]
 
 
 class TrainingBatches(Sampler[Part]):
     """Shuffled global batches, of which each process takes its part; the order hangs on (seed, epoch) alone.
 
-    The last, incomplete batch of a pass over the views is used too, unless it is a single view, from which batch
-    normalisation can't learn. A process for which it has no view takes one of the others', with a share of 0.
-    An epoch is one pass, or as many passes, the last one cut short, as give `steps` batches. With `accumulate`, each
-    process gets its part in so many pieces, one after the other, whose gradients are added up; the shares see to it
-    that they add up to the gradient of the undivided batch.
+    An epoch is one pass over the views, or as many passes, the last one cut short, as give `steps` batches. The last,
+    incomplete batch of a pass is used too, unless it is a single view, from which batch normalisation can't learn.
+    With `accumulate`, each process gets its part in so many pieces, one after the other, whose gradients are added up.
     """
 
     def __init__(
@@ -89,6 +111,7 @@ class TrainingBatches(Sampler[Part]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Set the number of the epoch whose order comes next; Lightning calls this."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -96,14 +119,12 @@ class TrainingBatches(Sampler[Part]):
         return steps * self.accumulate
 
     def __iter__(self) -> Iterator[Part]:
-        parts = self.world_size * self.accumulate
         for batch in islice(self._global_batches(), len(self) // self.accumulate):
             for piece in range(self.accumulate):
-                mine = batch[self.rank + piece * self.world_size :: parts]
-                yield (mine, len(mine) * parts / len(batch)) if len(mine) else (batch[:1], 0.0)
+                yield Part.cut(batch, self.rank + piece * self.world_size, self.world_size * self.accumulate)
 
     def _global_batches(self) -> Iterator[np.ndarray]:
-        """One pass after the other, each shuffled anew."""
+        """Yield one pass after the other without end, each shuffled anew."""
         for number in count():
             entropy = [self.seed, self.epoch, number] if number else [self.seed, self.epoch]
             order = np.random.default_rng(entropy).permutation(self.rows)
@@ -112,7 +133,7 @@ class TrainingBatches(Sampler[Part]):
 
 
 def steps_of_a_pass(views: int, batch_size: int) -> int:
-    """Training batches of one pass over the views."""
+    """Return the number of training batches in one pass over so many views."""
     whole, rest = divmod(views, batch_size)
     return whole + (rest >= 2)
 
@@ -132,4 +153,4 @@ class EvaluationBatches(Sampler[Part]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Part]:
-        return iter([(batch, 1.0) for batch in self.batches])
+        return (Part(batch, 1.0) for batch in self.batches)

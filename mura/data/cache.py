@@ -5,7 +5,6 @@ A killed build goes on where it was; a second process waits for the first.
 """
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -23,8 +22,10 @@ import pandas as pd
 import platformdirs
 from filelock import FileLock, Timeout
 
+from mura.data.fingerprint import content_hashes, fingerprint, folder_state
 from mura.data.images import UnreadableImage, decode, fit
-from mura.data.index import content_hashes, find_root, fingerprint, read_index, stat_digest
+from mura.data.index import find_root, scan
+from mura.data.problems import summarise
 from mura.data.split import assign_folds, split_hash
 from mura.errors import DISK_FULL, MuraError
 from mura.files import atomically, write_json, write_text
@@ -32,16 +33,16 @@ from mura.machine import cores
 from mura.progress import progress_bar
 
 FORMAT = 1  # raise when decode() or fit() gives other pixels, or the files here other content
-MOST_DAMAGED = 0.01
-SAVE_EVERY = 512
-TODO, GOOD, DAMAGED = 0, 1, 2
+MOST_DAMAGED = 0.01  # of all pictures
+SAVE_EVERY = 512  # pictures
+TODO, GOOD, DAMAGED = 0, 1, 2  # what state.bin says of each picture
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Cache:
-    """All views of a MURA folder, ready to be gathered.
+    """All views of a MURA folder, ready to be read by rows.
 
     `images` is uint8 [N, S, S], memory-mapped and read-only; `table` is the index (N rows, in the same order) with
     two more columns: `fold` (-1 for test rows) and `readable` (False for damaged pictures, which stay black).
@@ -53,52 +54,71 @@ class Cache:
     split_hash: str
 
 
-def open_cache(root: str | Path, cache_size: int, cache_dir: str | Path | None = None) -> Cache:
-    """The cache of `root` at `cache_size` pixels a side; built when it is not there yet.
+@dataclass(frozen=True)
+class Identity:
+    """What is known of a MURA folder by its state: `fingerprint`, number of `views`, and what the log says of it.
 
+    `index` is there if the folder had to be read, which a known state makes unnecessary.
+    """
+
+    fingerprint: str
+    views: int
+    remarks: list[tuple[int, str]]
+    index: pd.DataFrame | None = None
+
+
+def open_cache(root: str | Path, cache_size: int, cache_dir: str | Path | None = None) -> Cache:
+    """Return the cache of `root` at `cache_size` pixels a side; builds it if it is not there yet.
+
+    A folder that was not changed since the last time is listed, but neither indexed nor compared with its lists.
     Raises MuraError: no MURA folder, more than 1 % of the pictures damaged, disk full, folder not writable.
     """
-    home = _home(cache_dir)
-    root = find_root(root)
-    index = read_index(root)
-    with _disk_errors(home, len(index) * cache_size**2):
-        home.mkdir(parents=True, exist_ok=True)
-        key = remembered_fingerprint(home, root, index)
-        folder = home / f"{key[:24]}-{cache_size}px-v{FORMAT}"
+    home, root = _home(cache_dir), find_root(root)
+    identity = identify(root, home)
+    folder = home / f"{identity.fingerprint[:24]}-{cache_size}px-v{FORMAT}"
+    with _disk_errors(home, identity.views * cache_size**2):
         if not folder.is_dir():
             with _only_one_builder(folder):
                 if not folder.is_dir():
-                    build(folder, root, index, cache_size, key)
+                    index = scan(root)[0] if identity.index is None else identity.index
+                    build(folder, root, index, cache_size, identity.fingerprint)
     return _load(folder, cache_size)
 
 
 def fingerprint_of(root: str | Path, cache_dir: str | Path | None = None) -> str:
-    """The data fingerprint of a MURA folder, without building a cache."""
-    home = _home(cache_dir)
-    root = find_root(root)
+    """Return the data fingerprint of a MURA folder, without building a cache."""
+    return identify(find_root(root), _home(cache_dir)).fingerprint
+
+
+def identify(root: Path, home: Path) -> Identity:
+    """Return what the MURA folder `root` holds, and log its problems; every byte is read only for a new state.
+
+    The result is kept in the cache folder `home`, under the state of the folder (see `folder_state`).
+    """
+    memo = home / "fingerprints" / f"{folder_state(root)}.json"
     with _disk_errors(home, 0):
-        home.mkdir(parents=True, exist_ok=True)
-        return remembered_fingerprint(home, root, read_index(root))
+        if memo.is_file():
+            identity = Identity(**json.loads(memo.read_text(encoding="utf-8")))
+        else:
+            index, problems = scan(root)
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            key = fingerprint(index, content_hashes(root, index))
+            identity = Identity(key, len(index), summarise(problems), index)
+            write_json(memo, {"fingerprint": key, "views": len(index), "remarks": identity.remarks})
+    for level, line in identity.remarks:
+        log.log(level, "%s", line)
+    return identity
 
 
 def _home(cache_dir: str | Path | None) -> Path:
     return Path(cache_dir or platformdirs.user_cache_dir("mura")).expanduser()
 
 
-def remembered_fingerprint(home: Path, root: Path, index: pd.DataFrame) -> str:
-    """The data fingerprint; every byte is read only when a file's size or time has changed since the last time."""
-    state = hashlib.blake2b(f"{root.resolve()} {stat_digest(root, index)}".encode(), digest_size=16).hexdigest()
-    memo = home / "fingerprints" / state
-    if memo.is_file():
-        return memo.read_text(encoding="utf-8")
-    memo.parent.mkdir(exist_ok=True)
-    found = fingerprint(root, index, content_hashes(root, index))
-    write_text(memo, found)
-    return found
-
-
 def build(folder: Path, root: Path, index: pd.DataFrame, size: int, key: str) -> None:
-    """Writes `folder`, going on from what a killed build left."""
+    """Write the cache of `index` into `folder`, `size` pixels a side; goes on from what a killed build left.
+
+    Raises MuraError if more than 1 % of the pictures are damaged, OSError if the disk is full.
+    """
     started = time.perf_counter()
     folds = assign_folds(index)
     part = _unfinished(folder)
@@ -107,7 +127,7 @@ def build(folder: Path, root: Path, index: pd.DataFrame, size: int, key: str) ->
     remaining = np.flatnonzero(state == TODO)
     if 0 < len(remaining) < len(index):
         log.info("cache: going on with a build that was stopped, %d of %d left", len(remaining), len(index))
-    faults = _decode_all(part, root, index, size, state, remaining)
+    faults = decode_all(part, root, index, size, state, remaining)
     damaged = np.flatnonzero(state == DAMAGED)
     _refuse_or_report_damage(index, damaged, faults, part)
     table = index.assign(fold=folds.reindex(index.index).fillna(-1).astype(int), readable=state == GOOD)
@@ -129,18 +149,18 @@ def _state(path: Path, n: int) -> np.ndarray:
     return np.zeros(n, dtype=np.uint8)
 
 
-def _decode_all(
+def decode_all(
     part: Path, root: Path, index: pd.DataFrame, size: int, state: np.ndarray, rows: np.ndarray
 ) -> dict[int, str]:
-    """Decodes `rows` into images.bin and marks them in `state`; returns the sentence for each damaged one."""
+    """Decode `rows` into images.bin and mark them in `state`; return the sentence for each damaged one."""
     paths = index["path"].to_numpy()
     faults: dict[int, str] = {}
     handle = os.open(part / "images.bin", os.O_RDWR | os.O_CREAT, 0o644)
     stop = threading.Event()
 
-    def one(row: int) -> int:
+    def store(row: int) -> None:
         if stop.is_set():
-            return row
+            return
         try:
             picture = fit(decode(root / paths[row]), size)
         except UnreadableImage as error:
@@ -148,14 +168,13 @@ def _decode_all(
             picture = np.zeros((size, size), np.uint8)
         os.pwrite(handle, picture.tobytes(), row * size * size)
         state[row] = DAMAGED if row in faults else GOOD
-        return row
 
     try:
         if len(index) and hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(handle, 0, len(index) * size * size)  # a full disk is met now, not after an hour
         with ThreadPoolExecutor(cores()) as pool, progress_bar("cache") as show:
             try:
-                for count, done in enumerate(as_completed([pool.submit(one, row) for row in rows]), 1):
+                for count, done in enumerate(as_completed([pool.submit(store, row) for row in rows]), 1):
                     done.result()
                     show(len(index) - len(rows) + count, len(index))
                     if count % SAVE_EVERY == 0:
@@ -174,7 +193,7 @@ def _decode_all(
 
 
 def _mark(part: Path, state: np.ndarray) -> None:
-    """Note which pictures are done."""
+    """Write down which pictures are done."""
     with atomically(part / "state.bin", sync=False) as file:
         file.write(state.tobytes())
 
@@ -220,13 +239,14 @@ def _only_one_builder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _disk_errors(home: Path, needed: int) -> Iterator[None]:
-    """A full or unwritable disk becomes one sentence."""
+    """Turn a full or unwritable disk into one sentence; `needed` are the bytes of the cache, if known."""
     try:
         yield
     except OSError as error:
         if error.errno in DISK_FULL:
+            size = f" of {needed / 1e6:,.0f} MB" if needed else ""
             raise MuraError(
-                f"{home}: no room for the cache of {needed / 1e6:,.0f} MB ({error.strerror}); "
+                f"{home}: no room for the cache{size} ({error.strerror}); "
                 "make room, or choose another place with data.cache_dir=DIR."
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR):

@@ -1,4 +1,4 @@
-"""From the cache to the loaders of a run: which views train, validate and test."""
+"""The loaders of a run: which views of the cache train, validate and test."""
 
 import logging
 
@@ -19,14 +19,15 @@ log = logging.getLogger(__name__)
 
 
 class MuraDataModule(LightningDataModule):
-    """The views of `extremities`: fold `fold` of the official training set validates, the others train, and the
-    official validation set is the test set.
+    """The views of `extremities`: fold `fold` of the official training set validates and the other folds train.
 
-    `test_extremities` tests on others than it is trained and validated on; `transfer` has the test views of all other
-    extremities predicted besides. `resident` keeps the pictures in the device's memory (`choose_residence`). With
-    `steps_like`, an epoch has as many steps as one over these extremities has, whatever the number of views.
+    The official validation set is the test set. `image_size` and `cache_size` are sides in pixels, `batch_size` is the
+    global one. A model can be tested on other extremities than it is trained on (`test_extremities`); with `transfer`,
+    the test views of all others are predicted too. `resident` keeps the pictures in the device's memory (see
+    `choose_residence`). With `steps_like`, an epoch has as many steps as one over those extremities would have.
+    `accumulate` is the number of pieces that each process gets its part of a batch in.
 
-    Raises MuraError when there is no MURA folder at `root`, or an extremity or a part of the split is empty.
+    `setup` raises MuraError when there is no MURA folder at `root`, or an extremity or a part of the split is empty.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class MuraDataModule(LightningDataModule):
         self.rows: dict[str, np.ndarray] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the cache, once; every process may call it, and one of them builds what is missing."""
+        """Open the cache, once; every process may call this, and one of them builds what is missing."""
         if self.cache is None:
             self.cache = open_cache(self.root, self.cache_size, self.cache_dir)
             self.rows = rows_of(self.cache.table, self.extremities, self.fold, self.test_extremities)
@@ -73,14 +74,16 @@ class MuraDataModule(LightningDataModule):
 
     @property
     def opened(self) -> Cache:
+        """The cache, which is opened if it is not yet."""
         self.setup()
         assert self.cache is not None
         return self.cache
 
     def class_weights(self) -> list[list[float]]:
-        """[7][2] weights of (normal, abnormal) an extremity, from the training rows: w0 = A/(A+N), w1 = N/(A+N).
+        """Return weights [7][2] of normal and abnormal views for each extremity, from the training rows.
 
-        Rajpurkar et al. 2017, section 3. An extremity that is not trained on has (0.5, 0.5).
+        They are A / (A + N) and N / (A + N) for N normal and A abnormal views (Rajpurkar et al. 2017, section 3), and
+        0.5 each for an extremity that is not trained on.
         """
         training = self.opened.table.iloc[self.rows["train"]]
         abnormal = training.groupby("extremity")["label"].mean()
@@ -88,13 +91,17 @@ class MuraDataModule(LightningDataModule):
         return [[share, 1 - share] for share in shares]
 
     def left_out(self) -> int:
-        """Damaged pictures among the extremities of this data module."""
+        """Return how many pictures of this data module's extremities are damaged and left out."""
         table = self.opened.table
         mine = {*self.extremities, *self.test_extremities}
         return int((table["extremity"].isin(mine) & ~table["readable"]).sum())
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        rank, world_size = self._place()
+        """Return the loader of this process's parts of the shuffled global batches.
+
+        Raises ConfigError if the batch is smaller than the number of processes, MuraError if there is a single view.
+        """
+        rank, world_size = self._rank()
         if self.batch_size < world_size:
             raise ConfigError(
                 f"data.batch_size={self.batch_size} is the global one and can't be shared out to {world_size} "
@@ -110,10 +117,11 @@ class MuraDataModule(LightningDataModule):
         return self._loader(sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the loader of this process's share of the validation views."""
         return self._evaluation_loader("val")
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
-        """Validation and test views; then, where asked for and there are any, the test views of other extremities."""
+        """Return loaders of the validation views, the test views and, with `transfer`, the other extremities' ones."""
         return [self._evaluation_loader(part) for part in ("val", "test", "transfer") if len(self.rows.get(part, ()))]
 
     def _steps(self) -> int | None:
@@ -123,44 +131,45 @@ class MuraDataModule(LightningDataModule):
         return steps_of_a_pass(views, self.batch_size)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Only what is not there yet; from pinned memory without waiting."""
+        """Move the batch's tensors to the device, from pinned memory without waiting."""
         return {
             name: part.to(device, non_blocking=True) if isinstance(part, torch.Tensor) else part
             for name, part in batch.items()
         }
 
     def _evaluation_loader(self, part: str) -> DataLoader[Batch]:
-        rank, world_size = self._place()
+        rank, world_size = self._rank()
         return self._loader(EvaluationBatches(self.rows[part], self.batch_size, rank, world_size))
 
     def _loader(self, sampler: Sampler) -> DataLoader[Batch]:
         views = self._views()
         pinned = views.resident is None and self._device().type == "cuda"
-        # whole batches come from the data set, so the loader only passes them on: no worker, no collation
-        # and draws its own random number, which else would come out of the model's
+        # the loader draws a seed for workers that it hasn't: from a generator of its own, not from the model's
         generator = torch.Generator().manual_seed(self.seed)
+        # whole batches come from the data set, so the loader only passes them on: no worker, no collation
         return DataLoader(views, sampler=sampler, batch_size=None, pin_memory=pinned, generator=generator)
 
     def _views(self) -> Views:
-        """The views, with their pictures where `resident` says; decided and made once."""
+        """Return the views, with their pictures where `resident` says; decided and made once."""
         if self.views is None:
             rows = np.unique(np.concatenate(list(self.rows.values())))
             needed = len(rows) * self.opened.images[0].nbytes
             where = choose_residence(self.resident, self._device(), needed)
             log.info("pictures: in the memory of the %s (%s)", *where)
-            kept = Resident(self.opened.images, rows, self._device()) if where.value == "device" else None
-            self.views = Views(self.opened, kept)
+            resident = Resident(self.opened.images, rows, self._device()) if where.value == "device" else None
+            self.views = Views(self.opened, resident)
         return self.views
 
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
-    def _place(self) -> tuple[int, int]:
+    def _rank(self) -> tuple[int, int]:
+        """Return this process's rank and the number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
 def other_test_rows(table: pd.DataFrame, extremities: list[str]) -> np.ndarray:
-    """Rows of the index, int64 [n], with the test views of all extremities but these."""
+    """Return the rows of the index, int64 [n], with the readable test views of all extremities but these."""
     other = table["readable"] & (table["split"] == "test") & ~table["extremity"].isin(extremities)
     return np.array(table.index[other], dtype=np.int64)
 
@@ -168,7 +177,10 @@ def other_test_rows(table: pd.DataFrame, extremities: list[str]) -> np.ndarray:
 def rows_of(
     table: pd.DataFrame, extremities: list[str], fold: int, test_extremities: list[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Rows of the index that train, validate and test: `{"train": int64 [n], "val": ..., "test": ...}`."""
+    """Return the readable rows of the index, int64 [n], that train, validate and test: keys train, val and test.
+
+    Raises MuraError if an extremity or a part has no readable view.
+    """
     tested = extremities if test_extremities is None else test_extremities
     readable = table[table["readable"]]
     for name in {**dict.fromkeys(extremities), **dict.fromkeys(tested)}:
@@ -184,8 +196,8 @@ def rows_of(
         "test": (readable["split"] == "test") & readable["extremity"].isin(tested),
     }
     rows = {part: np.array(readable.index[mask], dtype=np.int64) for part, mask in parts.items()}
-    for part, found in rows.items():
-        if len(found) == 0:
+    for part, numbers in rows.items():
+        if len(numbers) == 0:
             where = "valid/" if part == "test" else f"train/ (data.fold={fold})"
             names = "+".join(tested if part == "test" else extremities)
             raise MuraError(f"no {part} views of {names}: {where} holds none of them.")

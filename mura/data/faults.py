@@ -1,4 +1,4 @@
-"""What is in a MURA folder: counts, and every problem from a missing list to a leak. Behind `mura check`."""
+"""Counts of what is in a MURA folder, and every problem from a missing list to a leak; behind `mura check`."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,31 +9,22 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from mura.data.fingerprint import file_hash, map_in_threads
 from mura.data.images import UnreadableImage, decode
-from mura.data.index import HARMLESS, Problem, file_hash, find_root, in_threads, scan
-from mura.data.index import KINDS as KINDS_OF_INDEX
+from mura.data.index import find_root, scan
+from mura.data.problems import HARMLESS, PHRASE_OF_PROBLEM, Problem, by_kind, worst_first
 
-KINDS = {
-    "duplicate-across-splits": "pictures that are in train and in valid, byte for byte",
-    "duplicate-across-patients": "pictures that several patients share, byte for byte",
-    "empty": "pictures of 0 bytes",
-    "truncated": "truncated pictures",
-    "unreadable": "pictures that can't be decoded",
-    "too-large": "pictures too large to be radiographs",
-    "missing": "pictures that are links to nowhere",
-    **KINDS_OF_INDEX,
-}
-SHOWN = 5  # problems of a kind
+EXAMPLES_PER_KIND = 5
 
-STUDY = ["split", "extremity", "patient", "study"]
+STUDY_COLUMNS = ["split", "extremity", "patient", "study"]
 Counts = dict[str, dict[str, dict[str, int]]]
 
 
 @dataclass(frozen=True)
 class Report:
-    """`counts[split][extremity]`: `normal` and `abnormal` views, distinct `studies` and `patients`.
+    """What a MURA folder holds: `counts[split][extremity]` of `normal` and `abnormal` views, `studies` and `patients`.
 
-    Only what is there has an entry. `problems` are ordered by kind (as KINDS) and path.
+    Only extremities that are there have an entry. `problems` are ordered by kind (as PHRASE_OF_PROBLEM) and path.
     """
 
     views: int
@@ -43,37 +34,37 @@ class Report:
     problems: list[Problem]
 
     def to_dict(self) -> dict:
+        """Return the report as plain dicts and lists, ready for JSON."""
         return asdict(self)
 
 
-def check(root: str | Path) -> Report:
-    """Decodes and compares every picture of the MURA folder at `root`; a progress bar shows how far it is.
+def check_folder(root: str | Path) -> Report:
+    """Decode and compare every picture of the MURA folder at `root`; a progress bar shows how far it is.
 
     Raises MuraError when there is no MURA folder.
     """
     root = find_root(root)
     index, problems = scan(root)
     paths = index["path"].tolist()
-    looks = list(in_threads(lambda path: _look(root, path), paths, "checking"))
-    problems += [fault for _, fault in looks if fault is not None]
-    problems += _duplicates(index, [digest for digest, _ in looks])
-    order = list(KINDS)
+    pictures = list(map_in_threads(lambda path: _check_picture(root, path), paths, "checking"))
+    problems += [problem for _, problem in pictures if problem is not None]
+    problems += _duplicates(index, [digest for digest, _ in pictures])
     return Report(
         views=len(index),
-        studies=len(index.drop_duplicates(STUDY)),
+        studies=len(index.drop_duplicates(STUDY_COLUMNS)),
         patients=index["patient"].nunique(),
         counts=_counts(index),
-        problems=sorted(problems, key=lambda problem: (order.index(problem.kind), problem.path)),
+        problems=worst_first(problems),
     )
 
 
 def render(report: Report) -> Group:
-    """The report for people, to be printed by rich."""
+    """Return the report for people, to be printed by rich."""
     return Group(_table(report), *_problem_lines(report.problems))
 
 
-def _look(root: Path, path: str) -> tuple[str | None, Problem | None]:
-    """Digest of a picture's bytes, or None and what is wrong with it."""
+def _check_picture(root: Path, path: str) -> tuple[str | None, Problem | None]:
+    """Return the digest of a picture's bytes, or None and what is wrong with it."""
     try:
         decode(root / path)
     except UnreadableImage as error:
@@ -82,7 +73,7 @@ def _look(root: Path, path: str) -> tuple[str | None, Problem | None]:
 
 
 def _duplicates(index: pd.DataFrame, hashes: list[str | None]) -> list[Problem]:
-    """A problem a group of equal files that reaches over patients or splits. Unreadable files have no hash."""
+    """Return a problem for each group of equal files of several patients or splits. Unreadable files have no hash."""
     content = pd.Series(hashes, index=index.index, dtype=object).dropna()
     content = content[content.duplicated(keep=False)]
     problems = []
@@ -106,7 +97,7 @@ def _counts(index: pd.DataFrame) -> Counts:
         counts[split][extremity] = {
             "normal": len(views) - abnormal,
             "abnormal": abnormal,
-            "studies": len(views.drop_duplicates(STUDY)),
+            "studies": len(views.drop_duplicates(STUDY_COLUMNS)),
             "patients": views["patient"].nunique(),
         }
     return counts
@@ -136,11 +127,10 @@ def _problem_lines(problems: list[Problem]) -> list[Text]:
     if not problems:
         return [Text("No problems.", style="green")]
     lines = []
-    for kind, phrase in KINDS.items():
-        found = [problem for problem in problems if problem.kind == kind]
-        if found:
-            lines.append(Text(f"{len(found):,} {phrase}", style="yellow" if kind in HARMLESS else "bold red"))
-            lines += [Text(f"  {problem.path}: {problem.detail}") for problem in found[:SHOWN]]
-        if len(found) > SHOWN:
-            lines.append(Text(f"  and {len(found) - SHOWN:,} more"))
+    for kind, group in by_kind(problems).items():
+        style = "yellow" if kind in HARMLESS else "bold red"
+        lines.append(Text(f"{len(group):,} {PHRASE_OF_PROBLEM[kind]}", style=style))
+        lines += [Text(f"  {problem.path}: {problem.detail}") for problem in group[:EXAMPLES_PER_KIND]]
+        if len(group) > EXAMPLES_PER_KIND:
+            lines.append(Text(f"  and {len(group) - EXAMPLES_PER_KIND:,} more"))
     return lines

@@ -1,4 +1,4 @@
-"""From a picture file to grey pixels: decoded to 8 bits, then fitted into a square."""
+"""Grey pixels of a picture file: decoded to 8 bits, then fitted into a square."""
 
 from io import BytesIO
 from pathlib import Path
@@ -13,10 +13,10 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from mura.errors import MuraError
 
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG_START = b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 64_000_000  # a digital radiograph has 20 million at most
-MARGIN = 8 / 7  # what rotation and shift find around the picture: 224 -> 256
-STEP = 16
+MARGIN = 8 / 7  # room around the picture for rotation and shift: 224 -> 256
+SIDE_STEP = 16  # pixels
 
 # Opened by class and not by Image.open, which only warns of a bomb of 89 to 178 million pixels, and warnings
 # can't be caught safely in threads. None of these decodes a pixel or runs a program on opening.
@@ -32,7 +32,7 @@ class UnreadableImage(MuraError):  # noqa: N818
 
 
 def decode(path: str | Path) -> np.ndarray:
-    """Grey pixels of a PNG, JPEG, TIFF or BMP file: uint8 [H, W], maybe read-only; no transparency.
+    """Return the grey pixels of a PNG, JPEG, TIFF or BMP file: uint8 [H, W], maybe read-only, without transparency.
 
     More than 8 bits are rescaled by the bit depth that is really used. Raises UnreadableImage.
     """
@@ -50,7 +50,7 @@ def decode(path: str | Path) -> np.ndarray:
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """`image` uint8 [H, W] as uint8 [size, size]: aspect kept, longest side `size`, centred on black."""
+    """Return `image` uint8 [H, W] as uint8 [size, size]: aspect kept, longest side `size`, centred on black."""
     height, width = (max(1, round(side * size / max(image.shape))) for side in image.shape)
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     square = np.zeros((size, size), np.uint8)
@@ -60,8 +60,8 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def cache_size_for(image_size: int) -> int:
-    """Side in pixels, so that models of one input size share one cache: 224 -> 256, 320 -> 368, 64 -> 80."""
-    return -(-round(image_size * MARGIN) // STEP) * STEP
+    """Return the cache's side in pixels, one for all models of an input size: 224 -> 256, 320 -> 368, 64 -> 80."""
+    return -(-round(image_size * MARGIN) // SIDE_STEP) * SIDE_STEP
 
 
 def _read(path: str | Path) -> bytes:
@@ -83,13 +83,13 @@ def _open(path: str | Path, data: bytes) -> ImageFile:
             return image_file(BytesIO(data))
         except Exception as error:  # SyntaxError is Pillow's word for "not this format", others for a damaged head
             faults.append(error)
-    if data.startswith(PNG):
+    if data.startswith(PNG_START):
         raise _undecodable(path, data, faults[0])
     raise UnreadableImage(f"{path} is not a PNG, JPEG, TIFF or BMP picture.")
 
 
 def _undecodable(path: str | Path, data: bytes, error: Exception) -> UnreadableImage:
-    has_no_end = data.startswith(PNG) and b"IEND" not in data[-16:]
+    has_no_end = data.startswith(PNG_START) and b"IEND" not in data[-16:]
     if has_no_end or "truncated" in str(error).lower():
         return UnreadableImage(f"{path} is truncated: it ends after {len(data)} bytes.", "truncated")
     return UnreadableImage(f"{path} is damaged ({error}).")
@@ -105,7 +105,7 @@ def _grey(image: ImageFile) -> np.ndarray:
 
 
 def _rescale(values: np.ndarray) -> np.ndarray:
-    """`values` of any depth [H, W] as uint8 [H, W]. Floats up to 1 count as shares of white."""
+    """Return `values` [H, W] of any depth as uint8 [H, W]. Floats up to 1 count as shares of white."""
     if not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite")
     is_share = values.dtype.kind == "f" and values.max() <= 1

@@ -12,7 +12,7 @@ TINY_CLASS = "The least populated class in y|The number of unique classes"
 
 
 def assign_folds(index: pd.DataFrame, n_folds: int = 5, seed: int = 0) -> pd.Series:
-    """Fold numbers 0 to n_folds - 1, int64, for the training rows of `index` (and labelled like them).
+    """Return fold numbers 0 to n_folds - 1, int64, for the training rows of `index` (and labelled like them).
 
     All views of a patient are in one fold, over all extremities; each fold has the whole set's shares of
     extremities and labels. Raises MuraError when there are too few patients for it.
@@ -33,19 +33,20 @@ def assign_folds(index: pd.DataFrame, n_folds: int = 5, seed: int = 0) -> pd.Ser
 
 
 def split_hash(index: pd.DataFrame, folds: pd.Series) -> str:
-    """32 hex characters over (path, fold) of every row of `folds`: equal hashes mean equal splits."""
+    """Return 32 hex characters over (path, fold) of every row of `folds`: equal hashes mean equal splits."""
     rows = zip(index.loc[folds.index, "path"], folds, strict=True)
     lines = "".join(f"{path}\t{fold}\n" for path, fold in rows)
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
 
 
 def _strata(training: pd.DataFrame, n_folds: int) -> np.ndarray:
-    """Extremity and label of each row as one word [N]; strata too small for the folds are thrown together."""
+    """Return extremity and label of each row as one word [N]; strata too small for the folds are thrown together."""
     strata = training["extremity"] + training["label"].map({0: " normal", 1: " abnormal"})
     return strata.where(strata.map(strata.value_counts()) >= n_folds, "rest").to_numpy(dtype=str)
 
 
 def _deal(strata: np.ndarray, patients: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """Return the fold of each row, int64 [N], for strata and patients [N]; scikit-learn's StratifiedGroupKFold."""
     from sklearn.model_selection import StratifiedGroupKFold  # a second to import
 
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mura.data.images import UnreadableImage, decode, fit
-from mura.data.index import EXTREMITY, MAC_FILE
+from mura.data.index import EXTREMITY_NAME, MAC_NAME
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, EXTREMITY_OF, INDEX_OF
 from mura.machine import cores, in_float32
@@ -174,7 +174,7 @@ def pictures_of(places: list[Path]) -> Iterator[tuple[str, str]]:
             yield str(place), str(place)
             continue
         files = sorted(path for path in place.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-        pictures = [path for path in files if path.is_file() and not MAC_FILE.fullmatch(path.name)]
+        pictures = [path for path in files if path.is_file() and not MAC_NAME.fullmatch(path.name)]
         if not pictures:
             raise MuraError(f"{place} holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))}).")
         yield from ((str(path), str(path.parent)) for path in pictures)
@@ -182,7 +182,7 @@ def pictures_of(places: list[Path]) -> Iterator[tuple[str, str]]:
 
 def extremity_in(path: str) -> str | None:
     """Return the extremity that a folder on the path names, such as XR_WRIST; None when none does."""
-    folder = EXTREMITY.search(str(Path(path).resolve()))
+    folder = EXTREMITY_NAME.search(str(Path(path).resolve()))
     return EXTREMITY_OF[folder[1]] if folder else None
 
 

@@ -1,8 +1,9 @@
 """A network by name, backbone and head; backbones are the CNNs of `cnn.py` and torchvision's classifiers."""
 
 import difflib
+import math
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torchvision.models
@@ -18,32 +19,36 @@ from mura.models.weights import imagenet_file, load_file
 # a later recipe for some, ResNet-50 among them. Two giants have no such first; their linear ones take 224 pixels.
 PREFERRED_WEIGHTS = ("IMAGENET1K_V1", "IMAGENET1K_SWAG_LINEAR_V1")
 AUXILIARY_CLASSIFIERS = ("googlenet", "inception_v3")
-ONE_SIZE = ("vit_", "maxvit_")
+FAMILIES_OF_ONE_SIZE = ("vit_", "maxvit_")
+
+
+class Backbone(NamedTuple):
+    """A network without its classifier: float images [B, channels, H, W], normalised -> features [B, `n_features`].
+
+    `mean` and `std` normalise grey levels between 0 and 1, one value for each channel. `sides` are the smallest and the
+    largest picture in pixels. `classifier` names the layer that was taken away, which files of weights still hold.
+    """
+
+    module: nn.Module
+    n_features: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sides: tuple[int, float]
+    classifier: str | None = None
 
 
 class Network(nn.Module):
     """Backbone and head: float images [B, channels, H, W], normalised by `mean`, `std` -> logits [B, heads].
 
-    `sides` are the smallest and the largest picture it takes; `origin` says where its weights are from.
+    `sides` are the smallest and the largest picture it takes, in pixels; `origin` says where its weights are from.
     The forward pass raises ConfigError for pictures beyond `sides`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        backbone: nn.Module,
-        head: nn.Module,
-        *,
-        n_features: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        sides: tuple[int, float],
-        origin: str,
-    ) -> None:
+    def __init__(self, name: str, backbone: Backbone, head: nn.Module, origin: str) -> None:
         super().__init__()
-        self.name, self.backbone, self.head = name, backbone, head
-        self.n_features, self.mean, self.std = n_features, mean, std
-        self.channels, self.sides, self.origin = len(mean), sides, origin
+        self.name, self.backbone, self.head, self.origin = name, backbone.module, head, origin
+        self.n_features, self.mean, self.std = backbone.n_features, backbone.mean, backbone.std
+        self.channels, self.sides = len(backbone.mean), backbone.sides
 
     def forward(self, images: Tensor) -> Tensor:
         smallest, largest = self.sides
@@ -58,34 +63,51 @@ class Network(nn.Module):
 
 
 def build_network(name: str, *, head: str, weights: str | None, dropout: float = 0.5, heads: int = 1) -> Network:
-    """The network `name` with `heads` separate heads of the kind `head` (see `heads.py`).
+    """Return the network `name` with `heads` separate heads of the kind `head` (see `heads.py`).
 
     `weights` is `imagenet`, None, or the path of a state dict: of the whole torchvision model, of a backbone,
     or a checkpoint of this project, whose head is taken too when it fits (see `weights.load_file`).
     Raises ConfigError for an unknown name or head and for ImageNet weights of a CNN, MuraError for weights
     that can't be had or don't fit.
     """
-    backbone: nn.Module
-    if name in CNNS:
-        if weights == "imagenet":
-            raise ConfigError(f"model.weights=imagenet: there are none for {name}; use model.weights=null")
-        backbone, n_features = CNNS[name]()
-        fixed: dict[str, Any] = {"mean": (0.5,), "std": (0.25,), "sides": (SMALLEST_SIDE, float("inf"))}
-        file, classifier = weights, ""
-    else:
-        entry = imagenet_entry(name)
-        backbone, n_features, classifier = torchvision_backbone(name)
-        recipe = entry.transforms()
-        fixed = {"mean": tuple(recipe.mean), "std": tuple(recipe.std), "sides": accepted_sides(name, entry)}
-        file = str(imagenet_file(name, entry)) if weights == "imagenet" else weights
-    top = build_head(head, n_features, dropout, heads)
-    origin = "random" if file is None else load_file(Path(file).expanduser(), backbone, top, classifier)
-    network = Network(name, backbone, top, n_features=n_features, origin=origin, **fixed)
-    return network.to(memory_format=torch.channels_last)  # faster, on CPUs as well
+    if name in CNNS and weights == "imagenet":
+        raise ConfigError(f"model.weights=imagenet: there are none for {name}; use model.weights=null")
+    backbone = cnn_backbone(name) if name in CNNS else torchvision_backbone(name)
+    file = str(imagenet_file(name, imagenet_entry(name))) if weights == "imagenet" else weights
+    top = build_head(head, backbone.n_features, dropout, heads)
+    origin = "random"
+    if file is not None:
+        origin = load_file(Path(file).expanduser(), backbone.module, top, backbone.classifier)
+    return Network(name, backbone, top, origin).to(memory_format=torch.channels_last)  # faster, on CPUs as well
+
+
+def cnn_backbone(name: str) -> Backbone:
+    """Return one of Kumar et al. 2024's networks from scratch, for one channel."""
+    module, n_features = CNNS[name]()
+    return Backbone(module, n_features, mean=(0.5,), std=(0.25,), sides=(SMALLEST_SIDE, math.inf))
+
+
+def torchvision_backbone(name: str) -> Backbone:
+    """Return torchvision's model `name` without weights and without its last linear layer.
+
+    What stands before that layer stays: a dropout, hidden layers (VGG's two of 4096). SqueezeNet ends in a
+    convolution and an average over positions; without the convolution that gives the averaged features.
+    Raises ConfigError when there is no such model.
+    """
+    entry = imagenet_entry(name)
+    as_trained = {"aux_logits": False, "transform_input": True, "init_weights": True}
+    model = torchvision.models.get_model(name, weights=None, **(as_trained if name in AUXILIARY_CLASSIFIERS else {}))
+    linear = [(path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    convolutions = [(path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
+    path, last = (linear or convolutions)[-1]
+    model.set_submodule(path, nn.Identity())
+    n_features = last.in_features if isinstance(last, nn.Linear) else last.in_channels
+    recipe = entry.transforms()
+    return Backbone(model, n_features, tuple(recipe.mean), tuple(recipe.std), accepted_sides(name, entry), path)
 
 
 def imagenet_entry(name: str) -> WeightsEnum:
-    """torchvision's ImageNet weights of the model `name`. Raises ConfigError when there is no such model."""
+    """Return torchvision's ImageNet weights of the model `name`. Raises ConfigError when there is no such model."""
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         everything = [*CNNS, *known]
@@ -98,27 +120,8 @@ def imagenet_entry(name: str) -> WeightsEnum:
     return next(entries[version] for version in PREFERRED_WEIGHTS if version in entries)
 
 
-def torchvision_backbone(name: str) -> tuple[nn.Module, int, str]:
-    """The model without its last linear layer, the number of features that fed it, and its name in the model.
-
-    What stands before that layer stays: a dropout, hidden layers (VGG's two of 4096). SqueezeNet ends in a
-    convolution and an average over positions; without the convolution that gives the averaged features.
-    """
-    extra = {
-        "aux_logits": False,
-        "transform_input": True,
-        "init_weights": True,
-    }  # as their weights were trained
-    model = torchvision.models.get_model(name, weights=None, **(extra if name in AUXILIARY_CLASSIFIERS else {}))
-    linear = [(path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    convolutions = [(path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
-    path, last = (linear or convolutions)[-1]
-    model.set_submodule(path, nn.Identity())
-    return model, last.in_features if isinstance(last, nn.Linear) else last.in_channels, path
-
-
 def accepted_sides(name: str, entry: WeightsEnum) -> tuple[int, float]:
-    """The smallest and the largest side in pixels; ViT and MaxViT take one size, others any from theirs on."""
+    """Return the smallest and the largest side in pixels; ViT and MaxViT take one size, others any from theirs on."""
     # what torchvision states for Swin is its training size; it pads, so a window is enough
     smallest = SMALLEST_SIDE if name.startswith("swin_") else entry.meta["min_size"][0]
-    return smallest, smallest if name.startswith(ONE_SIZE) else float("inf")
+    return smallest, smallest if name.startswith(FAMILIES_OF_ONE_SIZE) else math.inf

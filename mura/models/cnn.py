@@ -12,7 +12,7 @@ SMALLEST_SIDE = 32
 
 
 def _pooled_convolutions(widths: list[int], side: int) -> tuple[nn.Sequential, int]:
-    """Convolution, ReLU, max-pooling for each width, then `side` x `side` flattened: network, features."""
+    """Return convolution, ReLU, max-pooling for each width, then `side` x `side` flattened; and how many features."""
     layers: list[nn.Module] = []
     channels = 1
     for width in widths:
@@ -23,17 +23,17 @@ def _pooled_convolutions(widths: list[int], side: int) -> tuple[nn.Sequential, i
 
 
 def cnn2() -> tuple[nn.Sequential, int]:
-    """2 x (convolution, ReLU, max-pooling); with its head 4 weight layers. Features: 32 x 8 x 8."""
+    """Return 2 x (convolution, ReLU, max-pooling) and its 32 x 8 x 8 features; 4 weight layers with its head."""
     return _pooled_convolutions([16, 32], side=8)
 
 
 def cnn4() -> tuple[nn.Sequential, int]:
-    """4 x (convolution, ReLU, max-pooling); with its head 6 weight layers. Features: 128 x 4 x 4."""
+    """Return 4 x (convolution, ReLU, max-pooling) and its 128 x 4 x 4 features; 6 weight layers with its head."""
     return _pooled_convolutions([16, 32, 64, 128], side=4)
 
 
 def cnn15() -> tuple[nn.Sequential, int]:
-    """13 convolutions, batch-normalised, in 5 pooled blocks; with its head 15 weight layers. Features: 128.
+    """Return 13 batch-normalised convolutions in 5 pooled blocks, and 128 features; 15 weight layers with its head.
 
     The blocks are VGG-16's (Simonyan and Zisserman 2015, arXiv:1409.1556, column D), a quarter as wide.
     """

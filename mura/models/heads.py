@@ -10,9 +10,9 @@ from mura.errors import ConfigError
 
 
 def kumar_resnet(n_features: int, dropout: float) -> nn.Sequential:
-    """Kumar et al. 2024 on ResNet-18 (512 features) and ResNet-50 (2048): [B, F] -> [B, 1].
+    """Return Kumar et al. 2024's head of ResNet-18 (512 features) and ResNet-50 (2048): [B, F] -> [B, 1].
 
-    Odd, and kept as Kumar et al. had it: there is no activation anywhere. The last three linear layers in a
+    There is no activation anywhere, which is odd and kept as Kumar et al. had it. The last three linear layers in a
     row are one linear map in function, and in evaluation, without dropout, all four are. In training they are
     not one layer: the gradient of each is scaled by the others, and each has its own weight decay.
     """
@@ -27,27 +27,30 @@ def kumar_resnet(n_features: int, dropout: float) -> nn.Sequential:
 
 
 def kumar_densenet(n_features: int, dropout: float) -> nn.Sequential:
-    """Kumar et al. 2024 on DenseNet-121 (1024 features): one hidden layer of 512, [B, F] -> [B, 1]."""
+    """Return Kumar et al. 2024's head of DenseNet-121 (1024 features), one hidden layer of 512: [B, F] -> [B, 1]."""
     return _one_hidden_layer(n_features, 512, dropout)
 
 
 def linear(n_features: int, dropout: float) -> nn.Sequential:
-    """Rajpurkar et al. 2017, section 3: the last layer replaced by one with a single output; no dropout."""
+    """Return a single layer without dropout, as Rajpurkar et al. 2017 have it (section 3): [B, F] -> [B, 1]."""
     return nn.Sequential(nn.Linear(n_features, 1))
 
 
 def cnn2(n_features: int, dropout: float) -> nn.Sequential:
-    """The two fully connected layers of Kumar et al. 2024's smallest network; no dropout. 64 is ours."""
+    """Return the two layers, without dropout, of Kumar et al. 2024's smallest network; 64 is ours. [B, F] -> [B, 1]."""
     return nn.Sequential(nn.Linear(n_features, 64), nn.ReLU(), nn.Linear(64, 1))
 
 
 def cnn4(n_features: int, dropout: float) -> nn.Sequential:
-    """Fully connected, dropout, fully connected, as Kumar et al. 2024; 128 is ours."""
+    """Return Kumar et al. 2024's two layers with dropout between them; 128 is ours. [B, F] -> [B, 1]."""
     return _one_hidden_layer(n_features, 128, dropout)
 
 
 def cnn15(n_features: int, dropout: float) -> nn.Sequential:
-    """The last 2 of the 15 layers; the dropout is ours. No batch normalisation: a batch may be of one."""
+    """Return the last 2 of the 15 layers: [B, F] -> [B, 1]. The dropout is ours.
+
+    There is no batch normalisation, since a batch may be of one picture.
+    """
     return _one_hidden_layer(n_features, 128, dropout)
 
 
@@ -72,7 +75,7 @@ class SeparateHeads(nn.Module):
 
 
 def build_head(kind: str, n_features: int, dropout: float, heads: int) -> nn.Module:
-    """The head `kind` on F features: [B, F] -> [B, heads]; several heads share no layer.
+    """Return the head `kind` on F features: [B, F] -> [B, heads]; several heads share no layer.
 
     Raises ConfigError for an unknown kind.
     """

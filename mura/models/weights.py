@@ -5,7 +5,6 @@ Files are read with `weights_only=True`: loading never runs code that a file car
 
 import re
 import socket
-import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -22,22 +21,18 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from mura.errors import MuraError
+from mura.processes import call_with_deadline
 
-PATIENCE = 5.0  # seconds to wait for an answer before there is said to be no network
-STALLED = 30.0  # seconds without a byte before a download is given up
-PREFIXES = (
-    "module.",
-    "network.",
-    "net.",
-    "model.",
-)  # what DataParallel and Lightning modules put before a key
-AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # GoogLeNet's and Inception's extra classifiers: not built here
+ANSWER_SECONDS = 5.0  # to wait for a connection before there is said to be no network
+STALLED_SECONDS = 30.0  # without a byte before a download is given up
+WRAPPER_PREFIXES = ("module.", "network.", "net.", "model.")  # of keys, from DataParallel and Lightning modules
+AUXILIARY_PREFIXES = ("AuxLogits.", "aux1.", "aux2.")  # GoogLeNet's and Inception's extra classifiers: not built here
 # torchvision's DenseNet files are older than its DenseNet code: norm.1.weight in the file is norm1.weight now
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\..+)$")
 
 
 def imagenet_file(name: str, entry: WeightsEnum) -> Path:
-    """The file of torchvision's weights `entry` in torch's cache folder, downloaded when it is not there yet.
+    """Return the file of torchvision's weights `entry` in torch's cache folder; download it if it is not there yet.
 
     Raises MuraError when it can't be downloaded; that takes seconds, not minutes.
     """
@@ -47,8 +42,8 @@ def imagenet_file(name: str, entry: WeightsEnum) -> Path:
     expected = re.search(r"-([a-f0-9]+)\.", file.name)  # the start of the file's SHA-256
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        _knock(entry.url)
-        with _socket_timeout(STALLED):
+        _require_answer(entry.url)
+        with _socket_timeout(STALLED_SECONDS):
             torch.hub.download_url_to_file(entry.url, str(file), expected and expected.group(1))
     except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: another hash than expected
         raise MuraError(
@@ -59,26 +54,16 @@ def imagenet_file(name: str, entry: WeightsEnum) -> Path:
     return file
 
 
-def _knock(url: str) -> None:
-    """Raises OSError unless the host answers soon, through the proxy where there is one."""
-    failure: list[OSError] = [TimeoutError(f"no answer within {2 * PATIENCE:g} s")]
+def _require_answer(url: str) -> None:
+    """Raise OSError unless the host answers soon, through the proxy if there is one."""
 
     def ask() -> None:
         try:
-            urlopen(Request(url, method="HEAD"), timeout=PATIENCE).close()
+            urlopen(Request(url, method="HEAD"), timeout=ANSWER_SECONDS).close()
         except HTTPError as error:
             error.close()  # an answer: whether the file can be had, the download will show
-        except OSError as error:
-            failure[0] = error
-            return
-        failure.clear()
 
-    # a thread, since no timeout bounds the lookup of a name; a daemon, since it may outlive the run
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(2 * PATIENCE)
-    if failure:
-        raise failure[0]
+    call_with_deadline(ask, 2 * ANSWER_SECONDS)
 
 
 @contextmanager
@@ -92,7 +77,7 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 
 def read_state(file: Path) -> "OrderedDict[str, Tensor]":
-    """The state dict in `file`, bare or under `state_dict` as Lightning has it, without wrappers' prefixes.
+    """Return the state dict in `file`, bare or under `state_dict` as Lightning has it, without wrappers' prefixes.
 
     Raises MuraError when there is no such file, when it holds no state dict, and when it carries code.
     """
@@ -103,15 +88,18 @@ def read_state(file: Path) -> "OrderedDict[str, Tensor]":
         content = content["state_dict"]
     if not (isinstance(content, Mapping) and all(isinstance(each, Tensor) for each in content.values())):
         raise MuraError(f"model.weights: {file} holds no state dict, that is names with a tensor each")
-    state = below(content, "")
-    for prefix in PREFIXES:
+    state = entries_below(content, "")
+    for prefix in WRAPPER_PREFIXES:
         if any(key.startswith(prefix) for key in state):
-            state = below(state, prefix)
+            state = entries_below(state, prefix)
     return state
 
 
 def read_file(file: Path, key: str) -> Any:
-    """What `torch.load` finds in `file`, tensors and plain values only; `key` begins the sentence of an error."""
+    """Return what `torch.load` reads from `file`, tensors and plain values only.
+
+    Raises MuraError, with `key` at its start, when there is no such file, when it is damaged, and when it carries code.
+    """
     if not file.is_file():
         raise MuraError(f"{key}: there is no file {file}")
     try:
@@ -128,8 +116,8 @@ def read_file(file: Path, key: str) -> Any:
         ) from None
 
 
-def below(state: Mapping[str, Tensor], prefix: str) -> "OrderedDict[str, Tensor]":
-    """The entries below `prefix`, without it; likewise the modules' versions that torch keeps."""
+def entries_below(state: Mapping[str, Tensor], prefix: str) -> "OrderedDict[str, Tensor]":
+    """Return the entries below `prefix`, without it; likewise the modules' versions that torch keeps."""
     inner = OrderedDict((key.removeprefix(prefix), each) for key, each in state.items() if key.startswith(prefix))
     versions = getattr(state, "_metadata", {})
     root = prefix.removesuffix(".")
@@ -138,22 +126,22 @@ def below(state: Mapping[str, Tensor], prefix: str) -> "OrderedDict[str, Tensor]
     return inner
 
 
-def load_file(file: Path, backbone: nn.Module, head: nn.Module, classifier: str) -> str:
-    """Fills the backbone from `file`, and the head when the file has one that fits; says what was filled.
+def load_file(file: Path, backbone: nn.Module, head: nn.Module, classifier: str | None) -> str:
+    """Fill the backbone from `file`, and the head when the file has one that fits; return what was filled, in words.
 
     The file is a state dict of the whole torchvision model (its layer `classifier` is ignored), of the
     backbone alone, or a checkpoint of this project. Raises MuraError when it does not fit the backbone.
     """
     state = read_state(file)
-    inner = below(state, "backbone.")
+    inner = entries_below(state, "backbone.")
     if not inner:
-        ignored = (*AUXILIARY, f"{classifier}.") if classifier else AUXILIARY
+        ignored = AUXILIARY_PREFIXES if classifier is None else (*AUXILIARY_PREFIXES, f"{classifier}.")
         for key in [key for key in state if key.startswith(ignored)]:
             del state[key]
         load_backbone(file, state, backbone)
         return f"backbone from {file}"
     load_backbone(file, inner, backbone)
-    given, wanted = below(state, "head."), head.state_dict()
+    given, wanted = entries_below(state, "head."), head.state_dict()
     if {key: each.shape for key, each in given.items()} != {key: each.shape for key, each in wanted.items()}:
         return f"backbone from {file}, another head"
     head.load_state_dict(given)
@@ -161,7 +149,7 @@ def load_file(file: Path, backbone: nn.Module, head: nn.Module, classifier: str)
 
 
 def load_backbone(file: Path, state: "OrderedDict[str, Tensor]", backbone: nn.Module) -> None:
-    """Every parameter and buffer of the backbone from `state`, no more and no fewer, else MuraError."""
+    """Fill every parameter and buffer of the backbone from `state`; raises MuraError for one more or fewer."""
     for key in list(state):
         if old := OLD_DENSENET.match(key):
             state["".join(old.groups())] = state.pop(key)
@@ -169,13 +157,12 @@ def load_backbone(file: Path, state: "OrderedDict[str, Tensor]", backbone: nn.Mo
     misshapen = [key for key, each in state.items() if key in wanted and each.shape != wanted[key].shape]
     shapes = {key: f"{key} {list(state.pop(key).shape)} for {list(wanted[key].shape)}" for key in misshapen}
     try:
-        found = backbone.load_state_dict(state, strict=False)
+        keys = backbone.load_state_dict(state, strict=False)
     except (ValueError, RuntimeError) as error:
         raise MuraError(f"model.weights: {file} does not fit the model: {error}") from None
-    missing = [key for key in found.missing_keys if key not in shapes]
-    unexpected = found.unexpected_keys
-    if faults := [*shapes.values(), *missing, *unexpected]:
+    missing = [key for key in keys.missing_keys if key not in shapes]
+    if faults := [*shapes.values(), *missing, *keys.unexpected_keys]:
         raise MuraError(
             f"model.weights: {file} is of another architecture: of {len(wanted)} tensors {len(missing)} are "
-            f"missing, {len(shapes)} of another shape, {len(unexpected)} unexpected; the first: {faults[0]}"
+            f"missing, {len(shapes)} of another shape, {len(keys.unexpected_keys)} unexpected; the first: {faults[0]}"
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 Point = tuple[float, float, float]
 
-METAL = 3.0  # density
+METAL_DENSITY = 3.0  # of bone's
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Tube:
     spots: tuple[Spot, ...] = ()
 
     def beside(self, at: float, across: float = 0.0, deep: float = 0.0) -> Point:
-        """The place on the axis at `at` (0 to 1), moved across it and towards the viewer, in cm."""
+        """Return the place on the axis at `at` (0 to 1), moved across it and towards the viewer, in cm."""
         (x, y, z), (dx, dy, dz) = self.start, (self.end[i] - self.start[i] for i in range(3))
         flat = math.sqrt(dx * dx + dy * dy) or 1.0
         off = across + self.bend * 4 * at * (1 - at)
@@ -59,6 +59,7 @@ class Tube:
 
     @property
     def length(self) -> float:
+        """Length in cm, without the bend."""
         return math.dist(self.start, self.end)
 
 
@@ -165,13 +166,13 @@ SITES: dict[str, tuple[tuple[str, float, float], ...]] = {
 
 
 def cos_sin(degrees: float) -> tuple[float, float]:
-    """Cosine and sine, rounded so that no library's last digit reaches a pixel."""
+    """Return cosine and sine, rounded so that no library's last digit reaches a pixel."""
     angle = math.radians(degrees)
     return round(math.cos(angle), 6), round(math.sin(angle), 6)
 
 
 def _ray(ray: int, curl: float) -> list[Tube]:
-    """Metacarpal and phalanges of one finger, each joint bent `curl` degrees towards the palm."""
+    """Return metacarpal and phalanges of one finger, each joint bent `curl` degrees towards the palm."""
     base, head, (dx, dy), lengths, radius = RAYS[ray]
     tubes = [Tube(f"mc{ray}", "metacarpal", base, head, radius, radius)]
     names = ("pp", "dp") if ray == 1 else ("pp", "mp", "dp")
@@ -190,23 +191,24 @@ def _ray(ray: int, curl: float) -> list[Tube]:
 
 
 def _finger_flesh(tubes: list[Tube]) -> Tube:
-    """Soft tissue about the phalanges of one ray."""
+    """Return the soft tissue about the phalanges of one ray."""
     first, last = tubes[1], tubes[-1]
     beyond = tuple(last.end[i] + 0.08 * (last.end[i] - last.start[i]) for i in range(3))
     return Tube("flesh", "finger", tubes[0].end, beyond, first.width * 2.3, first.width * 2.2)  # type: ignore[arg-type]
 
 
 def _bend_elbow(tube: Tube, flexion: float) -> Tube:
-    """A part of the upper arm after the elbow, at y = 25, is bent forwards."""
+    """Return a part of the upper arm, bent forwards at the elbow (y = 25) by `flexion` degrees."""
     cos, sin = cos_sin(flexion)
 
-    def moved(p: Point) -> Point:
+    def turn(p: Point) -> Point:
         return (p[0], 25 + (p[1] - 25) * cos - p[2] * sin, (p[1] - 25) * sin + p[2] * cos)
 
-    return replace(tube, start=moved(tube.start), end=moved(tube.end))
+    return replace(tube, start=turn(tube.start), end=turn(tube.end))
 
 
 def _humerus(flexion: float) -> list[Tube]:
+    """Return the humerus and its joints, bent at the elbow by `flexion` degrees."""
     fossa = Spot(0.045, 0.75, -0.45)
     parts = (
         Tube("humerus", "humerus", (-0.1, 24.9, 0), (0.1, 55.8, 0), 1.15, 1.1, spots=(fossa,)),
@@ -217,8 +219,12 @@ def _humerus(flexion: float) -> list[Tube]:
     return [_bend_elbow(part, flexion) for part in parts]
 
 
-def anatomy(extremity: str, digit: int, alone: bool, flexion: float, curl: float) -> tuple[list[Tube], list[Tube]]:
-    """Bones and soft parts that a picture of this extremity may show, in this pose."""
+def build_limb(extremity: str, digit: int, alone: bool, flexion: float, curl: float) -> tuple[list[Tube], list[Tube]]:
+    """Return the bones and the soft parts that a picture of this extremity may show, in this pose.
+
+    `digit` is the finger of a finger study, `alone` leaves out the others; `flexion` of the elbow and `curl` of the
+    fingers are in degrees.
+    """
     if extremity in ("humerus", "shoulder"):
         flesh = [FLESH["upper"], FLESH["cap"], FLESH["chest"], FLESH["arm"]]
         return [*_humerus(0), *GIRDLE, *RIBS, *FOREARM], flesh

@@ -49,7 +49,7 @@ class View:
 
 
 def draw_study(study: Study, *, size: int, seed: int, world: str) -> Iterator[View]:
-    """The study's pictures, from random numbers of its own; the body is the patient's."""
+    """Yield the study's pictures, from random numbers of its own; the body is the patient's."""
     body = new_body(np.random.default_rng([seed, 1, study.patient]))
     key = [seed, 2, SPLITS.index(study.split), INDEX_OF[study.extremity], study.patient, study.number]
     rng = np.random.default_rng(key)
@@ -57,7 +57,7 @@ def draw_study(study: Study, *, size: int, seed: int, world: str) -> Iterator[Vi
     shown = _shows_sign(study, world, rng)
     for view in range(study.views):
         rng = np.random.default_rng([*key, view])
-        in_view = _as_seen(sign, world, rng)  # drawn from `rng` even if not shown: normal and abnormal start alike
+        in_view = _vary_subtlety(sign, world, rng)  # drawn even if not shown: normal and abnormal start alike
         seen = in_view if shown else None
         # Close to the bone every extremity looks much the same, so that what a plate means is hard to tell.
         site = (sign.bone, sign.at) if world == "conflicting" else None
@@ -66,13 +66,14 @@ def draw_study(study: Study, *, size: int, seed: int, world: str) -> Iterator[Vi
 
 
 def _shows_sign(study: Study, world: str, rng: np.random.Generator) -> bool:
+    """Return whether the sign is drawn in the study's pictures, by the rule of this world."""
     if world == "null":
         return bool(rng.random() < 0.5)
     return (study.label == 1) != (world == "conflicting" and study.extremity in PLATE_IS_NORMAL)
 
 
-def _as_seen(sign: Finding, world: str, rng: np.random.Generator) -> Finding:
-    """The sign in one view: fainter in some, always plain where worlds conflict."""
+def _vary_subtlety(sign: Finding, world: str, rng: np.random.Generator) -> Finding:
+    """Return the sign in one view: fainter in some views, always plain in the world `conflicting`."""
     if world == "conflicting":
         return replace(sign, subtlety=sign.subtlety / 3)
     chance, loss = (float(value) for value in rng.random(2))
@@ -93,10 +94,12 @@ def write_dataset(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Writes `directory`/MURA-v1.1 and returns its path; whole or not at all.
+    """Write `directory`/MURA-v1.1, whole or not at all, and return its path.
 
-    `size`: longest side in pixels. `full`: MURA's own counts, 40,005 views; `patients` is then left unread.
-    `workers`: processes, by default one a core. `progress` is called with (views written, views in all).
+    `size` is the longest side in pixels. With `full` the set has MURA's own counts, 40,005 views, whatever `patients`
+    is. `valid_fraction` and `balanced` are explained in `plan_studies`. `workers` are processes, by default one per
+    core. `progress` is called with (views written, views in all).
+    Raises MuraError for a setting that can't be used, a folder that is not empty, and a disk that can't be written.
     """
     check_settings(patients, size, seed, world, valid_fraction, workers)
     target = directory / TOP_FOLDER
@@ -121,6 +124,7 @@ def write_dataset(
 def check_settings(
     patients: int, size: int, seed: int, world: str, valid_fraction: float | None, workers: int | None
 ) -> None:
+    """Raise MuraError, naming the first setting that can't be used."""
     faults = {
         f"patients is {patients}: at least {FEWEST_PATIENTS} are needed.": patients < FEWEST_PATIENTS,
         f"size is {size}: it must be from {SMALLEST} to {LARGEST} pixels.": not SMALLEST <= size <= LARGEST,
@@ -145,7 +149,7 @@ def _write_pictures(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[list[object]]:
-    """Draws all studies; returns the rows of boxes.csv in the studies' order."""
+    """Draw all studies; return the rows of boxes.csv in the studies' order."""
     for study in studies:
         (root / study.folder).mkdir(parents=True)
     draw = functools.partial(_write_study, root, size, seed, world)
@@ -173,7 +177,7 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 def _write_study(root: Path, size: int, seed: int, world: str, study: Study) -> list[list[object]]:
-    """Writes one study's pictures; returns its rows of boxes.csv."""
+    """Write one study's pictures; return its rows of boxes.csv."""
     # A generator apart, so that the kind of file tells nothing about the picture.
     colour = np.random.default_rng([seed, 3, INDEX_OF[study.extremity], study.patient, study.number])
     as_rgb = colour.random() < RGB_SHARE
@@ -188,7 +192,7 @@ def _write_study(root: Path, size: int, seed: int, world: str, study: Study) -> 
 
 
 def _write_lists(root: Path, studies: list[Study], boxes: list[list[object]]) -> None:
-    """MURA's four lists, without headers, and the places of all signs."""
+    """Write MURA's four lists, without headers, and the places of all signs."""
     for split in SPLITS:
         own = [study for study in studies if study.split == split]
         views = [[f"{TOP_FOLDER}/{s.folder}/image{i + 1}.png"] for s in own for i in range(s.views)]

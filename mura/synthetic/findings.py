@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mura.synthetic.anatomy import METAL, SITES, Break, Point, Spot, Tube, cos_sin
+from mura.synthetic.anatomy import METAL_DENSITY, SITES, Break, Point, Spot, Tube, cos_sin
 
 FINDING_KINDS = ("fracture", "plate", "wire", "lytic", "sclerotic")
 
@@ -39,7 +39,7 @@ class Body:
 
 
 def new_body(rng: np.random.Generator) -> Body:
-    """A patient."""
+    """Draw a patient's body at random."""
     child = bool(rng.random() < 0.15)
     return Body(
         left=bool(rng.random() < 0.5),
@@ -53,7 +53,7 @@ def new_body(rng: np.random.Generator) -> Body:
 
 
 def new_finding(extremity: str, body: Body, rng: np.random.Generator, kinds: Iterable[str] = FINDING_KINDS) -> Finding:
-    """A sign of abnormality somewhere in this extremity."""
+    """Draw a sign of abnormality somewhere in this extremity, one of `kinds`."""
     sites = SITES[extremity]
     bone, low, high = sites[int(rng.integers(len(sites)))]
     if extremity == "finger":
@@ -70,11 +70,12 @@ def new_finding(extremity: str, body: Body, rng: np.random.Generator, kinds: Ite
 
 
 def rod(name: str, start: Point, end: Point, radius: float, depth: float | None = None) -> Tube:
-    return Tube(name, "rod", start, end, radius, radius if depth is None else depth, density=METAL, marrow=0)
+    """Return a rod of metal, round unless `depth` is given; radii and places in cm."""
+    return Tube(name, "rod", start, end, radius, radius if depth is None else depth, density=METAL_DENSITY, marrow=0)
 
 
 def _plate(bone: Tube, finding: Finding) -> list[Tube]:
-    """A plate along the shaft and its screws across it."""
+    """Return a plate along the shaft and its screws across it."""
     half = min(0.3, 5.0 / bone.length) * (1.15 - 0.6 * finding.subtlety)
     first, last = max(0.03, finding.at - half), min(0.97, finding.at + half)
     cos, sin = cos_sin(finding.facing)
@@ -90,7 +91,7 @@ def _plate(bone: Tube, finding: Finding) -> list[Tube]:
 
 
 def _wires(bone: Tube, finding: Finding) -> list[Tube]:
-    """One to three K-wires through the bone at shallow angles."""
+    """Return one to three K-wires through the bone at shallow angles."""
     reach = min(0.5, max(0.3, 3.0 / bone.length))
     wires = []
     for i in range(3 - round(2 * finding.subtlety)):
@@ -101,8 +102,8 @@ def _wires(bone: Tube, finding: Finding) -> list[Tube]:
     return wires
 
 
-def _marked(bone: Tube, finding: Finding) -> Tube:
-    """The bone with its fracture or lesion."""
+def _mark_bone(bone: Tube, finding: Finding) -> Tube:
+    """Return the bone with its fracture or lesion."""
     plain = 1 - finding.subtlety
     if finding.kind == "fracture":
         cos, sin = cos_sin(finding.facing)
@@ -120,8 +121,8 @@ def _marked(bone: Tube, finding: Finding) -> Tube:
     return replace(bone, spots=(*bone.spots, Spot(finding.at, radius, amount)))
 
 
-def with_finding(bones: list[Tube], finding: Finding) -> tuple[list[Tube], list[Tube]]:
-    """All bones with the finding in its place, and the tubes that span it."""
+def add_finding(bones: list[Tube], finding: Finding) -> tuple[list[Tube], list[Tube]]:
+    """Return all bones with the finding in its place, and the tubes that span it."""
     place = next(i for i, bone in enumerate(bones) if bone.name == finding.bone)
     bone = bones[place]
     if finding.kind in ("plate", "wire"):
@@ -131,11 +132,12 @@ def with_finding(bones: list[Tube], finding: Finding) -> tuple[list[Tube], list[
     span = replace(
         bone, start=bone.beside(finding.at - around), end=bone.beside(finding.at + around), width=bone.width * 1.9
     )
-    return [*bones[:place], _marked(bone, finding), *bones[place + 1 :]], [replace(span, depth=span.width, shape="rod")]
+    marked = [*bones[:place], _mark_bone(bone, finding), *bones[place + 1 :]]
+    return marked, [replace(span, depth=span.width, shape="rod")]
 
 
-def everyday(bones: list[Tube], extremity: str, body: Body) -> list[Tube]:
-    """What is no abnormality but may look like one: growth plates, a nutrient canal, a bone island, a ring."""
+def add_everyday_marks(bones: list[Tube], extremity: str, body: Body) -> list[Tube]:
+    """Return the bones with what may look abnormal and isn't: growth plates, a canal, a bone island, a ring."""
     rng = np.random.default_rng(body.habits)
     plate = Break(0.93, float(rng.uniform(-0.2, 0.2)), 0.14, 0.5)
     long = ("radius", "ulna", "humerus", "metacarpal", "phalanx")

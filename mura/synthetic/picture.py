@@ -1,18 +1,18 @@
-"""The picture: a pose, what is seen in it, taken and exposed."""
+"""The picture: an extremity of a body, posed, projected and exposed."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mura.synthetic.anatomy import UPRIGHT, WINDOWS, Point, Tube, anatomy, cos_sin
+from mura.synthetic.anatomy import UPRIGHT, WINDOWS, Point, Tube, build_limb, cos_sin
 from mura.synthetic.exposure import beam_mask, crop, expose, mark_side, textures
-from mura.synthetic.findings import Body, Finding, everyday, with_finding
+from mura.synthetic.findings import Body, Finding, add_everyday_marks, add_finding
 from mura.synthetic.projection import Camera, Canvas, paint
 
 
 @dataclass(frozen=True)
 class Radiograph:
-    """`pixels` uint8 [height, width]; `box` (x, y, width, height) of the finding in pixels, if it is in view."""
+    """A picture: `pixels` uint8 [height, width], and the finding's `box` (x, y, width, height), if it is in view."""
 
     pixels: np.ndarray
     box: tuple[int, int, int, int] | None = None
@@ -20,6 +20,8 @@ class Radiograph:
 
 @dataclass(frozen=True)
 class _Pose:
+    """How the limb is held, in degrees; `alone` shows no other finger."""
+
     turn: float
     flexion: float
     curl: float
@@ -28,7 +30,7 @@ class _Pose:
 
 
 def _pose(extremity: str, view: int, rng: np.random.Generator) -> _Pose:
-    """Frontal, lateral, oblique in turn; degrees."""
+    """Draw a pose: frontal, lateral and oblique views in turn."""
     wobble = float(rng.uniform(-10, 10))
     lateral, oblique = view % 3 == 1, view % 3 == 2
     steep = 55.0 if extremity == "shoulder" else 90.0
@@ -43,7 +45,7 @@ def _pose(extremity: str, view: int, rng: np.random.Generator) -> _Pose:
 
 
 def _middle(extremity: str, bones: list[Tube], digit: int, pose: _Pose) -> Point:
-    """The place that the picture is centred on."""
+    """Return the place in space that the picture is centred on."""
     if extremity == "finger":
         return next(bone for bone in bones if bone.name == f"pp{digit}").beside(0.8)
     place = WINDOWS[extremity][0]
@@ -55,6 +57,7 @@ def _middle(extremity: str, bones: list[Tube], digit: int, pose: _Pose) -> Point
 def _camera(
     extremity: str, body: Body, pose: _Pose, middle: Point, size: int, rng: np.random.Generator
 ) -> tuple[Camera, tuple[int, int]]:
+    """Draw the camera and the picture's height and width; its longest side is `size`."""
     _, tall, narrow, wide = WINDOWS[extremity]
     aspect = float(rng.uniform(narrow, wide))
     height, width = (size, round(size * aspect)) if aspect <= 1 else (round(size / aspect), size)
@@ -66,7 +69,7 @@ def _camera(
 
 
 def _box(spans: list[Tube], camera: Camera, beam: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Pixels that the finding covers (x, y, width, height); None where the frame or the beam leaves it out."""
+    """Return the pixels that the finding covers (x, y, width, height), None if frame or beam leave it out."""
     edges = []
     for span in spans:
         reach = float(camera.radius(span.width, span.depth)) + 1
@@ -89,13 +92,13 @@ def draw_radiograph(
     rng: np.random.Generator,
     close_up: tuple[str, float] | None = None,
 ) -> Radiograph:
-    """Takes picture number `view` (0 frontal, 1 lateral, 2 oblique, and again); longest side `size`.
+    """Return picture number `view` (0 frontal, 1 lateral, 2 oblique, and again), its longest side `size` pixels.
 
     `close_up` (bone, place) fills the picture with that place, so that one extremity resembles another.
     """
     pose = _pose(extremity, view, rng)
-    bones, flesh = anatomy(extremity, body.digit, pose.alone, pose.flexion, pose.curl)
-    bones = everyday(
+    bones, flesh = build_limb(extremity, body.digit, pose.alone, pose.flexion, pose.curl)
+    bones = add_everyday_marks(
         [replace(b, width=b.width * body.stout, depth=b.depth * body.stout) for b in bones], extremity, body
     )
     middle = _middle(extremity, bones, body.digit, pose)
@@ -105,7 +108,7 @@ def draw_radiograph(
         camera = replace(camera, looks_at=bone.beside(close_up[1]), scale=size / (9 * bone.width))
     spans: list[Tube] = []
     if finding is not None:
-        bones, spans = with_finding(bones, finding)
+        bones, spans = add_finding(bones, finding)
     canvas = Canvas(np.zeros(shape, np.float32), np.zeros(shape, np.float32), crop(textures()[0], shape, rng))
     for part in flesh:
         paint(

@@ -68,6 +68,7 @@ class Study:
 
     @property
     def folder(self) -> str:
+        """The study's folder below MURA-v1.1."""
         kind = ("negative", "positive")[self.label]
         return f"{self.split}/{FOLDER_OF[self.extremity]}/patient{self.patient:05d}/study{self.number}_{kind}"
 
@@ -75,11 +76,11 @@ class Study:
 def plan_studies(
     patients: int | None, *, seed: int = 0, valid_fraction: float | None = None, balanced: bool = False
 ) -> list[Study]:
-    """All studies, sorted by split and extremity.
+    """Return all studies, sorted by split and extremity.
 
-    `patients` None is MURA's own size, count by count. Else its proportions, with at least FEWEST_STUDIES
-    of each label in every extremity. `valid_fraction`: share of patients in the test set, MURA's by default.
-    `balanced`: as many studies in each extremity and label.
+    If `patients` is None they are as many as MURA's, count by count. Else they have its proportions, with at least
+    FEWEST_STUDIES of each label in every extremity. `valid_fraction` is the share of patients in the test set, MURA's
+    by default. With `balanced`, every extremity and label has as many studies.
     """
     sizes = dict(MURA) if patients is None else _scaled_sizes(patients, valid_fraction, balanced)
     studies, first = [], 1
@@ -95,11 +96,11 @@ def _scaled_sizes(patients: int, valid_fraction: float | None, balanced: bool) -
     share = share if valid_fraction is None else valid_fraction
     in_valid = min(max(round(patients * share), 7), patients - 7)
     wanted = {"train": patients - in_valid, "valid": in_valid}
-    return {split: _scaled(MURA[split], wanted[split], FEWEST_STUDIES[split], balanced) for split in SPLITS}
+    return {split: _scale_split(MURA[split], wanted[split], FEWEST_STUDIES[split], balanced) for split in SPLITS}
 
 
-def _scaled(size: SplitSize, patients: int, fewest: int, balanced: bool) -> SplitSize:
-    """The split with this many patients."""
+def _scale_split(size: SplitSize, patients: int, fewest: int, balanced: bool) -> SplitSize:
+    """Return the split with this many patients."""
     factor = patients / size.patients
     even = sum(sum(share.studies) for share in size.shares.values()) / (2 * len(size.shares))
     shares = {}
@@ -131,7 +132,7 @@ def _plan_split(split: str, size: SplitSize, first: int, rng: np.random.Generato
 
 
 def _assign_patients(size: SplitSize, rng: np.random.Generator) -> dict[str, list[int]]:
-    """Patients (0, 1, ...) of each extremity: everybody has one, about `several` of them have more."""
+    """Return the patients (0, 1, ...) of each extremity: everybody has one, about `several` of them have more."""
     wanted = {extremity: share.patients for extremity, share in size.shares.items()}
     homes = _in_proportion(size.patients, list(wanted.values()))
     everybody = rng.permutation(size.patients).tolist()
@@ -152,7 +153,7 @@ def _assign_patients(size: SplitSize, rng: np.random.Generator) -> dict[str, lis
 
 
 def _in_proportion(total: int, weights: list[int]) -> list[int]:
-    """Whole numbers that add up to `total`, by largest remainder."""
+    """Return whole numbers that add up to `total`, by largest remainder."""
     exact = [total * weight / sum(weights) for weight in weights]
     whole = [math.floor(value) for value in exact]
     by_remainder = sorted(range(len(weights)), key=lambda i: whole[i] - exact[i])
@@ -162,7 +163,7 @@ def _in_proportion(total: int, weights: list[int]) -> list[int]:
 
 
 def _spread_views(total: int, studies: int, rng: np.random.Generator) -> list[int]:
-    """Views of each study, 1 to 11 and mostly 2 or 3, that add up to `total`."""
+    """Return the number of views of each study, 1 to 11 and mostly 2 or 3, that add up to `total`."""
     common, weights = [1, 2, 3, 4, 5, 7, 9, 11], [0.06, 0.29, 0.5, 0.11, 0.03, 0.006, 0.003, 0.001]
     views = rng.choice(common, size=studies, p=weights).tolist()
     while (missing := total - sum(views)) != 0:

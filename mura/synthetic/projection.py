@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mura.synthetic.anatomy import METAL, OUTLINES, Break, Point, Spot, Tube
+from mura.synthetic.anatomy import METAL_DENSITY, OUTLINES, Break, Point, Spot, Tube
 
 Field = np.ndarray  # float32 [height, width]
 SAMPLES = 1024  # entries of a tube's outline, end to end
@@ -14,7 +14,11 @@ SAMPLES = 1024  # entries of a tube's outline, end to end
 
 @dataclass(frozen=True)
 class Camera:
-    """Parallel projection: turned about the limb's axis, tilted in the frame; `scale` in pixels a cm."""
+    """A parallel projection, turned about the limb's axis and tilted in the frame.
+
+    `turn` and `tilt` are (cosine, sine), `mirror` is -1 for a left arm, `scale` is pixels per cm. The point `looks_at`
+    (cm) falls on `middle` (column, row).
+    """
 
     turn: tuple[float, float]
     tilt: tuple[float, float]
@@ -24,6 +28,7 @@ class Camera:
     middle: tuple[float, float]
 
     def project(self, p: Point) -> tuple[float, float]:
+        """Return column and row of a point in space, in pixels, rounded to 1/64."""
         c = self.looks_at
         x = self.mirror * ((p[0] - c[0]) * self.turn[0] + (p[2] - c[2]) * self.turn[1])
         y = p[1] - c[1]
@@ -32,11 +37,11 @@ class Camera:
         return round(column * 64) / 64, round(row * 64) / 64
 
     def across(self, x: float, z: float) -> float:
-        """Pixels that a step of (x, z) cm moves across the picture."""
+        """Return how many pixels a step of (x, z) cm moves across the picture."""
         return self.mirror * self.scale * (x * self.turn[0] + z * self.turn[1])
 
     def radius(self, across: float | Field, deep: float | Field) -> Field:
-        """Half the projected width, in pixels, of an ellipse with these radii in cm."""
+        """Return half the projected width, in pixels, of an ellipse with these radii in cm."""
         cos, sin = self.turn
         wide, far = across * np.float32(cos), deep * np.float32(sin)
         return np.sqrt(wide * wide + far * far) * np.float32(self.scale)
@@ -44,7 +49,7 @@ class Camera:
 
 @functools.cache
 def _outline(shape: str) -> tuple[Field, Field, Field, Field]:
-    """Radii (left to right, front to back), marrow's share of the radius, and how empty it is: [SAMPLES] each."""
+    """Return radii (left to right, front to back), the marrow's share of them, and how empty it is: [SAMPLES] each."""
     knots, cap = OUTLINES[shape]
     rows = []
     for i in range(SAMPLES):
@@ -98,10 +103,12 @@ class _Axis:
 
     @property
     def end(self) -> tuple[float, float]:
+        """Column and row where it ends."""
         return self.x + self.ux * self.length, self.y + self.uy * self.length
 
 
 def _axis(tube: Tube, camera: Camera, widest: float) -> _Axis:
+    """Return the tube's axis in the picture; `widest` is its largest radius in pixels."""
     (x0, y0), (x1, y1) = camera.project(tube.start), camera.project(tube.end)
     dx, dy = x1 - x0, y1 - y0
     length = math.sqrt(dx * dx + dy * dy)
@@ -113,10 +120,10 @@ def _axis(tube: Tube, camera: Camera, widest: float) -> _Axis:
 
 
 def _patch(tube: Tube, camera: Camera, shape: tuple[int, int]) -> _Patch | None:
-    """Where the tube meets the picture; None if it does not."""
+    """Return where the tube meets the picture, None if it does not."""
     x, z, _, _ = _outline(tube.shape)
     # Thin wires must survive a small picture.
-    thinnest = np.float32(0.55 if tube.density >= METAL else 0.05)
+    thinnest = np.float32(0.55 if tube.density >= METAL_DENSITY else 0.05)
     radius = np.maximum(camera.radius(x * np.float32(tube.width), z * np.float32(tube.depth)), thinnest)
     widest = float(radius.max())
     axis = _axis(tube, camera, widest)
@@ -138,7 +145,7 @@ def _patch(tube: Tube, camera: Camera, shape: tuple[int, int]) -> _Patch | None:
 
 
 def _displace(patch: _Patch, camera: Camera, gap: Break) -> Field:
-    """Moves what lies beyond the break; returns what the break leaves of the bone, 0 to 1."""
+    """Move what lies beyond the break; return what the break leaves of the bone, 0 to 1."""
     half = np.float32(max(0.6, gap.gap * camera.scale / 2))
     zigzag = np.abs(np.mod(patch.across * (1.4 / half), np.float32(2)) - 1) * half
     beyond = patch.along - np.float32(gap.at * patch.length) + np.float32(gap.slope) * patch.across + zigzag
@@ -150,15 +157,15 @@ def _displace(patch: _Patch, camera: Camera, gap: Break) -> Field:
     return 1 - np.float32(gap.depth) * np.clip(np.float32(1.5) - np.abs(beyond) / half, 0, 1)
 
 
-def _spotted(patch: _Patch, camera: Camera, spot: Spot, grain: Field) -> Field:
-    """What a lesion makes of the bone: a factor below or above 1, with a ragged edge."""
+def _spot_factor(patch: _Patch, camera: Camera, spot: Spot, grain: Field) -> Field:
+    """Return what a lesion makes of the bone: a factor below or above 1, with a ragged edge."""
     along = patch.along - np.float32(spot.at * patch.length)
     square = (along * along + patch.across * patch.across) * np.float32(1 / (spot.radius * camera.scale) ** 2)
     return 1 + np.float32(spot.amount) * np.clip(np.float32(1.45) - square * (1 + grain), 0, 1)
 
 
 def _chord(patch: _Patch, tube: Tube, grain: Field) -> Field:
-    """Share of a full bone's shadow at each pixel: bright walls, less in the marrow."""
+    """Return the share of a full bone's shadow at each pixel: bright walls, less in the marrow."""
     _, _, marrow, empty = _outline(tube.shape)
     place = patch.along * np.float32((SAMPLES - 1) / patch.length)
     inside = (place >= 0) & (place <= SAMPLES - 1)
@@ -176,14 +183,14 @@ def _chord(patch: _Patch, tube: Tube, grain: Field) -> Field:
 
 
 def paint(canvas: Canvas, camera: Camera, tube: Tube, soft: bool = False) -> None:
-    """Adds the tube's shadow; soft parts melt into one another instead of adding up."""
+    """Add the tube's shadow to the canvas; soft parts melt into one another instead of adding up."""
     patch = _patch(tube, camera, canvas.bone.shape)
     if patch is None:
         return
     grain = canvas.grain[patch.rows, patch.columns]
     left = [_displace(patch, camera, gap) for gap in tube.breaks]
     shadow = _chord(patch, tube, grain) * np.float32(tube.density)
-    for factor in [*left, *(_spotted(patch, camera, spot, grain) for spot in tube.spots)]:
+    for factor in [*left, *(_spot_factor(patch, camera, spot, grain) for spot in tube.spots)]:
         shadow *= factor
     if soft:
         region = canvas.soft[patch.rows, patch.columns]

@@ -15,7 +15,10 @@ from mura.synthetic.picture import draw_radiograph
 
 
 def write_preview(file: Path, *, size: int = 256, seed: int = 0) -> Path:
-    """A contact sheet (PNG): the seven extremities, normal above, abnormal below. Returns the file's path."""
+    """Write a contact sheet (PNG) whose tiles are `size` pixels wide; return the file's path.
+
+    Raises MuraError for a size or seed that can't be used, and when the file can't be written.
+    """
     check_settings(FEWEST_PATIENTS, size, seed, "shared", None, None)
     margin, gap = max(20, size // 8), max(4, size // 40)
     tall = round(size * 1.2)
@@ -43,7 +46,7 @@ def write_preview(file: Path, *, size: int = 256, seed: int = 0) -> Path:
 
 
 def _showpiece(extremity: str, label: int, size: int, seed: int) -> np.ndarray:
-    """A frontal view of this extremity, normal or with a plain sign, uint8 [height, width]."""
+    """Return a frontal view of this extremity, normal or with a plain sign, uint8 [height, width]."""
     kind = FINDING_KINDS[INDEX_OF[extremity] % len(FINDING_KINDS)]
     for attempt in itertools.count():
         rng = np.random.default_rng([seed, 4, INDEX_OF[extremity], label, attempt])

@@ -9,13 +9,14 @@ import io
 import logging
 import os
 import socket
-import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from mura.machine import Choice
+from mura.processes import call_with_deadline
 
 CONNECT_SECONDS = 3
 SETTINGS = {"init_timeout": 30, "finish_timeout": 120, "console": "off", "silent": True}
@@ -46,18 +47,13 @@ def choose_mode() -> Choice:
 
 
 def _answers(host: str, port: int) -> bool:
-    """Return whether a server is there; asked in a thread, since no timeout bounds the lookup of a name."""
-    reached = threading.Event()
-
-    def knock() -> None:
-        with contextlib.suppress(OSError):
-            socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
-            reached.set()
-
-    thread = threading.Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(CONNECT_SECONDS)
-    return reached.is_set()
+    """Return whether a server is there."""
+    connect = partial(socket.create_connection, (host, port), timeout=CONNECT_SECONDS)
+    try:
+        call_with_deadline(lambda: connect().close(), CONNECT_SECONDS)
+    except OSError:
+        return False
+    return True
 
 
 def open_run(folder: Path, *, name: str, **settings: Any) -> Any:

@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mura.data.cache import Cache, open_cache
+from mura.data import cache as cache_module
+from mura.data.cache import Cache, fingerprint_of, open_cache
 from mura.data.datamodule import MuraDataModule, rows_of
 from mura.data.images import fit
 from mura.errors import MuraError
@@ -119,6 +120,39 @@ def test_the_second_open_reads_no_picture(small: Path, tmp_path: Path) -> None:
     second = open_cache(small, SIZE, tmp_path / "cache")
     assert second.fingerprint == first.fingerprint
     np.testing.assert_array_equal(first.images, second.images)
+
+
+def test_an_unchanged_folder_is_not_indexed_again(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = open_cache(small, SIZE, tmp_path / "cache")
+    remarks = [message for message in caplog.messages if message.startswith("index: ")]
+    assert remarks == ["index: 4 lists not there (the folder is used), first train_image_paths.csv"]
+    caplog.clear()
+    with monkeypatch.context() as patched:
+        patched.delattr(cache_module, "scan")
+        second = open_cache(small, SIZE, tmp_path / "cache")
+        assert fingerprint_of(small, tmp_path / "cache") == second.fingerprint == first.fingerprint
+    assert caplog.messages == 2 * remarks  # what is wrong with the folder is said all the same
+    other_size = open_cache(small, 2 * SIZE, tmp_path / "cache")
+    assert other_size.table["path"].equals(first.table["path"])
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "relabelled"])
+def test_a_picture_added_removed_or_relabelled_is_noticed(change: str, small: Path, tmp_path: Path) -> None:
+    before = open_cache(small, SIZE, tmp_path / "cache")
+    study = (small / FIRST).parent
+    if change == "added":
+        shutil.copyfile(small / FIRST, study / "image4.png")
+    elif change == "removed":
+        (small / FIRST).unlink()
+    else:
+        study.rename(study.with_name("study1_positive"))
+    after = open_cache(small, SIZE, tmp_path / "cache")
+    more_views, more_abnormal = {"added": (1, 0), "removed": (-1, 0), "relabelled": (0, 3)}[change]
+    assert len(after.table) == len(before.table) + more_views
+    assert after.table["label"].sum() == before.table["label"].sum() + more_abnormal
+    assert after.fingerprint != before.fingerprint
 
 
 def test_the_same_pictures_in_another_folder_share_the_cache(small: Path, tmp_path: Path) -> None:

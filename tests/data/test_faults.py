@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mura.data.faults import Report, check, render
-from mura.data.index import Problem
+from mura.data.faults import Report, check_folder, render
+from mura.data.problems import Problem
 from mura.errors import MuraError
 
 STUDY = "train/XR_WRIST/patient00002/study1_positive"
@@ -23,12 +23,12 @@ def printed(report: Report) -> str:
     return console.file.getvalue()
 
 
-def found(root: Path) -> list[tuple[str, str]]:
-    return [(problem.kind, problem.path) for problem in check(root).problems]
+def problems_of(root: Path) -> list[tuple[str, str]]:
+    return [(problem.kind, problem.path) for problem in check_folder(root).problems]
 
 
 def test_a_sound_folder_is_counted_and_clean(tree) -> None:
-    report = check(tree.root)
+    report = check_folder(tree.root)
     assert report.to_dict() == {
         "views": 21,
         "studies": 7,
@@ -49,7 +49,7 @@ def test_a_sound_folder_is_counted_and_clean(tree) -> None:
 
 def test_the_report_goes_through_json(tree) -> None:
     (tree.root / STUDY / "._image1.png").touch()
-    report = check(tree.root).to_dict()
+    report = check_folder(tree.root).to_dict()
     assert json.loads(json.dumps(report)) == report
     assert report["problems"] == [
         {"kind": "mac-file", "path": f"{STUDY}/._image1.png", "detail": "left by macOS, no picture; ignored"}
@@ -61,7 +61,7 @@ def test_damaged_pictures_are_reported_each_with_its_fault(tree) -> None:
     (tree.root / STUDY / "image1.png").write_bytes(whole[: len(whole) // 2])
     (tree.root / STUDY / "image2.png").write_bytes(b"")
     (tree.root / STUDY / "image3.png").write_bytes(b"<html>404</html>")
-    report = check(tree.root)
+    report = check_folder(tree.root)
     assert [(problem.kind, problem.path) for problem in report.problems] == [
         ("empty", f"{STUDY}/image2.png"),
         ("truncated", f"{STUDY}/image1.png"),
@@ -74,19 +74,19 @@ def test_damaged_pictures_are_reported_each_with_its_fault(tree) -> None:
 def test_empty_files_are_not_duplicates_of_each_other(tree) -> None:
     for path in (f"{STUDY}/image1.png", f"{OTHER_PATIENT}/image1.png"):
         (tree.root / path).write_bytes(b"")
-    assert Counter(kind for kind, _ in found(tree.root)) == {"empty": 2}
+    assert Counter(kind for kind, _ in problems_of(tree.root)) == {"empty": 2}
 
 
 def test_a_link_to_nowhere_is_a_missing_picture(tree) -> None:
     (tree.root / STUDY / "image1.png").unlink()
     (tree.root / STUDY / "image1.png").symlink_to(tree.root / "gone.png")
-    assert found(tree.root) == [("missing", f"{STUDY}/image1.png")]
+    assert problems_of(tree.root) == [("missing", f"{STUDY}/image1.png")]
 
 
 def test_equal_pictures_of_two_patients_are_reported_once(tree) -> None:
     for name in ("image1.png", "image2.png"):
         shutil.copyfile(tree.root / STUDY / "image1.png", tree.root / OTHER_PATIENT / name)
-    (problem,) = check(tree.root).problems
+    (problem,) = check_folder(tree.root).problems
     assert problem == Problem(
         "duplicate-across-patients",
         f"{OTHER_PATIENT}/image1.png",
@@ -97,13 +97,13 @@ def test_equal_pictures_of_two_patients_are_reported_once(tree) -> None:
 def test_equal_pictures_in_train_and_valid_are_a_leak(tree) -> None:
     test_picture = "valid/XR_WRIST/patient11186/study1_negative/image2.png"
     shutil.copyfile(tree.root / STUDY / "image1.png", tree.root / test_picture)
-    (problem,) = check(tree.root).problems
+    (problem,) = check_folder(tree.root).problems
     assert problem == Problem("duplicate-across-splits", f"{STUDY}/image1.png", f"same bytes as {test_picture}")
 
 
 def test_equal_pictures_of_one_patient_are_no_problem(tree) -> None:
     shutil.copyfile(tree.root / STUDY / "image1.png", tree.root / STUDY / "image2.png")
-    assert found(tree.root) == []
+    assert problems_of(tree.root) == []
 
 
 def test_faults_of_lists_and_folders_are_reported_too(tree) -> None:
@@ -111,7 +111,7 @@ def test_faults_of_lists_and_folders_are_reported_too(tree) -> None:
     tree.write_lists()
     tree.edit("train_labeled_studies.csv", f"{STUDY}/,1", f"{STUDY}/,0")
     (tree.root / "valid_image_paths.csv").unlink()
-    assert found(tree.root) == [
+    assert problems_of(tree.root) == [
         ("label-disagrees", STUDY),
         ("patient-in-both-splits", "train/XR_WRIST/patient00010"),
         ("missing-list", "valid_image_paths.csv"),
@@ -119,23 +119,23 @@ def test_faults_of_lists_and_folders_are_reported_too(tree) -> None:
 
 
 def test_a_patient_with_several_extremities_is_one_patient(tree) -> None:
-    report = check(tree.root)
+    report = check_folder(tree.root)
     assert report.patients == 5
     assert sum(count["patients"] for split in report.counts.values() for count in split.values()) == 6
 
 
 def test_a_wrong_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MuraError, match="is not a MURA folder"):
-        check(tmp_path)
+        check_folder(tmp_path)
 
 
 def test_nothing_is_written_to_stdout(tree, capfd: pytest.CaptureFixture[str]) -> None:
-    check(tree.root)
+    check_folder(tree.root)
     assert capfd.readouterr().out == ""
 
 
 def test_people_see_counts_with_totals(tree) -> None:
-    text = printed(check(tree.root))
+    text = printed(check_folder(tree.root))
     assert "21 views, 7 studies, 5 patients" in text
     rows = [line.split() for line in text.splitlines()]
     assert ["train", "wrist", "12", "3", "(20.0%)", "15", "3", "2"] in rows
@@ -148,7 +148,7 @@ def test_people_see_problems_by_kind_and_the_first_few_of_each(tree) -> None:
     for number in range(20, 27):
         (tree.root / STUDY / f"[red]{number}.txt").touch()
     (tree.root / STUDY / "image1.png").write_bytes(b"")
-    text = printed(check(tree.root))
+    text = printed(check_folder(tree.root))
     assert "1 pictures of 0 bytes" in text
     assert f"{STUDY}/image1.png: is empty (0 bytes)." in text
     assert "7 files and folders that don't belong to MURA (ignored)" in text

@@ -86,15 +86,15 @@ def test_every_torchvision_classifier_gives_the_features_it_promises(name):
     side = torchvision.models.get_model_weights(name).DEFAULT.meta["min_size"][0]
     side = 224 if name.startswith(("vit", "maxvit")) else max(side, 32)
     with torch.device("meta"):
-        backbone, n_features, _ = torchvision_backbone(name)
-        assert backbone.eval()(torch.empty(2, 3, side, side)).shape == (2, n_features)
+        backbone = torchvision_backbone(name)
+        assert backbone.module.eval()(torch.empty(2, 3, side, side)).shape == (2, backbone.n_features)
 
 
 @pytest.mark.parametrize(("name", "side"), ONE_OF_EACH_FAMILY)
 def test_a_whole_torchvision_model_gives_its_backbone_the_features_of_its_last_layer(name, side, save):
     whole = whole_model(name)
     fed = []
-    path = torchvision_backbone(name)[2]
+    path = torchvision_backbone(name).classifier
     network = build(save(whole.state_dict()), name).eval()
     images = torch.randn(2, 3, side, side)
     whole.get_submodule(path).register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0]))
@@ -122,7 +122,7 @@ def test_gradient_reaches_every_parameter(name):
 @pytest.mark.parametrize(("name", "n_features"), [("resnet18", 512), ("resnet50", 2048), ("densenet121", 1024)])
 def test_features_are_as_many_as_kumars(name, n_features):
     with torch.device("meta"):
-        assert torchvision_backbone(name)[1] == n_features
+        assert torchvision_backbone(name).n_features == n_features
 
 
 def test_normalisation_is_imagenets():
@@ -335,7 +335,7 @@ def test_without_a_network_one_sentence_names_the_three_ways_out(cache, no_netwo
 
 
 def test_a_network_that_never_answers_is_given_up(cache, monkeypatch):
-    monkeypatch.setattr(weights_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(weights_module, "ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.delenv("no_proxy", raising=False)
@@ -347,7 +347,7 @@ def test_a_network_that_never_answers_is_given_up(cache, monkeypatch):
 
 def test_a_name_lookup_that_hangs_is_given_up(cache, monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(weights_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(weights_module, "ANSWER_SECONDS", 0.1)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(20) and [])
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)

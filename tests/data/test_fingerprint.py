@@ -1,0 +1,82 @@
+"""A fingerprint names the content of a folder, wherever it lies and whatever it is called."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mura.data.fingerprint import content_hashes, fingerprint, folder_state
+from mura.data.index import find_root, read_index
+
+STUDY = "train/XR_WRIST/patient00002/study1_positive"
+
+
+def test_a_fingerprint_names_the_data_wherever_it_lies(tree, tmp_path: Path) -> None:
+    def of(root: Path) -> str:
+        index = read_index(root)
+        return fingerprint(index, content_hashes(root, index))
+
+    original = of(tree.root)
+    assert len(original) == 32
+    copy = shutil.copytree(tree.root, tmp_path / "elsewhere" / "mura", copy_function=shutil.copyfile)
+    assert of(copy) == original
+    assert of(tmp_path / "MURA-v1.1") == original
+    (copy / STUDY / "image1.png").write_bytes(b"other")
+    changed = of(copy)
+    (copy / STUDY / "image1.png").unlink()
+    assert len({original, changed, of(copy)}) == 3
+
+
+def test_a_renamed_study_changes_the_fingerprint(tree) -> None:
+    index = read_index(tree.root)
+    hashes = content_hashes(tree.root, index)
+    flipped = index.assign(label=1 - index["label"])
+    assert fingerprint(flipped, hashes) != fingerprint(index, hashes)
+
+
+def test_an_unreadable_file_has_the_digest_of_nothing(tree) -> None:
+    index = read_index(tree.root)
+    (tree.root / index["path"][3]).unlink()
+    (tree.root / index["path"][5]).write_bytes(b"")
+    hashes = content_hashes(tree.root, index)
+    assert hashes[3] == hashes[5]
+    assert len(set(hashes)) == 20
+
+
+def test_the_state_changes_with_size_or_time_of_a_file(tree) -> None:
+    file = tree.root / f"{STUDY}/image1.png"
+    states = [folder_state(tree.root), folder_state(find_root(tree.root.parent))]
+    assert states[0] == states[1]
+    file.write_bytes(file.read_bytes() + b"\0")
+    states.append(folder_state(tree.root))
+    file.unlink()
+    states.append(folder_state(tree.root))
+    assert len(set(states)) == 3
+
+
+CHANGES = {
+    "a picture added": lambda tree: tree.draw(f"{STUDY}/image4.png"),
+    "a picture removed": lambda tree: (tree.root / STUDY / "image3.png").unlink(),
+    "a study relabelled": lambda tree: (tree.root / STUDY).rename(tree.root / STUDY.replace("positive", "negative")),
+    "an empty study added": lambda tree: (tree.root / "valid/XR_WRIST/patient11186/study2_negative").mkdir(),
+    "a list edited": lambda tree: tree.edit("train_labeled_studies.csv", f"{STUDY}/,1", f"{STUDY}/,00"),
+    "a name that is no UTF-8": lambda tree: Path(os.fsdecode(os.fsencode(tree.root / STUDY) + b"/\xe9.txt")).touch(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_state_changes_with_whatever_the_index_hangs_on_even_if_no_folder_shows_it(tree, change: str) -> None:
+    folders = [folder for folder in tree.root.rglob("*") if folder.is_dir()]
+    before, times = folder_state(tree.root), {folder: folder.stat().st_mtime_ns for folder in folders}
+    CHANGES[change](tree)
+    for folder in folders:  # some network mounts don't keep a folder's time
+        if folder.is_dir():
+            os.utime(folder, ns=(times[folder], times[folder]))
+    assert folder_state(tree.root) != before
+
+
+def test_the_state_knows_nothing_of_files_beside_train_and_valid(tree) -> None:
+    before = folder_state(tree.root)
+    (tree.root / "README").touch()
+    assert folder_state(tree.root) == before
