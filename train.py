@@ -13,7 +13,7 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mura.config.command_line import multirun_first, resume_arguments
+from mura.config.command_line import flags_first, resume_arguments
 from mura.config.help import help_page
 from mura.config.hydra_hooks import register_resolvers
 from mura.config.other_launchers import run_job
@@ -102,5 +102,5 @@ if __name__ == "__main__":
         sys.exit()
     register_resolvers()
     with answering_signals(), exit_with_sentence():
-        sys.argv[1:] = task_arguments(resume_arguments(multirun_first(sys.argv[1:])))
+        sys.argv[1:] = task_arguments(flags_first(resume_arguments(sys.argv[1:])))
         main()

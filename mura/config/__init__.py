@@ -2,7 +2,7 @@
 
 No torch here: `--help`, `--cfg job` and a mistyped option must answer at once. Public are
 
-- command_line: resume_arguments, multirun_first
+- command_line: resume_arguments, flags_first
 - help: help_page
 - hydra_hooks: register_resolvers (and CheckBeforeRun, which conf/train.yaml names)
 - other_launchers: called_by_another_launcher, run_as_command, report_and_raise

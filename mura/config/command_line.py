@@ -7,11 +7,26 @@ from omegaconf import OmegaConf
 from mura.errors import ConfigError
 from mura.runs import RunFolder
 
+FLAGS_WITH_VALUE = (
+    "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
+    "--experimental-rerun", "--info", "-i",
+)  # fmt: skip
+SHOWING_FLAGS = {"--cfg", "-c", "--info", "-i"}
 
-def multirun_first(arguments: list[str]) -> list[str]:
-    """Move `-m` to the front: Hydra's parser drops settings that follow it."""
-    flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
-    return flags + [argument for argument in arguments if argument not in flags]
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """Move Hydra's flags, with their values, to the front: its parser refuses settings on both sides of a flag.
+
+    Raises ConfigError when a multirun is to be shown: Hydra shows a single run.
+    """
+    flags: list[str] = []
+    settings: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        is_value = before in FLAGS_WITH_VALUE and not (before in ("--info", "-i") and "=" in argument)
+        (flags if is_value or argument.startswith("-") else settings).append(argument)
+    if SHOWING_FLAGS & set(flags) and {"-m", "--multirun"} & set(flags):
+        raise ConfigError("-m and --cfg don't go together: leave out -m, and name one run.")
+    return flags + settings
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, SearchPathException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.errors import OverrideParseException as OverrideParseError
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -51,7 +51,7 @@ def explain_error(error: Exception) -> MuraError | None:
         raised = next((cause for cause in _causes(error) if isinstance(cause, MuraError)), None)
         if raised is not None:
             return raised
-    if isinstance(error, (ConfigCompositionException, OverrideParseError, SearchPathException, OmegaConfBaseException)):
+    if isinstance(error, (HydraException, OmegaConfBaseException)) and not isinstance(error, InstantiationException):
         return ConfigError(describe_config_error(error))
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         place = error.filename or "the disk"

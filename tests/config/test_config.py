@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mura.config import CONF_DIR
-from mura.config.command_line import resume_arguments
+from mura.config.command_line import flags_first, resume_arguments
 from mura.config.hydra_hooks import register_resolvers
 from mura.config.rules import SETTING_RULES, check_values
 from mura.data.images import cache_size_for
@@ -44,6 +44,8 @@ REFUSED = [
     (["--config-dir", "/no/such/folder"], "'/no/such/folder' not found."),
     (["resume=/no/such/run"], "resume=/no/such/run: no run to go on with there"),
     (["-m", "data=wrist,fingr"], "did you mean finger?"),
+    (["-m", "optimizer.lr=interval(0,1)"], "Can only enumerate CHOICE and RANGE sweeps"),
+    (["-m", "data=wrist,hand", "--cfg", "job"], "-m and --cfg don't go together"),
     (["-m", "data.btch_size=8,16"], "did you mean data.batch_size"),
     (["-m", "data=wrist,finger", "data.batch_size=0"], "data.batch_size=0"),
     (["-m", "seed=0,1", "hydra.launcher.workers=0"], "hydra.launcher.workers=0: must be a whole number of at least 1"),
@@ -249,3 +251,18 @@ def test_the_parts_of_a_batch_are_set_in_one_place_and_have_a_view_each() -> Non
         check_values(configured("trainer.accumulate_grad_batches=4"))
     with pytest.raises(ConfigError, match=r"data\.accumulate=5: a batch of data\.batch_size=4 views"):
         check_values(configured("data.accumulate=5", "data.batch_size=4"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["data=wrist", "-m", "seed=0,1"], ["-m", "data=wrist", "seed=0,1"]),
+        (["model=cnn4", "--cfg", "job", "data=wrist"], ["--cfg", "job", "model=cnn4", "data=wrist"]),
+        (["a=1", "--config-dir", "/x=y", "b=2"], ["--config-dir", "/x=y", "a=1", "b=2"]),
+        (["a=1", "--info", "searchpath", "b=2"], ["--info", "searchpath", "a=1", "b=2"]),
+        (["--info", "a=1"], ["--info", "a=1"]),
+        (["~logger", "+trainer.max_time=1"], ["~logger", "+trainer.max_time=1"]),
+    ],
+)
+def test_flags_may_stand_anywhere_among_the_settings(typed: list[str], expected: list[str]) -> None:
+    assert flags_first(typed) == expected

@@ -3,7 +3,7 @@
 import errno
 
 import pytest
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from hydra.errors import OverrideParseException as OverrideParseError
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -50,7 +50,7 @@ def test_a_sentence_is_found_behind_what_hydra_makes_of_it() -> None:
     assert explain_error(wrapped) is wrapped.__cause__
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), FileNotFoundError("no"), HydraException("no")])
+@pytest.mark.parametrize("error", [ValueError("no"), FileNotFoundError("no"), InstantiationException("no")])
 def test_a_fault_of_the_program_keeps_its_traceback(error: Exception) -> None:
     assert explain_error(error) is None
     for context in (exit_with_sentence, report_and_raise):
