@@ -132,10 +132,10 @@ def measured(options: argparse.Namespace, console: Console) -> list[Row]:
         plan.folder.mkdir(parents=True, exist_ok=True)
         for name in options.names:
             began = time.perf_counter()
-            found = benchmarks(options.gpu)[name](plan)
-            rows += found
+            measured_rows = benchmarks(options.gpu)[name](plan)
+            rows += measured_rows
             taken = time.perf_counter() - began
-            console.print(f"{name} ({taken:.0f} s): {'; '.join(f'{row.ratio:.2f}' for row in found)}")
+            console.print(f"{name} ({taken:.0f} s): {'; '.join(f'{row.ratio:.2f}' for row in measured_rows)}")
     return rows
 
 

@@ -1,4 +1,4 @@
-"""For any CUDA machine: a share of the fastest loop there is, and how long Kumar et al.'s table takes.
+"""Speed on any CUDA machine: a share of the fastest loop there is, and how long Kumar et al.'s table takes.
 
 Not yet run: no machine with a GPU was at hand. Refused without one.
 """

@@ -45,11 +45,11 @@ class Plan:
 
 def by_turns(rounds: int, *contenders: Callable[[], float]) -> list[list[float]]:
     """What each contender returns (a rate or a time), round after round, so that all see the same machine."""
-    found: list[list[float]] = [[] for _ in contenders]
+    seconds_of: list[list[float]] = [[] for _ in contenders]
     for _ in range(rounds):
-        for values, contender in zip(found, contenders, strict=True):
+        for values, contender in zip(seconds_of, contenders, strict=True):
             values.append(contender())
-    return found
+    return seconds_of
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

@@ -52,7 +52,7 @@ def composed(*settings: str) -> DictConfig:
 
 
 def trainer_of(cfg: DictConfig, folder: Path, *more: Callback) -> Trainer:
-    """As in train.py, with the callbacks of a run and one that looks on."""
+    """Return the trainer of train.py, with the callbacks of a run and one that looks on."""
     device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
     precision = choose_precision(cfg.trainer.precision, device.value)
     for harmless in LIGHTNINGS_REMARKS:
@@ -117,7 +117,7 @@ class TurnAndTurn(Callback):
 
 
 def training_rates(cfg: DictConfig, steps: int, warm: int, other: Callable[[], None]) -> tuple[float, float]:
-    """Of a real fit and of another loop, step by step in turns."""
+    """Return pictures a second of a real fit and of another loop, step by step in turns."""
     watch = TurnAndTurn(other, warm)
     fit(cfg, warm + steps, watch)
     return watch.rates(cfg.data.batch_size)

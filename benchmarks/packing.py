@@ -25,7 +25,7 @@ def main() -> None:
         root = radiographs(folder, 100, 96)
 
         def seconds(*more: str) -> float:
-            """Of a multirun of two runs, from the command to its end."""
+            """Return the seconds of a multirun of two runs, from the command to its end."""
             return seconds_of_command(
                 "train.py", "-m", "model=resnet18", "seed=0,1", "data=unified", "logger=none", f"data.root={root}",
                 f"data.cache_dir={folder / 'cache'}", "data.image_size=64", "early_stopping.patience=null",
@@ -39,10 +39,10 @@ def main() -> None:
             lambda: seconds("trainer=cpu", "hydra.launcher.workers=2"),
             lambda: seconds("trainer=ddp_cpu", "hydra.launcher.workers=1"),
         )
-    found = ratios(shared, beside)
+    times = ratios(shared, beside)
     print("side by side:", *(f"{each:.1f}" for each in beside), "s; two processes each:",
           *(f"{each:.1f}" for each in shared), "s")  # fmt: skip
-    print(f"two processes each / side by side: {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})")
+    print(f"two processes each / side by side: {statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})")
 
 
 if __name__ == "__main__":

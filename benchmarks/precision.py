@@ -22,7 +22,7 @@ SEEDS = range(5)
 
 
 def test_auroc(folder: Path, seed: int, precision: str, epochs: int) -> float:
-    """By image, over all extremities, of the demo's network on synthetic radiographs."""
+    """Return the AUROC by image, over all extremities, of the demo's network on synthetic radiographs."""
     from lightning import seed_everything
 
     root = radiographs(folder, 300, 96)

@@ -22,9 +22,9 @@ def main() -> None:
         )  # fmt: skip
         data, classifier = build(cfg)
         trainer = trainer_of(cfg, folder)
-        with profile(activities=[ProfilerActivity.CPU]) as found:
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
             trainer.fit(classifier, data)
-    print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=18, max_name_column_width=44))
+    print(profiled.key_averages().table(sort_by="self_cpu_time_total", row_limit=18, max_name_column_width=44))
 
 
 if __name__ == "__main__":

@@ -63,28 +63,31 @@ def study_of(tables: dict[str, list[pd.DataFrame]], folder: Path) -> Path:
 def growth(plan: Plan) -> list[Row]:
     few, many = (400, 4_000) if plan.quick else (4_000, 40_000)
     roots = {n: noise(plan.folder, n) for n in (few, many)}
-    found: dict[str, dict[int, float]] = {}
+    seconds_by_task: dict[str, dict[int, float]] = {}
     for n, root in roots.items():
         index = read_index(root)  # the folder is in memory
         cache = Path(tempfile.mkdtemp(dir=plan.folder))
-        found.setdefault("index", {})[n] = min(seconds(lambda r=root: read_index(r)) for _ in range(2))
-        found.setdefault("split", {})[n] = seconds(lambda i=index: assign_folds(i))
-        found.setdefault("check", {})[n] = seconds(lambda r=root: check_folder(r))
-        found.setdefault("cache", {})[n] = seconds(lambda r=root, c=cache: open_cache(r, 40, c))
+        seconds_by_task.setdefault("index", {})[n] = min(seconds(lambda r=root: read_index(r)) for _ in range(2))
+        seconds_by_task.setdefault("split", {})[n] = seconds(lambda i=index: assign_folds(i))
+        seconds_by_task.setdefault("check", {})[n] = seconds(lambda r=root: check_folder(r))
+        seconds_by_task.setdefault("cache", {})[n] = seconds(lambda r=root, c=cache: open_cache(r, 40, c))
         shutil.rmtree(cache)
     tables = arms()
     tenth = {name: [table.iloc[: len(table) // 10] for table in group] for name, group in tables.items()}
-    found["comparison"] = {few: seconds(lambda: compare(tenth, "none")), many: seconds(lambda: compare(tables, "none"))}
+    seconds_by_task["comparison"] = {
+        few: seconds(lambda: compare(tenth, "none")),
+        many: seconds(lambda: compare(tables, "none")),
+    }
     studies = {
         n: study_of(group, Path(tempfile.mkdtemp(dir=plan.folder))) for n, group in ((few, tenth), (many, tables))
     }
-    found["report"] = {n: seconds(lambda f=folder: write_report([f], f)) for n, folder in studies.items()}
+    seconds_by_task["report"] = {n: seconds(lambda f=folder: write_report([f], f)) for n, folder in studies.items()}
     return [
         Row(
             f"{what}: {many:,} pictures", f"ten times the time of {few:,}", [times[many] / times[few] / 10], 1.2,
             at_most=True, detail=f"{times[few]:.2f} s, {times[many]:.2f} s",
         )
-        for what, times in found.items()
+        for what, times in seconds_by_task.items()
     ]  # fmt: skip
 
 

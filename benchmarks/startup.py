@@ -66,7 +66,7 @@ def study(plan: Plan) -> list[Row]:
     root, epochs = radiographs(plan.folder, 600, 96), 20
 
     def seconds(*more: str) -> tuple[float, float]:
-        """Of the whole study, and in the epochs of its runs."""
+        """Return the seconds of the whole study, and those in the epochs of its runs."""
         with tempfile.TemporaryDirectory(dir=plan.folder) as folder:
             taken = seconds_of_command(
                 "sweep.py", "experiment=demo", f"studies_dir={folder}", f"data.root={root}",

@@ -59,26 +59,26 @@ def against_both(plan: Plan, model: str, side: int, steps: int, warm: int, bare_
     cfg = composed(*settings(plan, model, side))
     precision = choose_precision("auto", "cpu").value
     has_bf16 = cpu_computes_bfloat16()
-    found: dict[str, list[float]] = {"ours": [], "bare": [], "template": []}
+    rates_by_peer: dict[str, list[float]] = {"ours": [], "bare": [], "template": []}
     if has_bf16:
-        found["template in bfloat16"] = []
+        rates_by_peer["template in bfloat16"] = []
     for _ in range(plan.rounds):
         bare = BareLoop(network(model), side, CHANNELS[model], BATCH, precision)
         ours, theirs = training_rates(cfg, steps, warm, bare.train)
-        found["ours"].append(ours)
-        found["bare"].append(theirs)
-        found["template"].append(template_rate(plan, model, side, steps, warm, "32-true"))
+        rates_by_peer["ours"].append(ours)
+        rates_by_peer["bare"].append(theirs)
+        rates_by_peer["template"].append(template_rate(plan, model, side, steps, warm, "32-true"))
         if has_bf16:
-            found["template in bfloat16"].append(template_rate(plan, model, side, steps, warm, "bf16-mixed"))
+            rates_by_peer["template in bfloat16"].append(template_rate(plan, model, side, steps, warm, "bf16-mixed"))
     name = f"training {model} at {side}, batch {BATCH}, {precision}"
-    detail = ", ".join(f"{who} {median_of(values, 'pictures/s')}" for who, values in found.items())
+    detail = ", ".join(f"{who} {median_of(values, 'pictures/s')}" for who, values in rates_by_peer.items())
     large = side == 224  # what is asked of the template is asked of these
     wanted = {"bare": bare_wanted, "template": (2.4 if has_bf16 else 1.2) if large else None}
     wanted["template in bfloat16"] = 1.35 if large else None
     against = {"bare": "a bare loop, same precision and layout", "template": "the common template, float32"}
     return [
-        Row(name, against.get(peer, f"the {peer}"), ratios(found["ours"], rates), wanted[peer], detail=detail)
-        for peer, rates in found.items()
+        Row(name, against.get(peer, f"the {peer}"), ratios(rates_by_peer["ours"], rates), wanted[peer], detail=detail)
+        for peer, rates in rates_by_peer.items()
         if peer != "ours"
     ]
 

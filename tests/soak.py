@@ -93,7 +93,7 @@ def set_trap(moment: Moment, nth: int, delay: float, sent: signal.Signals) -> No
 
 
 def typed(script: str, arguments: list[str], log: Path, trap: tuple[Any, ...] | None) -> None:
-    """In the child: `python SCRIPT ARGUMENTS`, with a trap."""
+    """Run `python SCRIPT ARGUMENTS` in the child, with a trap."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to it
     if trap is not None:
         set_trap(*trap)

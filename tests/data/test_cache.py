@@ -219,7 +219,7 @@ def test_every_row_of_the_table_has_its_own_picture(small: Path, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def shared_patients(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """Of a data set in which patients have several extremities."""
+    """The index of a data set in which patients have several extremities."""
     folder = tmp_path_factory.mktemp("synthetic")
     root = write_dataset(folder, patients=120, size=32, valid_fraction=0.2, balanced=True, workers=1)
     cache = open_cache(root, SIZE, folder / "cache")

@@ -13,19 +13,19 @@ STUDY = "train/XR_WRIST/patient00002/study1_positive"
 
 
 def test_a_fingerprint_names_the_data_wherever_it_lies(tree, tmp_path: Path) -> None:
-    def of(root: Path) -> str:
+    def fingerprint_of(root: Path) -> str:
         index = read_index(root)
         return fingerprint(index, content_hashes(root, index))
 
-    original = of(tree.root)
+    original = fingerprint_of(tree.root)
     assert len(original) == 32
     copy = shutil.copytree(tree.root, tmp_path / "elsewhere" / "mura", copy_function=shutil.copyfile)
-    assert of(copy) == original
-    assert of(tmp_path / "MURA-v1.1") == original
+    assert fingerprint_of(copy) == original
+    assert fingerprint_of(tmp_path / "MURA-v1.1") == original
     (copy / STUDY / "image1.png").write_bytes(b"other")
-    changed = of(copy)
+    changed = fingerprint_of(copy)
     (copy / STUDY / "image1.png").unlink()
-    assert len({original, changed, of(copy)}) == 3
+    assert len({original, changed, fingerprint_of(copy)}) == 3
 
 
 def test_a_renamed_study_changes_the_fingerprint(tree) -> None:

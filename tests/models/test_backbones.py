@@ -210,7 +210,7 @@ def test_a_checkpoint_with_another_head_brings_its_backbone_only(other, save):
 
 
 def as_in_2017(state):
-    """As torchvision's DenseNet files are: norm.1 for norm1, and no count of batches."""
+    """A state dict as torchvision's DenseNet files are: norm.1 for norm1, and no count of batches."""
     old = OrderedDict()
     for key, each in state.items():
         if not key.endswith("num_batches_tracked"):
