@@ -132,9 +132,9 @@ def test_a_job_that_reaches_its_time_limit_is_queued_again_and_goes_on(
     mura_root: Path, cache_dir: Path, tmp_path: Path, start: Start
 ) -> None:
     command = study(mura_root, cache_dir, tmp_path, "arms=[specialised]", "extremities=[wrist]", *in_slurm())
-    process = start([*command, "launcher.time=2", "trainer.max_epochs=5000"])  # SLURM's signal comes within 30 s
+    process = start([*command, "launcher.time=3", "trainer.max_epochs=5000"])  # SLURM's signal comes after 90 s
     run = tmp_path / "study/cnn2/wrist/seed0"
-    wait_for(lambda: "stopped; go on with" in (run / "console.log").read_text() if run.is_dir() else False)
+    wait_for(lambda: "stopped; go on with" in (run / "console.log").read_text() if run.is_dir() else False, 240)
     before = len(pd.read_csv(run / "history.csv"))
     wait_for(lambda: len(pd.read_csv(run / "history.csv")) > before)
     process.send_signal(signal.SIGINT)
