@@ -192,7 +192,8 @@ class PairedCases:
         for group in (OVERALL, *extremities_in(self.rows)):
             chosen = np.full(len(label), True) if group == OVERALL else extremity == group
             patient, _ = pd.factorize(patients[chosen])
-            cases[group] = Cases(patient, label[chosen], self.probability[:, chosen])
+            numbers, _ = pd.factorize(extremity[chosen])
+            cases[group] = Cases(patient, label[chosen], self.probability[:, chosen], numbers)
         return cases
 
 

@@ -138,7 +138,10 @@ def _one_class_notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
     for extremity, label in labels.items():
         if label.nunique() == 1:
             what = "abnormal" if label.iloc[0] else "normal"
-            yield f"All test views of {extremity} are {what}: it has no kappa and no AUROC."
+            yield (
+                f"All test views of {extremity} are {what}: it has no kappa and no AUROC, "
+                "and no group with it has an AUROC."
+            )
 
 
 def results_table(tables: Sequence[ArmTable], pairs: Sequence[Pair]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from statsmodels.stats.multitest import multipletests
 from mura.comparison.bootstrap import (
     COMPARED_METRICS,
     Cases,
-    RankOrder,
+    RankOrders,
     SwappedPair,
     bootstrap,
     observed,
@@ -121,7 +121,7 @@ def test_a_resample_with_one_class_is_undefined_but_for_accuracy(rng):
     drawn = bootstrap(cases, 100, rng)[:, 0]
     assert np.isfinite(drawn[0]).all()
     assert np.isnan(drawn[1:]).any(axis=1).tolist() == [True, True]
-    assert RankOrder(cases, cases.probability[0]).auroc(np.array([[2], [0]], dtype=np.float32)) == pytest.approx(
+    assert RankOrders(cases, cases.probability[0]).auroc(np.array([[2], [0]], dtype=np.float32)) == pytest.approx(
         [np.nan], nan_ok=True
     )
 
