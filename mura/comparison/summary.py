@@ -121,7 +121,7 @@ def summarise_study(directories: Sequence[Path], out: Path, resamples: int) -> S
 def compare_pair(pair: Pair, fitted: Sequence[Fitted], resamples: int) -> ComparedPair:
     """Return all that is said of two arms; their views are paired once."""
     arms = pair.tables()
-    pairing = pair_views(arms)
+    pairing = pair_views(arms, pair.seeds)
     levels = pairing.levels(arms)
     comparisons = [record for paired in levels.values() for record in compare_cases(paired, pair.model, resamples)]
     comparisons = in_scope(comparisons, pair)

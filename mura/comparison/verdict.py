@@ -15,9 +15,10 @@ import numpy as np
 from scipy.special import bdtr, stdtr, stdtrit
 
 from mura.comparison.bootstrap import COMPARED_METRICS, Cases, Floats, bootstrap, observed, permutation
-from mura.comparison.pairs import Arms, Pair, PairedCases, check_arms, pair_views
+from mura.comparison.pairs import Arms, Pair, PairedCases, Seeds, check_arms, pair_views
 from mura.extremities import EXTREMITIES, INDEX_OF
 from mura.metrics import OVERALL
+from mura.study.arms import share_start
 
 RESAMPLES = 10_000
 ALPHA = 0.05
@@ -31,6 +32,9 @@ PRIMARY = ("study", "accuracy")
 
 THESE_MODELS = "these trained models"
 THE_APPROACHES = "the two approaches"
+AS_INDEPENDENT = ", their seeds counted as independent"
+"""Added to the scope of arms that share a start and fewer than two seeds."""
+
 NO_DIFFERENCE = "no difference shown"
 NOT_ASSESSABLE = "not assessable"
 
@@ -54,7 +58,8 @@ class Comparison(Record):
     """One row of comparison.json: arm a against arm b in one metric.
 
     None stands for what is undefined. `n` counts views or studies, `seeds` the trained models an arm (the smaller
-    number where they differ), and `scope` says what the verdict speaks of.
+    number where they differ; the common ones where the arms are paired by seed), and `scope` says what the verdict
+    speaks of.
     """
 
     metric: str
@@ -75,9 +80,9 @@ class Comparison(Record):
 
 @dataclass(frozen=True)
 class Agreement(Record):
-    """How often two models are right together: the `run`-th (from 0) of arm a and the `run`-th of arm b."""
+    """How often two models of one `seed` are right together."""
 
-    run: int
+    seed: int
     n: int
     both_right: int
     only_a_right: int
@@ -128,13 +133,16 @@ class Estimate:
     degrees: float = math.inf
 
 
-def compare(arms: Arms, model: str, resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
+def compare(
+    arms: Arms, model: str, resamples: int = RESAMPLES, seed: int = 0, seeds: Seeds | None = None
+) -> list[Comparison]:
     """Return the comparison of every pair of arms, in the order given, at both levels (`compare_cases`).
 
-    The same arms and `seed` give the same records. MuraError when the tables can't be paired (`check_arms`).
+    `seeds` are those of the tables, their places by default; `seed` is that of the resampling. The same arms and
+    seeds give the same records. MuraError when the tables can't be paired (`check_arms`).
     """
     check_arms(arms)
-    levels = pair_views(arms).levels(arms)
+    levels = pair_views(arms, seeds).levels(arms)
     return [record for paired in levels.values() for record in compare_cases(paired, model, resamples, seed)]
 
 
@@ -143,17 +151,34 @@ def compare_cases(paired: PairedCases, model: str, resamples: int, seed: int = 0
     records = []
     draws = {group: bootstrap(cases, resamples, _generator(seed, group, 0)) for group, cases in paired.cases.items()}
     for a, b in combinations(paired.models, 2):
-        models = paired.models[a], paired.models[b]
+        models, by_seed, scope = _models_to_compare(paired, a, b)
         estimates = {
-            group: contrast(cases, *models, draws[group], _generator(seed, group, 1))
+            group: contrast(cases, *models, draws[group], _generator(seed, group, 1), by_seed)
             for group, cases in paired.cases.items()
         }
-        seeds = min(map(len, models))
+        about = {"model": model, "level": paired.level, "seeds": min(map(len, models)), "scope": scope}
         for metric in COMPARED_METRICS:
             family = {group: estimate[metric] for group, estimate in estimates.items()}
-            names = {"model": model, "level": paired.level, "metric": metric}
-            records += [_record(names, (a, b), group, family, cases, seeds) for group, cases in paired.cases.items()]
+            about["metric"] = metric
+            records += [_record(about, (a, b), group, family, cases) for group, cases in paired.cases.items()]
     return records
+
+
+def _models_to_compare(paired: PairedCases, a: str, b: str) -> tuple[tuple[list[int], list[int]], bool, str]:
+    """Return the models of two arms, whether they are paired by seed, and what the verdict speaks of.
+
+    Arms that share a start are paired by seed where they have two in common: then only on these.
+    """
+    models, by_seed, note = (paired.models[a], paired.models[b]), False, ""
+    if share_start(a, b):
+        matched = paired.matched(a, b)
+        by_seed = len(matched) > 1
+        if by_seed:
+            models = [one for _, one, _ in matched], [other for _, _, other in matched]
+        elif min(map(len, models)) > 1:
+            note = AS_INDEPENDENT
+    scope = THE_APPROACHES if min(map(len, models)) >= SEEDS_FOR_AN_APPROACH else THESE_MODELS
+    return models, by_seed, scope + note
 
 
 def _generator(seed: int, group: str, purpose: int) -> np.random.Generator:
@@ -161,11 +186,13 @@ def _generator(seed: int, group: str, purpose: int) -> np.random.Generator:
     return np.random.default_rng([seed, INDEX_OF.get(group, len(EXTREMITIES)), purpose])
 
 
-def contrast(cases: Cases, a: list[int], b: list[int], draws: Floats, rng: np.random.Generator) -> dict[str, Estimate]:
+def contrast(
+    cases: Cases, a: list[int], b: list[int], draws: Floats, rng: np.random.Generator, by_seed: bool = False
+) -> dict[str, Estimate]:
     """Return models `a` against models `b` of the cases in every metric, from bootstrap `draws` [K, M, R].
 
     With a single model in an arm it is about these models (`of_these_models`); from two on, training is a source
-    of chance too (`over_training_runs`).
+    of chance too (`over_training_runs`). With `by_seed`, the models at the same place of `a` and `b` share a seed.
     """
     values = observed(cases)
     single = min(len(a), len(b)) == 1
@@ -180,7 +207,7 @@ def contrast(cases: Cases, a: list[int], b: list[int], draws: Floats, rng: np.ra
         elif single:
             estimates[metric] = of_these_models(of_a, of_b, drawn, swapped[row])
         else:
-            estimates[metric] = over_training_runs(of_a, of_b, drawn, cases.patients)
+            estimates[metric] = over_training_runs(of_a, of_b, drawn, cases.patients, by_seed)
     return estimates
 
 
@@ -203,17 +230,19 @@ def of_these_models(of_a: Floats, of_b: Floats, drawn: Floats, swapped: Floats) 
     return Estimate(a, b, a - b, float(low), float(high), p, float(drawn.std()))
 
 
-def over_training_runs(of_a: Floats, of_b: Floats, drawn: Floats, patients: int) -> Estimate:
+def over_training_runs(of_a: Floats, of_b: Floats, drawn: Floats, patients: int, by_seed: bool = False) -> Estimate:
     """Return the difference between two ways to train, with chance from patients and from training runs.
 
     The variance is the patients' (of `drawn` [R], the bootstrapped difference of means over the runs) plus that
     of each mean over runs, `of_a` [Sa] and `of_b` [Sb]: seeds of two arms share no training noise, so they count
     as independent. Interval and p are Student's with Welch-Satterthwaite degrees of freedom: few seeds, wide
-    interval. Resampling three seeds instead would see only two thirds of their variance.
+    interval. Resampling three seeds instead would see only two thirds of their variance. With `by_seed` the runs of
+    a seed share their start, and the variance is that of their differences.
     """
     a, b = float(of_a.mean()), float(of_b.mean())
-    parts = np.array([drawn.var(), of_a.var(ddof=1) / len(of_a), of_b.var(ddof=1) / len(of_b)])
-    freedom = np.array([patients - 1, len(of_a) - 1, len(of_b) - 1])
+    sources = [of_a - of_b] if by_seed else [of_a, of_b]
+    parts = np.array([drawn.var(), *(values.var(ddof=1) / len(values) for values in sources)])
+    freedom = np.array([patients - 1, *(len(values) - 1 for values in sources)])
     variance = float(parts.sum())
     if variance == 0:  # no two patients or runs differ: equal arms, or nothing to judge a difference by
         return Estimate(a, b, a - b, 0.0, 0.0, 1.0, 0.0) if a == b else Estimate(a, b, a - b)
@@ -224,19 +253,14 @@ def over_training_runs(of_a: Floats, of_b: Floats, drawn: Floats, patients: int)
 
 
 def _record(
-    names: Mapping[str, str],
-    arms: tuple[str, str],
-    group: str,
-    family: Mapping[str, Estimate],
-    cases: Cases,
-    seeds: int,
+    about: Mapping[str, Any], arms: tuple[str, str], group: str, family: Mapping[str, Estimate], cases: Cases
 ) -> Comparison:
     """Return the record of one group, given the estimates of all: the extremities are one family for Holm."""
     extremities = {name: e.p for name, e in family.items() if name != OVERALL and e.p is not None}
     estimate = family[group]
     p_holm = estimate.p if group == OVERALL else holm(extremities).get(group)
     return Comparison(
-        **names,
+        **about,
         comparison="-".join(arms),
         extremity=group,
         a=estimate.a,
@@ -250,8 +274,6 @@ def _record(
         smallest_detectable=smallest_detectable(estimate, 1 if group == OVERALL else len(extremities)),
         n=len(cases.label),
         patients=cases.patients,
-        seeds=seeds,
-        scope=THE_APPROACHES if seeds >= SEEDS_FOR_AN_APPROACH else THESE_MODELS,
     )
 
 
@@ -287,11 +309,11 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def count_agreement(paired: PairedCases, model: str) -> list[Agreement]:
-    """Return the joint counts of each pair of arms, run by run, for all cases and for each extremity."""
+    """Return the joint counts of each pair of arms, for each common seed, for all cases and for each extremity."""
     return [
-        Agreement(model, f"{a}-{b}", group, paired.level, run, *_joint_counts(cases, one, other))
+        Agreement(model, f"{a}-{b}", group, paired.level, seed, *_joint_counts(cases, one, other))
         for a, b in combinations(paired.models, 2)
-        for run, (one, other) in enumerate(zip(paired.models[a], paired.models[b], strict=False))
+        for seed, one, other in paired.matched(a, b)
         for group, cases in paired.cases.items()
     ]
 

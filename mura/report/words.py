@@ -7,6 +7,7 @@ from mura.comparison.pairs import Pair
 from mura.comparison.summary import ComparedPair, Study
 from mura.comparison.verdict import NO_DIFFERENCE, NOT_ASSESSABLE, PRIMARY, SEEDS_FOR_AN_APPROACH, Comparison
 from mura.metrics import OVERALL
+from mura.study.arms import share_start
 
 QUESTION = "One model for all seven extremities, or one for each?"
 NOT_PUBLISHED = "Synthetic data: ours can't be held against figures of MURA; the table shows what would stand here."
@@ -85,22 +86,35 @@ def _sentence(record: Comparison, pair: Pair) -> str:
 def describe_scope(pair: Pair) -> str:
     """Return what a verdict speaks of: with few seeds of the models, with three or more of the approaches."""
     seeds = {arm: len(tables) for arm, tables in pair.arms.items()}
+    is_by_seed, how = _pairing_words(pair)
+    if is_by_seed:
+        seeds = dict.fromkeys(seeds, len(pair.common_seeds))
     fewest = min(seeds.values())
     counts = f"{fewest} seeds an arm" if len(set(seeds.values())) == 1 else " and ".join(
         f"{n} {'seed' if n == 1 else 'seeds'} of {arm}" for arm, n in seeds.items()
     )  # fmt: skip
     if fewest >= SEEDS_FOR_AN_APPROACH:
-        return f"With {counts}, this speaks of the two approaches."
+        return f"With {counts}, this speaks of the two approaches.{how}"
     counts = "one seed" if set(seeds.values()) == {1} else counts
     models = "these two trained models" if counts == "one seed" else "these trained models"
     return (
         f"With {counts}, this speaks of {models}, not of the two approaches: "
-        f"that takes {SEEDS_FOR_AN_APPROACH} seeds or more."
+        f"that takes {SEEDS_FOR_AN_APPROACH} seeds or more.{how}"
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
+def _pairing_words(pair: Pair) -> tuple[bool, str]:
+    """Return whether two arms that share a start are paired by seed, and a sentence on it where there is a choice."""
+    if not share_start(pair.a, pair.b) or min(map(len, pair.arms.values())) < 2:
+        return False, ""
+    if len(pair.common_seeds) > 1:
+        return True, f" Runs of one seed share their start: paired by seed ({_listed(pair.common_seeds)})."
+    return False, " The arms share a start but fewer than two seeds: their seeds are counted as independent."
+
+
+def _listed(names: Sequence[object]) -> str:
+    *first, last = map(str, names)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def signed(value: float, digits: int = 1) -> str:

@@ -386,12 +386,61 @@ def test_mcnemar_equals_statsmodels(arms):
         json.dumps(r.to_dict())
 
 
-def test_runs_are_matched_by_their_place(rng):
+def test_agreement_is_counted_by_seed_number_and_not_by_place(rng):
     table = views(rng)
     arms = {"a": [predicted(table, rng) for _ in range(3)], "b": [predicted(table, rng) for _ in range(2)]}
-    assert {r.run for r in agreement(arms)} == {0, 1}
-    alone = agreement({"a": arms["a"][1:2], "b": arms["b"][1:2]})
-    assert [r.both_right for r in agreement(arms) if r.run == 1] == [r.both_right for r in alone]
+    seeds = {"a": [0, 4, 7], "b": [7, 0]}
+    counts = count_agreement(pair_views(arms, seeds).levels(arms)["image"], "cnn2")
+    assert {r.seed for r in counts} == {0, 7}
+    alone = count_agreement(pair_views({"a": arms["a"][2:], "b": arms["b"][:1]}).levels(
+        {"a": arms["a"][2:], "b": arms["b"][:1]})["image"], "cnn2")  # fmt: skip
+    assert [r.both_right for r in counts if r.seed == 7] == [r.both_right for r in alone]
+
+
+# --- arms that share a start --------------------------------------------------------------------------------
+
+
+def test_paired_by_seed_it_is_the_paired_t_test(rng):
+    a = rng.normal(0.8, 0.02, 4)
+    b = a - rng.normal(0.03, 0.005, 4)
+    ours = over_training_runs(a, b, np.full(100, (a - b).mean()), patients=50, by_seed=True)
+    theirs = stats.ttest_rel(a, b)
+    assert (ours.p, ours.degrees) == pytest.approx((theirs.pvalue, theirs.df))
+
+
+def test_pairing_by_seed_has_more_power_where_runs_correlate(rng):
+    covariance = 0.02**2 * np.array([[1, 0.8], [0.8, 1]])
+    shown = np.zeros(2)
+    for _ in range(300):
+        a, b = rng.multivariate_normal([0.85, 0.80], covariance, 3).T
+        drawn = rng.normal((a - b).mean(), 0.006, 200)
+        shown += [over_training_runs(a, b, drawn, 780, by_seed).p < 0.05 for by_seed in (False, True)]
+    independent, paired = shown / 300
+    assert paired > independent + 0.15
+
+
+def test_a_finetuned_arm_is_compared_with_unified_on_their_common_seeds(rng):
+    table = views(rng)
+    unified = [predicted(table, rng, 1.5) for _ in range(4)]
+    finetuned = [predicted(table, rng, 0.8) for _ in range(3)]
+    arms, seeds = {"unified": unified, "finetuned": finetuned}, {"unified": [0, 1, 2, 3], "finetuned": [2, 0, 9]}
+    records = compare(arms, "cnn2", 200, seeds=seeds)
+    common = {"unified": [unified[0], unified[2]], "finetuned": [finetuned[1], finetuned[0]]}
+    again = compare(common, "cnn2", 200)
+    assert {(r.seeds, r.scope) for r in records} == {(2, "these trained models")}
+    for one_way, other_way in zip(records, again, strict=True):
+        assert (one_way.a, one_way.b, one_way.p) == pytest.approx((other_way.a, other_way.b, other_way.p))
+    others = compare({"unified": common["unified"], "shared": common["finetuned"]}, "cnn2", 200)
+    assert [r.low for r in others] != pytest.approx([r.low for r in again])
+
+
+def test_with_fewer_than_two_common_seeds_they_count_as_independent_and_the_scope_says_so(rng):
+    table = views(rng)
+    arms = {arm: [predicted(table, rng) for _ in range(3)] for arm in ("unified", "finetuned")}
+    records = compare(arms, "cnn2", 200, seeds={"unified": [0, 1, 2], "finetuned": [2, 3, 4]})
+    as_others = compare({"unified": arms["unified"], "shared": arms["finetuned"]}, "cnn2", 200)
+    assert {r.scope for r in records} == {"the two approaches, their seeds counted as independent"}
+    assert [(r.low, r.p) for r in records] == [(r.low, r.p) for r in as_others]
 
 
 # --- bad input ----------------------------------------------------------------------------------------------

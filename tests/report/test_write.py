@@ -174,6 +174,17 @@ def test_few_seeds_speak_of_models_and_three_of_the_approaches(study_folder, run
     assert {record.extremity for record in one.comparisons} == {"elbow"}
 
 
+def test_arms_that_share_a_start_are_paired_by_seed_and_say_so(run, tmp_path):
+    for seed in range(3):
+        run(["elbow", "hand"], seed=seed, arm="unified")
+        run("elbow", seed=seed + 1, arm="finetuned")
+        run("hand", seed=seed + 1, arm="finetuned")
+    [compared] = report(tmp_path / "runs", tmp_path / "out").pairs
+    assert describe_verdict(compared)[-1].startswith("With 2 seeds an arm")
+    assert describe_verdict(compared)[-1].endswith("Runs of one seed share their start: paired by seed (1 and 2).")
+    assert {(r.seed, r.level) for r in compared.agreements} == {(1, "study"), (2, "study")}
+
+
 def test_a_subset_is_named_and_never_called_all(run, tmp_path):
     run(EXTREMITIES)
     run("finger")
