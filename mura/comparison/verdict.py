@@ -76,6 +76,7 @@ class Comparison(Record):
     patients: int
     seeds: int
     scope: str
+    why_not_detectable: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def in_scope(records: Iterable[R], pair: Pair) -> list[R]:
 class Estimate:
     """A metric in arm a and b and the difference; its 95 % interval, p, standard error and degrees of freedom.
 
-    From `low` on None where not assessable; `degrees` are infinite where the interval isn't Student's.
+    From `low` on None where not assessable. `error` is that of the test that gives p; `degrees` are infinite where
+    it isn't Student's. `always_alike` says of either arm whether each of its models gives one answer to all cases.
     """
 
     a: float | None
@@ -131,6 +133,7 @@ class Estimate:
     p: float | None = None
     error: float | None = None
     degrees: float = math.inf
+    always_alike: tuple[bool, bool] = (False, False)
 
 
 def compare(
@@ -208,7 +211,18 @@ def contrast(
             estimates[metric] = of_these_models(of_a, of_b, drawn, swapped[row])
         else:
             estimates[metric] = over_training_runs(of_a, of_b, drawn, cases.patients, by_seed)
+        always_alike = answers_alike(cases, a, metric), answers_alike(cases, b, metric)
+        estimates[metric] = replace(estimates[metric], always_alike=always_alike)
     return estimates
+
+
+def answers_alike(cases: Cases, models: list[int], metric: str) -> bool:
+    """Return whether each model calls all cases alike or, for AUROC, gives all of an extremity one score."""
+    if metric == "auroc":
+        scores = [cases.probability[models][:, stratum] for stratum in cases.strata]
+        return all(bool((score == score[:, :1]).all()) for score in scores)
+    called = cases.called[models]
+    return bool((called == called[:, :1]).all())
 
 
 def _point(of_a: Floats, of_b: Floats) -> Estimate:
@@ -221,13 +235,14 @@ def of_these_models(of_a: Floats, of_b: Floats, drawn: Floats, swapped: Floats) 
     """Return the difference between trained models, with chance only from the patients.
 
     Percentile interval of the bootstrapped differences `drawn` [R] (Efron & Tibshirani 1993); p from the
-    differences `swapped` [R] of the permutation, counting the observed one (Phipson & Smyth 2010).
+    differences `swapped` [R] of the permutation, counting the observed one (Phipson & Smyth 2010). The error is
+    that of the permutation: the spread of differences that chance alone makes.
     """
     a, b = float(of_a.mean()), float(of_b.mean())
     low, high = np.percentile(drawn, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)])
     as_extreme = int((np.abs(swapped) >= abs(a - b) - 1e-12).sum())  # equal but for rounding is as extreme
     p = (1 + as_extreme) / (1 + len(swapped))
-    return Estimate(a, b, a - b, float(low), float(high), p, float(drawn.std()))
+    return Estimate(a, b, a - b, float(low), float(high), p, math.sqrt(np.square(swapped).mean()))
 
 
 def over_training_runs(of_a: Floats, of_b: Floats, drawn: Floats, patients: int, by_seed: bool = False) -> Estimate:
@@ -274,6 +289,7 @@ def _record(
         smallest_detectable=smallest_detectable(estimate, 1 if group == OVERALL else len(extremities)),
         n=len(cases.label),
         patients=cases.patients,
+        why_not_detectable=why_not_detectable(*arms, estimate),
     )
 
 
@@ -292,11 +308,22 @@ def smallest_detectable(estimate: Estimate, tests: int) -> float | None:
     """Return the true difference that would be shown in 80 of 100 such studies, given the error of this one.
 
     (t at 1 - alpha / 2 + t at 0.80) x standard error, with alpha = 5 % / `tests`, Holm's first and strictest step.
+    None where the error says nothing about other data (`why_not_detectable`).
     """
-    if estimate.error is None:
+    if not estimate.error or any(estimate.always_alike):
         return None
     quantiles = stdtrit(estimate.degrees, [1 - ALPHA / tests / 2, POWER])
     return float(quantiles.sum()) * estimate.error
+
+
+def why_not_detectable(a: str, b: str, estimate: Estimate) -> str | None:
+    """Return why no smallest detectable difference can be given; None where it is, or nothing is assessable."""
+    if estimate.error is None:
+        return None
+    alike = [arm for arm, is_alike in zip((a, b), estimate.always_alike, strict=True) if is_alike]
+    if alike:
+        return f"{' and '.join(alike)} always {'give' if len(alike) == 2 else 'gives'} the same answer"
+    return "the arms never differ" if estimate.error == 0 else None
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -75,11 +75,13 @@ def _sentence(record: Comparison, pair: Pair) -> str:
         f"study accuracy {100 * record.a:.1f} % {pair.a}, {100 * record.b:.1f} % {pair.b}, "
         f"difference {signed(100 * record.difference)} points"
     )
-    if record.low is None or record.high is None or record.smallest_detectable is None:
+    if record.low is None or record.high is None:
         return f"{record.verdict}; {values}."
     interval = f"95 % interval {signed(100 * record.low)} to {signed(100 * record.high)}"
-    if record.verdict == NO_DIFFERENCE and record.smallest_detectable > 0:
+    if record.verdict == NO_DIFFERENCE and record.smallest_detectable is not None:
         interval += f"; a difference of {100 * record.smallest_detectable:.1f} points could have been shown"
+    elif record.verdict == NO_DIFFERENCE and record.why_not_detectable is not None:
+        interval += f"; what could have been shown is unknown, since {record.why_not_detectable}"
     return f"{record.verdict}; {values} ({interval})."
 
 

@@ -241,6 +241,33 @@ def test_the_smallest_detectable_difference_is_the_usual_formula():
     assert smallest_detectable(Estimate(None, None, None), 1) is None
 
 
+def test_with_one_seed_the_smallest_detectable_difference_has_the_error_of_the_permutation(rng):
+    swapped, drawn = rng.normal(0, 0.03, 5000), rng.normal(0.2, 0.01, 5000)
+    estimate = of_these_models(np.array([0.8]), np.array([0.6]), drawn, swapped)
+    assert estimate.error == pytest.approx(np.sqrt(np.mean(swapped**2)))
+    assert smallest_detectable(estimate, 1) == pytest.approx(2.8016 * 0.03, rel=0.03)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_an_arm_that_always_answers_alike_has_no_smallest_detectable_difference_but_a_reason(rng, seeds):
+    table = views(rng, patients=120)
+    constant = predicted(table, rng).assign(probability=0.3)
+    arms = {"unified": [predicted(table, rng, 1.5) for _ in range(seeds)], "specialised": [constant] * seeds}
+    for r in compare(arms, "cnn2", 200):
+        assert (r.smallest_detectable, r.why_not_detectable) == (None, "specialised always gives the same answer")
+    both = one(
+        compare(arms | {"unified": [constant] * seeds}, "cnn2", 200), level="study", metric="accuracy", extremity="all"
+    )
+    assert both.verdict == "no difference shown"
+    assert both.why_not_detectable == "unified and specialised always give the same answer"
+
+
+def test_arms_that_never_differ_have_no_smallest_detectable_difference(rng):
+    table = predicted(views(rng), rng)
+    for r in compare({"a": [table], "b": [table]}, "cnn2", 200):
+        assert (r.smallest_detectable, r.why_not_detectable) == (None, "the arms never differ")
+
+
 def test_the_observed_difference_counts_among_the_permutations():
     never_as_large = of_these_models(np.array([0.9]), np.array([0.5]), np.full(9, 0.4), np.zeros(99))
     assert never_as_large.p == pytest.approx(1 / 100)
