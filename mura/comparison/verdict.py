@@ -7,7 +7,7 @@ explained and tested in docs/statistics.md.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ AS_INDEPENDENT = ", their seeds counted as independent"
 """Added to the scope of arms that share a start and fewer than two seeds."""
 
 NO_DIFFERENCE = "no difference shown"
+NOT_AFTER_CORRECTION = "not shown after correction"
 NOT_ASSESSABLE = "not assessable"
 
 
@@ -59,7 +60,7 @@ class Comparison(Record):
 
     None stands for what is undefined. `n` counts views or studies, `seeds` the trained models an arm (the smaller
     number where they differ; the common ones where the arms are paired by seed), and `scope` says what the verdict
-    speaks of.
+    speaks of. `tests` is the size of the family that p_holm and the simultaneous interval are corrected for.
     """
 
     metric: str
@@ -77,6 +78,9 @@ class Comparison(Record):
     seeds: int
     scope: str
     why_not_detectable: str | None = None
+    tests: int = 1
+    low_simultaneous: float | None = None
+    high_simultaneous: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ class Estimate:
 
     From `low` on None where not assessable. `error` is that of the test that gives p; `degrees` are infinite where
     it isn't Student's. `always_alike` says of either arm whether each of its models gives one answer to all cases.
+    `drawn` are the resampled differences [R] that a percentile interval comes from.
     """
 
     a: float | None
@@ -134,6 +139,17 @@ class Estimate:
     error: float | None = None
     degrees: float = math.inf
     always_alike: tuple[bool, bool] = (False, False)
+    drawn: Floats | None = field(default=None, repr=False, compare=False)
+
+    def interval(self, alpha: float) -> tuple[float | None, float | None]:
+        """Return the interval of level 1 - `alpha`, from the resamples or Student's t; None where not assessable."""
+        if self.difference is None or self.error is None:
+            return None, None
+        if self.drawn is not None:
+            low, high = np.percentile(self.drawn, [100 * alpha / 2, 100 * (1 - alpha / 2)])
+            return float(low), float(high)
+        half_width = self.error * float(stdtrit(self.degrees, 1 - alpha / 2))
+        return self.difference - half_width, self.difference + half_width
 
 
 def compare(
@@ -239,10 +255,14 @@ def of_these_models(of_a: Floats, of_b: Floats, drawn: Floats, swapped: Floats) 
     that of the permutation: the spread of differences that chance alone makes.
     """
     a, b = float(of_a.mean()), float(of_b.mean())
-    low, high = np.percentile(drawn, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)])
     as_extreme = int((np.abs(swapped) >= abs(a - b) - 1e-12).sum())  # equal but for rounding is as extreme
     p = (1 + as_extreme) / (1 + len(swapped))
-    return Estimate(a, b, a - b, float(low), float(high), p, math.sqrt(np.square(swapped).mean()))
+    return _with_interval(Estimate(a, b, a - b, p=p, error=math.sqrt(np.square(swapped).mean()), drawn=drawn))
+
+
+def _with_interval(estimate: Estimate) -> Estimate:
+    low, high = estimate.interval(ALPHA)
+    return replace(estimate, low=low, high=high)
 
 
 def over_training_runs(of_a: Floats, of_b: Floats, drawn: Floats, patients: int, by_seed: bool = False) -> Estimate:
@@ -262,9 +282,8 @@ def over_training_runs(of_a: Floats, of_b: Floats, drawn: Floats, patients: int,
     if variance == 0:  # no two patients or runs differ: equal arms, or nothing to judge a difference by
         return Estimate(a, b, a - b, 0.0, 0.0, 1.0, 0.0) if a == b else Estimate(a, b, a - b)
     error, degrees = math.sqrt(variance), variance**2 / float((parts**2 / freedom).sum())
-    half_width = error * float(stdtrit(degrees, 1 - ALPHA / 2))
     p = 2 * float(stdtr(degrees, -abs(a - b) / error))
-    return Estimate(a, b, a - b, a - b - half_width, a - b + half_width, p, error, degrees)
+    return _with_interval(Estimate(a, b, a - b, p=p, error=error, degrees=degrees))
 
 
 def _record(
@@ -274,6 +293,8 @@ def _record(
     extremities = {name: e.p for name, e in family.items() if name != OVERALL and e.p is not None}
     estimate = family[group]
     p_holm = estimate.p if group == OVERALL else holm(extremities).get(group)
+    tests = 1 if group == OVERALL else max(1, len(extremities))
+    low_simultaneous, high_simultaneous = estimate.interval(ALPHA / tests)
     return Comparison(
         **about,
         comparison="-".join(arms),
@@ -286,22 +307,28 @@ def _record(
         p=estimate.p,
         p_holm=p_holm,
         verdict=verdict(*arms, estimate, p_holm),
-        smallest_detectable=smallest_detectable(estimate, 1 if group == OVERALL else len(extremities)),
+        smallest_detectable=smallest_detectable(estimate, tests),
         n=len(cases.label),
         patients=cases.patients,
         why_not_detectable=why_not_detectable(*arms, estimate),
+        tests=tests,
+        low_simultaneous=low_simultaneous,
+        high_simultaneous=high_simultaneous,
     )
 
 
 def verdict(a: str, b: str, estimate: Estimate, p_holm: float | None) -> str:
-    """Return which arm is better: Holm's p must be below 5 % and the 95 % interval leave out zero, both."""
-    if p_holm is None or estimate.low is None or estimate.high is None:
+    """Return which arm is better: Holm's p must be below 5 % and the 95 % interval leave out zero, both.
+
+    Where only the correction stands between, it is NOT_AFTER_CORRECTION.
+    """
+    if p_holm is None or estimate.p is None or estimate.low is None or estimate.high is None:
         return NOT_ASSESSABLE
-    if p_holm < ALPHA and estimate.low > 0:
-        return f"{a} better"
-    if p_holm < ALPHA and estimate.high < 0:
-        return f"{b} better"
-    return NO_DIFFERENCE
+    if estimate.low <= 0 <= estimate.high or estimate.p >= ALPHA:
+        return NO_DIFFERENCE
+    if p_holm >= ALPHA:
+        return NOT_AFTER_CORRECTION
+    return f"{a if estimate.low > 0 else b} better"
 
 
 def smallest_detectable(estimate: Estimate, tests: int) -> float | None:

@@ -5,12 +5,22 @@ from collections.abc import Iterator, Sequence
 from mura.comparison import transfer
 from mura.comparison.pairs import Pair
 from mura.comparison.summary import ComparedPair, Study
-from mura.comparison.verdict import NO_DIFFERENCE, NOT_ASSESSABLE, PRIMARY, SEEDS_FOR_AN_APPROACH, Comparison
+from mura.comparison.verdict import (
+    NO_DIFFERENCE,
+    NOT_AFTER_CORRECTION,
+    NOT_ASSESSABLE,
+    PRIMARY,
+    SEEDS_FOR_AN_APPROACH,
+    Comparison,
+)
 from mura.metrics import OVERALL
 from mura.study.arms import share_start
 
 QUESTION = "One model for all seven extremities, or one for each?"
 NOT_PUBLISHED = "Synthetic data: ours can't be held against figures of MURA; the table shows what would stand here."
+
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")
 
 
 def describe_verdict(compared: ComparedPair) -> list[str]:
@@ -39,8 +49,10 @@ def _extremity_words(compared: ComparedPair) -> Iterator[str]:
         return
     by_verdict: dict[str, list[str]] = {}
     for name in pair.extremities:
-        by_verdict.setdefault(compared.record(name, *PRIMARY).verdict, []).append(name)
-    order = [f"{pair.a} better", f"{pair.b} better", NO_DIFFERENCE, NOT_ASSESSABLE]
+        record = compared.record(name, *PRIMARY)
+        alone = f" (alone {equals(record.p)})" if record.verdict == NOT_AFTER_CORRECTION else ""
+        by_verdict.setdefault(record.verdict, []).append(name + alone)
+    order = [f"{pair.a} better", f"{pair.b} better", NOT_AFTER_CORRECTION, NO_DIFFERENCE, NOT_ASSESSABLE]
     parts = [f"{verdict} for {_listed(by_verdict[verdict])}" for verdict in order if verdict in by_verdict]
     yield f"Extremity by extremity: {'; '.join(parts)}."
 
@@ -83,6 +95,13 @@ def _sentence(record: Comparison, pair: Pair) -> str:
     elif record.verdict == NO_DIFFERENCE and record.why_not_detectable is not None:
         interval += f"; what could have been shown is unknown, since {record.why_not_detectable}"
     return f"{record.verdict}; {values} ({interval})."
+
+
+def describe_row(record: Comparison) -> str:
+    """Return the verdict of a row and, where only the correction stood against it, that."""
+    if record.verdict != NOT_AFTER_CORRECTION:
+        return record.verdict
+    return f"{record.verdict} for {NUMBERS[record.tests]} extremities (alone {equals(record.p)})"
 
 
 def describe_scope(pair: Pair) -> str:
@@ -136,20 +155,40 @@ def number(value: float | None) -> str:
 
 
 def p_value(value: float | None) -> str:
+    """Return p with three digits, near 5 % with four: there they decide."""
     if value is None:
         return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    if value < 0.001:
+        return "< 0.001"
+    return f"{value:.4f}" if 0.045 <= value < 0.055 else f"{value:.3f}"
+
+
+def equals(p: float | None) -> str:
+    """Return `p = 0.025`, or `p < 0.001`."""
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def describe_difference(record: Comparison) -> str:
     """Return `−1.2 (−5.0 to +2.6)`: percentage points for accuracy, else as it is."""
-    factor, digits = (100, 1) if record.metric == "accuracy" else (1, 3)
     if record.difference is None:
         return "–"
-    text = signed(factor * record.difference, digits)
-    if record.low is None or record.high is None:
-        return text
-    return f"{text} ({signed(factor * record.low, digits)} to {signed(factor * record.high, digits)})"
+    text = _in_units(record, record.difference)
+    return text if record.low is None else f"{text} ({_interval(record, record.low, record.high)})"
+
+
+def describe_simultaneous(record: Comparison) -> str:
+    """Return the simultaneous interval, `−7.1 to +4.7`."""
+    return _interval(record, record.low_simultaneous, record.high_simultaneous)
+
+
+def _interval(record: Comparison, low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{_in_units(record, low)} to {_in_units(record, high)}"
+
+
+def _in_units(record: Comparison, value: float) -> str:
+    factor, digits = (100, 1) if record.metric == "accuracy" else (1, 3)
+    return signed(factor * value, digits)
 
 
 def describe_duration(seconds: float | None) -> str:

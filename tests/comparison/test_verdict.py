@@ -227,11 +227,49 @@ def test_holm_equals_statsmodels(rng):
         (0.01, 0.05, 0.06, "no difference shown"),
         (-0.001, 0.05, 0.04, "no difference shown"),
         (None, None, None, "not assessable"),
+        (0.01, 0.05, 0.05, "no difference shown"),
     ],
 )
 def test_the_verdict_needs_interval_and_p(low, high, p_holm, expected):
     estimate = Estimate(0.8, 0.7, 0.1, low, high, p_holm, 0.01)
     assert verdict("unified", "specialised", estimate, p_holm) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "p_holm", "expected"),
+    [
+        (0.01, 0.05, 0.025, 0.175, "not shown after correction"),
+        (-0.05, -0.01, 0.025, 0.175, "not shown after correction"),
+        (-0.001, 0.05, 0.049, 0.175, "no difference shown"),
+        (0.01, 0.05, 0.051, 0.175, "no difference shown"),
+    ],
+)
+def test_a_row_that_only_the_correction_stops_is_told_from_others(low, high, p, p_holm, expected):
+    estimate = Estimate(0.8, 0.7, 0.1, low, high, p, 0.01)
+    assert verdict("unified", "specialised", estimate, p_holm) == expected
+
+
+def test_the_simultaneous_interval_is_bonferroni_s_from_the_draws_or_student_s_t(rng):
+    drawn = rng.normal(0.05, 0.02, 5000)
+    one_seed = of_these_models(np.array([0.8]), np.array([0.75]), drawn, rng.normal(0, 0.02, 500))
+    assert one_seed.interval(0.05 / 7) == pytest.approx(tuple(np.quantile(drawn, [0.025 / 7, 1 - 0.025 / 7])))
+    three = over_training_runs(rng.normal(0.8, 0.01, 3), rng.normal(0.7, 0.01, 3), drawn, 100)
+    t = stats.t.interval(1 - 0.05 / 7, three.degrees, three.difference, three.error)
+    assert three.interval(0.05 / 7) == pytest.approx(t)
+    assert three.interval(0.05) == pytest.approx((three.low, three.high))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_simultaneous_intervals_are_wider_for_each_extremity_and_the_same_for_all(rng, seeds):
+    table = views(rng, patients=80)
+    records = compare({arm: [predicted(table, rng) for _ in range(seeds)] for arm in "ab"}, "cnn2", 400)
+    for r in records:
+        simultaneous, plain = (r.low_simultaneous, r.high_simultaneous), (r.low, r.high)
+        if r.extremity == "all":
+            assert (r.tests, simultaneous) == (1, plain)
+        else:
+            assert r.tests == 2
+            assert simultaneous[0] < plain[0] < plain[1] < simultaneous[1]
 
 
 def test_the_smallest_detectable_difference_is_the_usual_formula():

@@ -22,7 +22,14 @@ from mura.metrics import summarise
 from mura.report import figures
 from mura.report.markdown import published_table
 from mura.report.references import KUMAR, KUMAR_ROWS, PAPER
-from mura.report.words import describe_difference, describe_verdict, signed
+from mura.report.words import (
+    describe_difference,
+    describe_row,
+    describe_simultaneous,
+    describe_verdict,
+    p_value,
+    signed,
+)
 from mura.report.write import console_table, write_report
 
 FILES = ["comparison.json", "index.html", "operating_points.csv", "results.csv", "results.md"]
@@ -342,6 +349,48 @@ def test_a_forest_of_what_can_t_be_assessed_is_still_a_figure():
         None, 4, 1, 1, "these trained models",
     )  # fmt: skip
     assert "not assessable" in figures.forest([record], "a", "b")
+
+
+def record(**values):
+    plain = {
+        "model": "m", "comparison": "unified-specialised", "extremity": "hand", "level": "study", "metric": "accuracy",
+        "a": 0.75, "b": 0.61, "difference": 0.136, "low": 0.032, "high": 0.246, "p": 0.0251, "p_holm": 0.1757,
+        "verdict": "not shown after correction", "smallest_detectable": 0.2, "n": 66, "patients": 63, "seeds": 1,
+        "scope": "these trained models", "tests": 7, "low_simultaneous": -0.012, "high_simultaneous": 0.29,
+    }  # fmt: skip
+    return Comparison(**plain | values)
+
+
+def test_a_row_that_fails_only_by_the_correction_says_so():
+    assert describe_row(record()) == "not shown after correction for seven extremities (alone p = 0.025)"
+    assert describe_row(record(verdict="unified better")) == "unified better"
+    assert describe_simultaneous(record()) == "−1.2 to +29.0"
+
+
+def test_the_colour_of_the_forest_follows_the_simultaneous_interval():
+    assert figures.row_colour(record(), "unified", "specialised") == "neither"
+    assert figures.row_colour(record(low_simultaneous=0.01), "unified", "specialised") == "arm0"
+    below = record(low_simultaneous=-0.2, high_simultaneous=-0.01)
+    assert figures.row_colour(below, "unified", "specialised") == "arm1"
+    drawn = figures.forest([record()], "unified", "specialised")
+    assert 'class="whisker thin neither"' in drawn
+    assert 'class="whisker neither"' in drawn
+
+
+def test_p_has_four_digits_where_they_decide():
+    assert [p_value(p) for p in (0.0496, 0.05004, 0.06, 0.0251, 0.0001, None)] == [
+        "0.0496", "0.0500", "0.060", "0.025", "< 0.001", "–",
+    ]  # fmt: skip
+
+
+def test_the_p_of_all_is_under_no_heading_of_holm(study, out):
+    lines = (out / "results.md").read_text().splitlines()
+    [header] = [line for line in lines if "p (Holm)" in line]
+    cells = next(line for line in lines if line.startswith("| all |") and line.count("|") == header.count("|"))
+    names = [name.strip() for name in header.split("|")]
+    values = dict(zip(names, [cell.strip() for cell in cells.split("|")], strict=True))
+    assert values["p (Holm)"] == "–"
+    assert values["p"] == p_value(study.pairs[0].main.p)
 
 
 @pytest.fixture(scope="module")
