@@ -61,6 +61,7 @@ class Comparison(Record):
     None stands for what is undefined. `n` counts views or studies, `seeds` the trained models an arm (the smaller
     number where they differ; the common ones where the arms are paired by seed), and `scope` says what the verdict
     speaks of. `tests` is the size of the family that p_holm and the simultaneous interval are corrected for.
+    The 90 % interval answers to the `margin` (`mura.comparison.equivalence`).
     """
 
     metric: str
@@ -81,6 +82,10 @@ class Comparison(Record):
     tests: int = 1
     low_simultaneous: float | None = None
     high_simultaneous: float | None = None
+    low_90: float | None = None
+    high_90: float | None = None
+    margin: float | None = None
+    equivalence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -295,6 +300,7 @@ def _record(
     p_holm = estimate.p if group == OVERALL else holm(extremities).get(group)
     tests = 1 if group == OVERALL else max(1, len(extremities))
     low_simultaneous, high_simultaneous = estimate.interval(ALPHA / tests)
+    low_90, high_90 = estimate.interval(2 * ALPHA)
     return Comparison(
         **about,
         comparison="-".join(arms),
@@ -314,6 +320,8 @@ def _record(
         tests=tests,
         low_simultaneous=low_simultaneous,
         high_simultaneous=high_simultaneous,
+        low_90=low_90,
+        high_90=high_90,
     )
 
 

@@ -55,6 +55,10 @@ def _extremity_words(compared: ComparedPair) -> Iterator[str]:
     order = [f"{pair.a} better", f"{pair.b} better", NOT_AFTER_CORRECTION, NO_DIFFERENCE, NOT_ASSESSABLE]
     parts = [f"{verdict} for {_listed(by_verdict[verdict])}" for verdict in order if verdict in by_verdict]
     yield f"Extremity by extremity: {'; '.join(parts)}."
+    small = [name for name in pair.extremities if compared.record(name, *PRIMARY).equivalence]
+    if small:
+        answer = compared.record(small[0], *PRIMARY).equivalence
+        yield f"{_listed(small).capitalize()}: {answer} (half of the 90 % interval exceeds it)."
 
 
 def _threshold_words(compared: ComparedPair) -> Iterator[str]:
@@ -83,18 +87,23 @@ def describe_transfer(study: Study, model: str) -> str | None:
 def _sentence(record: Comparison, pair: Pair) -> str:
     if record.difference is None or record.a is None or record.b is None:
         return f"{record.verdict}."
+    words = record.verdict
+    if record.equivalence not in (None, record.verdict):
+        words += f", {record.equivalence}"
     values = (
         f"study accuracy {100 * record.a:.1f} % {pair.a}, {100 * record.b:.1f} % {pair.b}, "
         f"difference {signed(100 * record.difference)} points"
     )
     if record.low is None or record.high is None:
-        return f"{record.verdict}; {values}."
+        return f"{words}; {values}."
     interval = f"95 % interval {signed(100 * record.low)} to {signed(100 * record.high)}"
+    if record.margin is not None and record.low_90 is not None and record.high_90 is not None:
+        interval += f", 90 % interval {signed(100 * record.low_90)} to {signed(100 * record.high_90)}"
     if record.verdict == NO_DIFFERENCE and record.smallest_detectable is not None:
         interval += f"; a difference of {100 * record.smallest_detectable:.1f} points could have been shown"
     elif record.verdict == NO_DIFFERENCE and record.why_not_detectable is not None:
         interval += f"; what could have been shown is unknown, since {record.why_not_detectable}"
-    return f"{record.verdict}; {values} ({interval})."
+    return f"{words}; {values} ({interval})."
 
 
 def describe_row(record: Comparison) -> str:

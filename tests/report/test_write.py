@@ -361,6 +361,22 @@ def record(**values):
     return Comparison(**plain | values)
 
 
+def test_a_declared_margin_is_stored_and_answered_at_every_operating_point(study_folder, tmp_path):
+    [compared] = write_report([study_folder], tmp_path, 200, margin=0.5).pairs
+    main = compared.main
+    assert (main.margin, main.equivalence) == (0.5, "equivalent within 50 points")
+    assert {at.main.equivalence for at in compared.points} == {"equivalent within 50 points"}
+    records = json.loads((tmp_path / "comparison.json").read_text())
+    assert {r["margin"] for r in records if r["metric"] == "accuracy"} == {0.5}
+    assert "equivalent within 50 points" in (tmp_path / "index.html").read_text()
+    narrow = write_report([study_folder], tmp_path, 200, margin=0.01)
+    assert "wrist: test set too small for a margin of 1 point" in " ".join(printed(narrow).split())
+
+
+def test_without_a_margin_no_word_is_said_of_one(study, out):
+    assert not any("90 %" in (out / name).read_text() for name in ("index.html", "results.md"))
+
+
 def test_a_row_that_fails_only_by_the_correction_says_so():
     assert describe_row(record()) == "not shown after correction for seven extremities (alone p = 0.025)"
     assert describe_row(record(verdict="unified better")) == "unified better"
