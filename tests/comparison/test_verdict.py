@@ -564,6 +564,14 @@ def test_the_simulated_truth_is_that_of_the_normal_distribution(coverage):
     assert true["image"][0] == pytest.approx(expected, abs=0.005)
 
 
+def test_offsets_of_seven_models_favour_the_unified_one_only_where_auroc_is_pooled(coverage):
+    rows = coverage.offset_rows(1.0, 1, 12, 100, np.random.default_rng(0))
+    difference = {(level, estimator): float(points) for _, _, level, estimator, points, _ in rows}
+    for level in ("image", "study"):
+        assert difference[level, coverage.POOLED] > 1
+        assert abs(difference[level, coverage.WITHIN]) < 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_intervals_hold_the_truth_and_the_test_seldom_finds_what_is_not_there(coverage, seeds):

@@ -361,6 +361,18 @@ def record(**values):
     return Comparison(**plain | values)
 
 
+def test_an_arm_that_always_answers_alike_leaves_no_figure_but_a_reason(run, tmp_path):
+    def dull(table):
+        return table.assign(logit=-1.0, probability=0.3)
+
+    run("elbow", change=dull)
+    run("elbow", arm="finetuned", change=dull)
+    [compared] = report(tmp_path / "runs", tmp_path / "out").pairs
+    assert compared.main.smallest_detectable is None
+    reason = "what could have been shown is unknown, since specialised and finetuned always give the same answer"
+    assert reason in describe_verdict(compared)[0]
+
+
 def test_a_declared_margin_is_stored_and_answered_at_every_operating_point(study_folder, tmp_path):
     [compared] = write_report([study_folder], tmp_path, 200, margin=0.5).pairs
     main = compared.main
