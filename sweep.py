@@ -12,6 +12,7 @@ the missing runs. The study's own settings:
     'arms=[...]'        specialised and unified by default; also shared (one backbone, a head for each extremity),
                         finetuned (the unified model, trained on with each extremity) and leave_one_out (trained on
                         all but one, tested on that one)
+    margin=0.03         two approaches whose accuracies differ by less are called equivalent; none by default
     budget=epochs       or steps: a specialised model is trained for as many steps as the unified one
     wandb.workspace=true  saves a view of the W&B dashboard for this study (needs a login, and -e .[workspace])
     name=NAME           the study's folder below studies_dir
@@ -53,7 +54,7 @@ from mura.study.grid import BUDGETS, Cell, cells, state_of
 from mura.study.plan import Config, Plan
 
 SCRIPT = Path(__file__).resolve().parent / "train.py"
-OWN_KEYS = ("models", "seeds", "extremities", "arms", "budget", "wandb", "name", "studies_dir", "launcher")
+OWN_KEYS = ("models", "seeds", "extremities", "arms", "budget", "margin", "wandb", "name", "studies_dir", "launcher")
 
 Launch = Callable[..., list[Outcome]]
 
@@ -67,7 +68,7 @@ def sweep(study: DictConfig, plan: Plan, launch: Launch) -> int:
     with RunFolder(make_folder(plan.folder)).locked("study"):
         failed = run_study(launch, plan.waves(), StudyWatch(len(plan.states), len(plan.missing)))
         if len(failed) < len(plan.states):
-            compare_runs(plan, study.wandb.workspace)
+            compare_runs(plan, study.margin, study.wandb.workspace)
     return 1 if failed else 0
 
 
@@ -106,6 +107,8 @@ def check_study(study: DictConfig) -> None:
         if ARMS[arm].trains_on == OTHERS and len(as_list(study.extremities)) < 2:
             raise ConfigError(f"arms={arms}: {arm} needs two extremities at least.")
     check_launcher(study.launcher)
+    if study.margin is not None and not (isinstance(study.margin, float) and 0 < study.margin < 1):
+        raise ConfigError(f"margin={study.margin}: must be a difference in accuracy between 0 and 1, such as 0.03.")
     if study.budget not in BUDGETS:
         raise ConfigError(f"budget={study.budget}: must be one of {', '.join(BUDGETS)}.")
 
@@ -200,13 +203,13 @@ def build_caches(data: list[Config]) -> None:
         open_cache(root, size, cache_dir)
 
 
-def compare_runs(plan: Plan, workspace: bool) -> None:
+def compare_runs(plan: Plan, margin: float | None, workspace: bool) -> None:
     """Write the report, print its table, and log the comparison to the runs' W&B group."""
     from rich.console import Console
 
     from mura.report.write import console_table, write_report
 
-    report = write_report([plan.folder], plan.folder)
+    report = write_report([plan.folder], plan.folder, margin=margin)
     Console(width=None if sys.stdout.isatty() else 120).print(console_table(report))
     if plan.project is not None:
         from mura.report.publish import publish, save_workspace

@@ -1,6 +1,7 @@
 """Does the instrument tell the truth? Simulated predictions with a known answer in, Markdown tables out.
 
     python benchmarks/coverage.py --simulations 1000
+    python benchmarks/coverage.py --simulations 250 --only offsets
 
 Each setting simulates two arms on a test set of MURA's size many times and counts how often the 95 % interval
 holds the true difference and how often the test finds one. Nothing here is a radiograph or a trained network:
@@ -10,7 +11,8 @@ the predictions are made of normal deviates.
 import argparse
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +26,23 @@ from mura.metrics import LEVELS
 SIZES = {"humerus": (132, 135, 288), "whole": (783, 1199, 3197)}
 """Patients, studies and views of the official test set: the smallest extremity, and all seven."""
 
+BY_EXTREMITY = (
+    (152, 158, 465), (166, 175, 461), (129, 133, 301), (159, 167, 460),
+    (132, 135, 288), (173, 194, 563), (207, 237, 659),
+)  # fmt: skip
+"""The same counts of the seven extremities. A patient of two of them counts as two here."""
+
 SAME_LABEL = 0.85
 """The chance that a study has its patient's label; else, a label of its own. Half of the labels are abnormal."""
+
+SLOPE = 1.5
+"""The logit of one unit of evidence."""
 
 OURS = "this project"
 BY_CASE = "bootstrap by view or study"
 FIXED_SEEDS = "patients resampled, seeds averaged"
 RESAMPLED_SEEDS = "patients and seeds resampled"
+WITHIN, POOLED = "within extremities, this project", "pooled over extremities"
 
 Outcomes = dict[tuple[str, str], list[Floats]]
 """By (method, level), a simulation an array [4, K]: rows low, high, shown, smallest detectable; a column a metric."""
@@ -73,6 +85,7 @@ class Patients:
     patient_of_study: NDArray[np.intp]
     study_of_view: NDArray[np.intp]
     label_of_study: NDArray[np.bool_]
+    extremity_of_study: NDArray[np.intp] | None = None
 
     def deviates(self, rng: np.random.Generator, sigmas: tuple[float, float, float]) -> Floats:
         """Return a normal deviate a view, [N]: the sum of one of its patient, one of its study and its own."""
@@ -81,16 +94,17 @@ class Patients:
         return study[self.study_of_view] + rng.normal(0, sigmas[2], len(self.study_of_view))
 
     def levels(self, evidence: Floats, offset: Floats) -> dict[str, Cases]:
-        """Return views and studies as `evidence` [M, N] and the models' `offset` [M, 1] make them."""
+        """Return views and studies as `evidence` [M, N] and the models' `offset` [M, 1] or [M, N] make them."""
         sign = np.where(self.label_of_study[self.study_of_view], 1, -1)
-        probability = 1 / (1 + np.exp(-1.5 * (sign * evidence + offset)))
+        probability = 1 / (1 + np.exp(-SLOPE * (sign * evidence + offset)))
         of_study = np.array([np.bincount(self.study_of_view, weights=row) for row in probability])
-        return {
-            "image": Cases(
-                self.patient_of_study[self.study_of_view], self.label_of_study[self.study_of_view], probability
-            ),
-            "study": Cases(self.patient_of_study, self.label_of_study, of_study / np.bincount(self.study_of_view)),
-        }
+        studies = Cases(
+            self.patient_of_study, self.label_of_study, of_study / np.bincount(self.study_of_view),
+            self.extremity_of_study,
+        )  # fmt: skip
+        view = self.study_of_view
+        extremity = None if studies.extremity is None else studies.extremity[view]
+        return {"image": Cases(studies.patient[view], studies.label[view], probability, extremity), "study": studies}
 
 
 def draw_patients(rng: np.random.Generator, patients: int, studies: int, views: int) -> Patients:
@@ -102,9 +116,28 @@ def draw_patients(rng: np.random.Generator, patients: int, studies: int, views: 
     return Patients(patient_of_study, study_of_view, label)
 
 
+def draw_seven(rng: np.random.Generator) -> Patients:
+    """Return the seven extremities' test sets as one."""
+    parts = [draw_patients(rng, *counts) for counts in BY_EXTREMITY]
+    patients, studies, _ = np.cumsum([(0, 0, 0), *BY_EXTREMITY], axis=0).T
+    return Patients(
+        np.concatenate([part.patient_of_study + start for part, start in zip(parts, patients, strict=False)]),
+        np.concatenate([part.study_of_view + start for part, start in zip(parts, studies, strict=False)]),
+        np.concatenate([part.label_of_study for part in parts]),
+        np.repeat(np.arange(len(parts)), [len(part.label_of_study) for part in parts]),
+    )
+
+
 def simulate(setting: Setting, rng: np.random.Generator) -> dict[str, Cases]:
     """Return one test set with the predictions of `seeds` models of the first arm, then of the second."""
-    patients = draw_patients(rng, *SIZES[setting.size])
+    return levels_of(setting, draw_patients(rng, *SIZES[setting.size]), rng)
+
+
+def levels_of(setting: Setting, patients: Patients, rng: np.random.Generator, spread: float = 0.0) -> dict[str, Cases]:
+    """Return a test set with its predictions; `spread` is the sd of the logit offsets of the second arm's models.
+
+    Each of its models is then seven, one an extremity, with independent offsets, which change no order within one.
+    """
     shared = setting.mean + patients.deviates(rng, setting.shared)
     evidence = []
     for gap in (setting.gap, 0.0):
@@ -113,6 +146,10 @@ def simulate(setting: Setting, rng: np.random.Generator) -> dict[str, Cases]:
             own = patients.deviates(rng, (setting.run[0], 0.0, setting.run[1]))
             evidence.append(arm + own + rng.normal(0, setting.between_runs))
     offset = np.repeat([setting.offset, -setting.offset], setting.seeds)[:, None]
+    if patients.extremity_of_study is not None:
+        extremity = patients.extremity_of_study[patients.study_of_view]
+        seven = rng.normal(0, spread / SLOPE, (setting.seeds, len(BY_EXTREMITY)))
+        offset = offset + np.r_[np.zeros((setting.seeds, len(extremity))), seven[:, extremity]]
     return patients.levels(np.array(evidence), offset)
 
 
@@ -174,6 +211,34 @@ def others(cases: Cases, draws: Floats, seeds: int, rng: np.random.Generator) ->
     }
 
 
+def offset_rows(
+    spread: float, seeds: int, simulations: int, resamples: int, rng: np.random.Generator
+) -> list[list[str]]:
+    """Return a row a level and estimator for AUROC of `all` where both arms have the same discrimination."""
+    outcomes: dict[tuple[str, str], list[tuple[float, bool]]] = defaultdict(list)
+    label = f"seven models, offsets of {spread}, {seeds} a side"
+    for _ in track(range(simulations), description=label, console=Console(stderr=True), transient=True):
+        for level, cases in levels_of(Setting("seven", seeds), draw_seven(rng), rng, spread).items():
+            for estimator, seen in ((POOLED, replace(cases, extremity=None)), (WITHIN, cases)):
+                draws = bootstrap(seen, resamples, rng)
+                found = contrast(seen, list(range(seeds)), list(range(seeds, 2 * seeds)), draws, rng)["auroc"]
+                outcomes[level, estimator].append((found.difference or 0.0, (found.p or 0.0) < ALPHA))
+    rows = []
+    for (level, estimator), values in outcomes.items():
+        difference, rejected = np.mean(np.array(values, dtype=float), axis=0)
+        rows.append([f"{spread}", str(seeds), level, estimator, f"{100 * difference:+.1f}", f"{100 * rejected:.1f}"])
+    return rows
+
+
+def print_offsets(arguments: argparse.Namespace) -> None:
+    """Print how often the null is rejected where the second arm is seven models with offsets of their own."""
+    rows = []
+    for number, (spread, seeds) in enumerate(product((0.6, 1.0), (1, 3))):
+        rng = np.random.default_rng([arguments.seed, 100 + number])
+        rows += offset_rows(spread, seeds, arguments.simulations, arguments.resamples, rng)
+    print(markdown(["sd of the offsets", "models an arm", "level", "AUROC", "mean difference", "p < 5 %"], rows))
+
+
 def settings() -> list[Setting]:
     """Return what docs/statistics.md shows: one model an arm, then several, 1, 1.5 and 2 points between seeds."""
     gaps = {"humerus": 0.45, "whole": 0.155}
@@ -224,8 +289,18 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=1000, help="test sets a setting")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples and permutations a test set")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=["arms", "offsets"], help="one of the two parts; both without it")
     arguments = parser.parse_args()
     started = time.perf_counter()
+    if arguments.only != "offsets":
+        print_arms(arguments)
+    if arguments.only != "arms":
+        print_offsets(arguments)
+    print(f"\n{time.perf_counter() - started:.0f} seconds")
+
+
+def print_arms(arguments: argparse.Namespace) -> None:
+    """Print coverage and findings of every setting with two arms of one model each."""
     coverage, findings = [], []
     for number, setting in enumerate(settings()):
         rng = np.random.default_rng([arguments.seed, number])
@@ -238,7 +313,7 @@ def main() -> None:
     print()
     wanted = ["true difference", "smallest detectable", "p < 5 %"]
     print(markdown(["test set", "models an arm", "arms", "level", *wanted], findings))
-    print(f"\n{time.perf_counter() - started:.0f} seconds")
+    print()
 
 
 if __name__ == "__main__":

@@ -107,13 +107,16 @@ def predict(
 def report(
     directories: Annotated[list[Path], typer.Argument(help="Folders with finished runs, of one study or several.")],
     out: Annotated[Path | None, typer.Option(help="Where to write; the first folder by default.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Accuracy within which two arms are equivalent, declared beforehand: 0.03.")
+    ] = None,
 ) -> None:
     """Compare the finished runs below the folders: verdicts, tables, and a report to read in a browser."""
     from rich.console import Console
 
     from mura.report.write import console_table, write_report
 
-    study = write_report(directories, out or directories[0])
+    study = write_report(directories, out or directories[0], margin=margin)
     Console(width=None if sys.stdout.isatty() else 120).print(console_table(study))
 
 

@@ -28,16 +28,19 @@ VIEW_KEY = [*STUDY_KEY, "view"]
 Metrics = dict[str, float | int | None]
 
 
-def binary_metrics(label: ArrayLike, probability: ArrayLike, threshold: float = THRESHOLD) -> Metrics:
+def binary_metrics(label: ArrayLike, probability: ArrayLike, extremity: ArrayLike | None = None) -> Metrics:
     """Return the metrics of one group: `label` [N] in {0, 1}, `probability` [N] in [0, 1].
 
+    `extremity` [N] tells the extremities of a group that has several: AUROC is then the mean of those within each
+    (`mean_auroc`). All else counts each case by itself.
+
     `n` and `abnormal` are counts; `brier` is the mean squared error of the probability and `ece` the expected
-    calibration error (`calibration_error`). What is undefined is None: everything in an empty group; AUROC,
-    kappa and the rate without cases when only one class occurs; F1 without abnormal cases.
+    calibration error (`calibration_error`). What is undefined is None: everything in an empty group; kappa and the
+    rate without cases when only one class occurs, AUROC when an extremity has only one; F1 without abnormal cases.
     """
     y = np.asarray(label).astype(bool)
     p = np.asarray(probability, dtype=float)
-    called = p > threshold
+    called = p > THRESHOLD
     n, abnormal = len(y), int(y.sum())
     true_positive, true_negative = int((called & y).sum()), int((~called & ~y).sum())
     predicted = int(called.sum())
@@ -47,7 +50,7 @@ def binary_metrics(label: ArrayLike, probability: ArrayLike, threshold: float = 
         "abnormal": abnormal,
         "accuracy": agreement,
         "kappa": cohen_kappa(n, abnormal, predicted, true_positive + true_negative),
-        "auroc": auroc(y, p),
+        "auroc": auroc(y, p) if extremity is None else mean_auroc(y, p, np.asarray(extremity)),
         "sensitivity": _ratio(true_positive, abnormal),
         "specificity": _ratio(true_negative, n - abnormal),
         "f1": _ratio(2 * true_positive, predicted + abnormal) if abnormal else None,
@@ -79,6 +82,18 @@ def auroc(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> float |
         return None
     wins = pd.Series(probability).rank().to_numpy()[label].sum() - positives * (positives + 1) / 2
     return float(wins / (positives * negatives))
+
+
+def mean_auroc(
+    label: NDArray[np.bool_], probability: NDArray[np.float64], extremity: NDArray[np.generic]
+) -> float | None:
+    """Return the mean over the extremities of the AUROC within each, all [N]; None unless each has both classes.
+
+    The probabilities of separately trained models are never ranked against each other (docs/statistics.md).
+    """
+    areas = [auroc(label[extremity == name], probability[extremity == name]) for name in np.unique(extremity)]
+    known = [area for area in areas if area is not None]
+    return sum(known) / len(known) if known and len(known) == len(areas) else None
 
 
 def roc_curve(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
@@ -138,7 +153,9 @@ def summarise(predictions: pd.DataFrame) -> dict[str, dict[str, Metrics]]:
 def _by_extremity(table: pd.DataFrame) -> dict[str, Metrics]:
     parts = dict(list(table.groupby("extremity", observed=True)))
     groups = {OVERALL: table} | {name: parts[name] for name in EXTREMITIES if name in parts}
-    return {name: binary_metrics(group["label"], group["probability"]) for name, group in groups.items()}
+    return {
+        name: binary_metrics(group["label"], group["probability"], group["extremity"]) for name, group in groups.items()
+    }
 
 
 def check_predictions(predictions: pd.DataFrame, source: str = "the predictions") -> None:

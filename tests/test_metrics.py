@@ -135,6 +135,38 @@ def test_the_summary_has_both_levels_for_all_and_for_each_extremity_that_occurs(
     json.dumps(summary, allow_nan=False)
 
 
+def several_extremities(seed=4):
+    rng = np.random.default_rng(seed)
+    rows = [
+        (extremity, f"p{number}", "study1", view, number % 2, round(rng.random(), 1))
+        for extremity in ("elbow", "hand", "wrist")
+        for number in range(9)
+        for view in (1, 2)
+    ]
+    return predictions(*rows)
+
+
+def test_auroc_of_all_is_the_mean_of_scikit_learn_s_within_each_extremity_at_both_levels():
+    table = several_extremities()
+    for level, rows in (("image", table), ("study", study_table(table))):
+        areas = [sk.roc_auc_score(part["label"], part["probability"]) for _, part in rows.groupby("extremity")]
+        groups = summarise(table)[level]
+        assert groups["all"]["auroc"] == pytest.approx(np.mean(areas), abs=1e-12)
+        assert groups["all"]["auroc"] == pytest.approx(
+            np.mean([groups[e]["auroc"] for e in ("elbow", "hand", "wrist")])
+        )
+        assert groups["all"]["accuracy"] == pytest.approx(((rows["probability"] > 0.5) == rows["label"]).mean())
+
+
+def test_auroc_of_all_is_undefined_where_an_extremity_has_one_class():
+    table = several_extremities()
+    table.loc[table["extremity"] == "hand", "label"] = 1
+    groups = summarise(table)["image"]
+    assert (groups["all"]["auroc"], groups["hand"]["auroc"]) == (None, None)
+    assert groups["all"]["kappa"] is not None
+    assert groups["wrist"]["auroc"] is not None
+
+
 def test_a_table_without_rows_gives_an_empty_summary():
     summary = summarise(predictions(("wrist", "p1", "study1", 1, 1, 0.2))[:0])
     assert summary["image"]["all"]["n"] == summary["study"]["all"]["n"] == 0

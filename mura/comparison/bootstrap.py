@@ -8,12 +8,13 @@ or permutations.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mura.metrics import THRESHOLD, auroc, cohen_kappa
+from mura.metrics import THRESHOLD, cohen_kappa, mean_auroc
 
 Floats = NDArray[np.float64]
 
@@ -26,20 +27,25 @@ BLOCK = 64
 class Cases:
     """The same N cases (views or studies) as M trained models see them.
 
-    `patient` [N] numbers 0 to P-1 (each occurs), `label` [N] bool, `probability` [M, N].
+    `patient` [N] numbers 0 to P-1 (each occurs), `label` [N] bool, `probability` [M, N]. `extremity` [N] numbers the
+    extremities; None where all cases are of one.
     """
 
     patient: NDArray[np.intp]
     label: NDArray[np.bool_]
     probability: Floats
+    extremity: NDArray[np.intp] | None = None
+
+    @cached_property
+    def strata(self) -> list[NDArray[np.intp]]:
+        """The places of each extremity's cases: only within them are scores ranked."""
+        if self.extremity is None:
+            return [np.arange(len(self.label))]
+        return [np.flatnonzero(self.extremity == number) for number in np.unique(self.extremity)]
 
     @property
     def patients(self) -> int:
         return int(self.patient.max()) + 1
-
-    @property
-    def has_both_classes(self) -> bool:
-        return bool(self.label.any() and not self.label.all())
 
     @property
     def called(self) -> NDArray[np.bool_]:
@@ -55,11 +61,12 @@ class Cases:
 def observed(cases: Cases) -> Floats:
     """Return the metrics [K, M] of the cases as they are; NaN where undefined."""
     n, abnormal = len(cases.label), int(cases.label.sum())
+    extremity_N = np.zeros(n) if cases.extremity is None else cases.extremity
     values_MK = [
         (
             right_N.mean(),
             cohen_kappa(n, abnormal, int(called_N.sum()), int(right_N.sum())),
-            auroc(cases.label, probability_N),
+            mean_auroc(cases.label, probability_N, extremity_N),
         )
         for called_N, right_N, probability_N in zip(cases.called, cases.right, cases.probability, strict=True)
     ]
@@ -74,7 +81,7 @@ def bootstrap(cases: Cases, resamples: int, rng: np.random.Generator) -> Floats:
     """
     count_P, abnormal_P = patient_sums(cases, np.ones_like(cases.label)), patient_sums(cases, cases.label)
     called_MP, right_MP = patient_sums(cases, cases.called), patient_sums(cases, cases.right)
-    orders = [RankOrder(cases, probability_N) for probability_N in cases.probability]
+    orders = [RankOrders(cases, probability_N) for probability_N in cases.probability]
     values_KMR = np.empty((len(COMPARED_METRICS), len(cases.probability), resamples))
     for start in range(0, resamples, BLOCK):
         block = slice(start, min(start + BLOCK, resamples))
@@ -111,17 +118,28 @@ def kappas(n: Floats, abnormal: Floats, called: Floats, right: Floats) -> Floats
     return (right / n - chance) / room
 
 
+class RankOrders:
+    """One model's cases in the order of their scores, an extremity at a time."""
+
+    def __init__(self, cases: Cases, score_N: Floats) -> None:
+        self.orders = [RankOrder(cases, score_N, stratum) for stratum in cases.strata]
+
+    def auroc(self, weights_PR: NDArray[np.float32]) -> Floats:
+        """Return the mean over the extremities of AUROC [R]; NaN where some extremity was drawn with one class."""
+        return np.mean([order.auroc(weights_PR) for order in self.orders], axis=0)
+
+
 class RankOrder:
-    """One model's cases in the order of their scores: what AUROC needs of them in every resample.
+    """One model's cases of one extremity in the order of their scores: what AUROC needs of them in every resample.
 
     AUROC is the share of pairs (abnormal, normal) in which the abnormal case scores higher, ties counting half.
     With the normal cases sorted, an abnormal one wins over those below it: a cumulated sum of weights. A and B stand
-    for the abnormal and the normal cases, A + B = N.
+    for the abnormal and the normal cases among those at `stratum` [A + B].
     """
 
-    def __init__(self, cases: Cases, score_N: Floats) -> None:
-        positive_A = np.flatnonzero(cases.label)
-        negative_B = np.flatnonzero(~cases.label)
+    def __init__(self, cases: Cases, score_N: Floats, stratum: NDArray[np.intp]) -> None:
+        positive_A = stratum[cases.label[stratum]]
+        negative_B = stratum[~cases.label[stratum]]
         negative_B = negative_B[np.argsort(score_N[negative_B], kind="stable")]
         self.patient_A, self.patient_B = cases.patient[positive_A], cases.patient[negative_B]
         self.below_A = np.searchsorted(score_N[negative_B], score_N[positive_A], side="left")
@@ -178,10 +196,11 @@ class SwappedPair:
 
 
 def auroc_difference_by_patient(cases: Cases, a: int, b: int) -> Floats:
-    """Return what each patient contributes to AUROC(a) - AUROC(b), [P]; NaN where only one class occurs.
+    """Return what each patient contributes to AUROC(a) - AUROC(b), [P]; NaN where an extremity has only one class.
 
-    Let r_m be the mid-ranks of the scores of model m, and s(x) = 1 for x > 0, 1/2 for x = 0, else 0. A patient
-    contributes the sum, over both models k = a, b, of
+    AUROC is the mean over the extremities, and so is a contribution. Within an extremity, let r_m be the mid-ranks of
+    the scores of model m, and s(x) = 1 for x > 0, 1/2 for x = 0, else 0. A patient contributes the sum, over both
+    models k = a, b, of
 
         sum over its abnormal i and all normal j of  s(r_a[i] - r_k[j]) - s(r_b[i] - r_k[j])
         sum over its normal j and all abnormal i of  s(r_k[i] - r_a[j]) - s(r_k[i] - r_b[j])
@@ -190,16 +209,24 @@ def auroc_difference_by_patient(cases: Cases, a: int, b: int) -> Floats:
     cases between the models turns the sign of its contribution; a pair (i, j) of two patients, only one of them
     swapped, is counted half on either side. So the difference after any swap is the signed sum.
     """
-    positive = cases.label
-    if not cases.has_both_classes:
-        return np.full(cases.patients, np.nan)
-    ranks = [np.asarray(pd.Series(cases.probability[model]).rank(), dtype=float) for model in (a, b)]
+    contribution_N = np.empty(len(cases.label))
+    for stratum in cases.strata:
+        scores = cases.probability[[a, b]][:, stratum]
+        contribution_N[stratum] = auroc_difference_by_case(cases.label[stratum], scores) / len(cases.strata)
+    return patient_sums(cases, contribution_N)
+
+
+def auroc_difference_by_case(positive: NDArray[np.bool_], scores: Floats) -> Floats:
+    """Return what each case [N] of one extremity contributes, given two models' scores [2, N]; NaN with one class."""
+    if positive.all() or not positive.any():
+        return np.full(len(positive), np.nan)
+    ranks = [np.asarray(pd.Series(score_N).rank(), dtype=float) for score_N in scores]
     above = [half_shares_below(rank_N[positive], [r[~positive] for r in ranks]) for rank_N in ranks]
     below = [half_shares_below(-rank_N[~positive], [-r[positive] for r in ranks]) for rank_N in ranks]
     contribution_N = np.empty(len(positive))
     contribution_N[positive] = (above[0] - above[1]) / positive.sum()
     contribution_N[~positive] = (below[0] - below[1]) / (~positive).sum()
-    return patient_sums(cases, contribution_N)
+    return contribution_N
 
 
 def half_shares_below(values: Floats, others: list[Floats]) -> Floats:

@@ -14,6 +14,7 @@ from scipy.special import expit
 
 from mura.comparison.bootstrap import Floats
 from mura.comparison.collect import views_of
+from mura.comparison.equivalence import apply_margin
 from mura.comparison.pairs import Arms, ArmTable, Pair, Pairing
 from mura.comparison.verdict import PRIMARY, Comparison, compare_cases, in_scope
 from mura.metrics import REPORTED_METRICS, STUDY_KEY, binary_metrics, summarise
@@ -189,7 +190,8 @@ def compare_at_points(
         records = fixed
         if point.kind != FIXED:
             level, metric = PRIMARY
-            compared = in_scope(compare_cases(pairing.levels(arms)[level], pair.model, resamples), pair)
+            compared = compare_cases(pairing.levels(arms)[level], pair.model, resamples)
+            compared = in_scope(apply_margin(compared, fixed[-1].margin), pair)
             by_group = {record.extremity: record for record in compared if record.metric == metric}
             records = [by_group[group] for group in pair.groups]
         points.append(AtPoint(point, records, *_calibration(arms)))

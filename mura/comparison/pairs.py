@@ -26,6 +26,9 @@ ROUTED = "routed"
 Arms = Mapping[str, Sequence[pd.DataFrame]]
 """By the name of an arm, its predictions tables, one a trained model."""
 
+Seeds = Mapping[str, Sequence[int]]
+"""By the name of an arm, the seeds of its tables, in their order."""
+
 
 @dataclass(frozen=True)
 class ArmTable:
@@ -83,6 +86,14 @@ class Pair:
     def groups(self) -> list[str]:
         """The rows of a table of this pair: its extremities and, where there are several, all of them together."""
         return [*self.extremities, *([self.scope] if len(self.extremities) > 1 else [])]
+
+    @property
+    def seeds(self) -> dict[str, list[int]]:
+        return {arm: [table.seed for table in tables] for arm, tables in self.arms.items()}
+
+    @property
+    def common_seeds(self) -> list[int]:
+        return sorted(set(self.seeds[self.a]) & set(self.seeds[self.b]))
 
     def tables(self) -> dict[str, list[pd.DataFrame]]:
         return {arm: [table.views_of(self.extremities) for table in tables] for arm, tables in self.arms.items()}
@@ -175,13 +186,20 @@ def _seeds_left_out(
 class PairedCases:
     """The N views or studies of one `level` as all M models of some arms see them.
 
-    `rows` [N] has extremity, patient and label; `probability` [M, N]; `models` says which of the M an arm has.
+    `rows` [N] has extremity, patient and label; `probability` [M, N]; `models` says which of the M an arm has, and
+    `seeds` theirs.
     """
 
     level: str
     rows: pd.DataFrame
     probability: Floats
     models: dict[str, list[int]]
+    seeds: Seeds
+
+    def matched(self, a: str, b: str) -> list[tuple[int, int, int]]:
+        """Return each seed that two arms have in common, and its model in either."""
+        models_of_a, models_of_b = (dict(zip(self.seeds[arm], self.models[arm], strict=True)) for arm in (a, b))
+        return [(seed, models_of_a[seed], models_of_b[seed]) for seed in models_of_a if seed in models_of_b]
 
     @cached_property
     def cases(self) -> dict[str, Cases]:
@@ -192,7 +210,8 @@ class PairedCases:
         for group in (OVERALL, *extremities_in(self.rows)):
             chosen = np.full(len(label), True) if group == OVERALL else extremity == group
             patient, _ = pd.factorize(patients[chosen])
-            cases[group] = Cases(patient, label[chosen], self.probability[:, chosen])
+            numbers, _ = pd.factorize(extremity[chosen])
+            cases[group] = Cases(patient, label[chosen], self.probability[:, chosen], numbers)
         return cases
 
 
@@ -200,13 +219,14 @@ class PairedCases:
 class Pairing:
     """The N views that all M models of some arms have, in one order, and where each model's table holds them.
 
-    `orders` [M][N] are the views' places in the tables; `models` says which of the M an arm has. Probabilities are no
-    part of it, so that one pairing serves every operating point.
+    `orders` [M][N] are the views' places in the tables; `models` says which of the M an arm has, and `seeds` theirs.
+    Probabilities are no part of it, so that one pairing serves every operating point.
     """
 
     views: pd.DataFrame
     orders: list[NDArray[np.intp]]
     models: dict[str, list[int]]
+    seeds: Seeds
 
     @cached_property
     def studies(self) -> pd.DataFrame:
@@ -220,16 +240,22 @@ class Pairing:
         study = np.repeat(np.arange(len(self.studies)), self.studies["views"])
         of_studies = pd.DataFrame(of_views.T).groupby(study).mean().to_numpy().T  # mean over views, as in `study_table`
         cases = zip(LEVELS, (self.views, self.studies), (of_views, np.ascontiguousarray(of_studies)), strict=True)
-        return {level: PairedCases(level, rows, probability, self.models) for level, rows, probability in cases}
+        return {
+            level: PairedCases(level, rows, probability, self.models, self.seeds) for level, rows, probability in cases
+        }
 
 
-def pair_views(arms: Arms) -> Pairing:
-    """Return the common order of the arms' views; the tables have the same ones (`check_arms`, `check_comparable`)."""
+def pair_views(arms: Arms, seeds: Seeds | None = None) -> Pairing:
+    """Return the common order of the arms' views; the tables have the same ones (`check_arms`, `check_comparable`).
+
+    Without `seeds` a table's place in its arm is its seed.
+    """
     tables = [table.reset_index(drop=True) for tables in arms.values() for table in tables]
     orders = [table[VIEW_KEY].sort_values(VIEW_KEY).index.to_numpy() for table in tables]
     starts = np.cumsum([0, *map(len, arms.values())])
     models = {arm: list(range(start, start + len(arms[arm]))) for arm, start in zip(arms, starts, strict=False)}
-    return Pairing(tables[0].iloc[orders[0]].reset_index(drop=True), orders, models)
+    seeds = seeds or {arm: range(len(tables)) for arm, tables in arms.items()}
+    return Pairing(tables[0].iloc[orders[0]].reset_index(drop=True), orders, models, seeds)
 
 
 def check_arms(arms: Arms) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mura.comparison import operating, transfer
 from mura.comparison.collect import FinishedRun, UnfinishedRun, check_transfer, collect, is_synthetic, recipe_notes
+from mura.comparison.equivalence import apply_margin, check_margin
 from mura.comparison.operating import RESAMPLES_AT_A_POINT, AtPoint, Fitted, compare_at_points
 from mura.comparison.pairs import ArmTable, Pair, make_arm_tables, make_pairs, pair_views, scope_name
 from mura.comparison.verdict import PRIMARY, Agreement, Comparison, compare_cases, count_agreement, in_scope
@@ -92,11 +93,13 @@ class Study:
         return self.mean(model, arm, extremity, level, metric)
 
 
-def summarise_study(directories: Sequence[Path], out: Path, resamples: int) -> Study:
+def summarise_study(directories: Sequence[Path], out: Path, resamples: int, margin: float | None = None) -> Study:
     """Read all runs below the directories and compare every two arms of every model.
 
-    MuraError when there is no finished run, or when the runs are not comparable.
+    `margin` is the difference in accuracy within which two arms count as equivalent. MuraError for a bad one, when
+    there is no finished run, or when the runs are not comparable.
     """
+    check_margin(margin)
     runs, unfinished = collect(directories)
     check_transfer(runs)
     tables = make_arm_tables(runs)
@@ -109,7 +112,7 @@ def summarise_study(directories: Sequence[Path], out: Path, resamples: int) -> S
         runs=runs,
         unfinished=unfinished,
         tables=tables,
-        pairs=[compare_pair(pair, fitted, resamples) for pair in pairs],
+        pairs=[compare_pair(pair, fitted, resamples, margin) for pair in pairs],
         results=results_table(tables, pairs),
         fitted=fitted,
         transfer=transfer.transfer_table(runs),
@@ -118,13 +121,13 @@ def summarise_study(directories: Sequence[Path], out: Path, resamples: int) -> S
     )
 
 
-def compare_pair(pair: Pair, fitted: Sequence[Fitted], resamples: int) -> ComparedPair:
+def compare_pair(pair: Pair, fitted: Sequence[Fitted], resamples: int, margin: float | None = None) -> ComparedPair:
     """Return all that is said of two arms; their views are paired once."""
     arms = pair.tables()
-    pairing = pair_views(arms)
+    pairing = pair_views(arms, pair.seeds)
     levels = pairing.levels(arms)
     comparisons = [record for paired in levels.values() for record in compare_cases(paired, pair.model, resamples)]
-    comparisons = in_scope(comparisons, pair)
+    comparisons = in_scope(apply_margin(comparisons, margin), pair)
     agreements = in_scope(count_agreement(levels["study"], pair.model), pair)
     main = {record.extremity: record for record in comparisons if (record.level, record.metric) == PRIMARY}
     fixed = [main[group] for group in pair.groups]
@@ -138,7 +141,10 @@ def _one_class_notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
     for extremity, label in labels.items():
         if label.nunique() == 1:
             what = "abnormal" if label.iloc[0] else "normal"
-            yield f"All test views of {extremity} are {what}: it has no kappa and no AUROC."
+            yield (
+                f"All test views of {extremity} are {what}: it has no kappa and no AUROC, "
+                "and no group with it has an AUROC."
+            )
 
 
 def results_table(tables: Sequence[ArmTable], pairs: Sequence[Pair]) -> pd.DataFrame:

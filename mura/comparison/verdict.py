@@ -7,7 +7,7 @@ explained and tested in docs/statistics.md.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -15,9 +15,10 @@ import numpy as np
 from scipy.special import bdtr, stdtr, stdtrit
 
 from mura.comparison.bootstrap import COMPARED_METRICS, Cases, Floats, bootstrap, observed, permutation
-from mura.comparison.pairs import Arms, Pair, PairedCases, check_arms, pair_views
+from mura.comparison.pairs import Arms, Pair, PairedCases, Seeds, check_arms, pair_views
 from mura.extremities import EXTREMITIES, INDEX_OF
 from mura.metrics import OVERALL
+from mura.study.arms import share_start
 
 RESAMPLES = 10_000
 ALPHA = 0.05
@@ -31,7 +32,11 @@ PRIMARY = ("study", "accuracy")
 
 THESE_MODELS = "these trained models"
 THE_APPROACHES = "the two approaches"
+AS_INDEPENDENT = ", their seeds counted as independent"
+"""Added to the scope of arms that share a start and fewer than two seeds."""
+
 NO_DIFFERENCE = "no difference shown"
+NOT_AFTER_CORRECTION = "not shown after correction"
 NOT_ASSESSABLE = "not assessable"
 
 
@@ -54,7 +59,9 @@ class Comparison(Record):
     """One row of comparison.json: arm a against arm b in one metric.
 
     None stands for what is undefined. `n` counts views or studies, `seeds` the trained models an arm (the smaller
-    number where they differ), and `scope` says what the verdict speaks of.
+    number where they differ; the common ones where the arms are paired by seed), and `scope` says what the verdict
+    speaks of. `tests` is the size of the family that p_holm and the simultaneous interval are corrected for.
+    The 90 % interval answers to the `margin` (`mura.comparison.equivalence`).
     """
 
     metric: str
@@ -71,13 +78,21 @@ class Comparison(Record):
     patients: int
     seeds: int
     scope: str
+    why_not_detectable: str | None = None
+    tests: int = 1
+    low_simultaneous: float | None = None
+    high_simultaneous: float | None = None
+    low_90: float | None = None
+    high_90: float | None = None
+    margin: float | None = None
+    equivalence: str | None = None
 
 
 @dataclass(frozen=True)
 class Agreement(Record):
-    """How often two models are right together: the `run`-th (from 0) of arm a and the `run`-th of arm b."""
+    """How often two models of one `seed` are right together."""
 
-    run: int
+    seed: int
     n: int
     both_right: int
     only_a_right: int
@@ -115,7 +130,9 @@ def in_scope(records: Iterable[R], pair: Pair) -> list[R]:
 class Estimate:
     """A metric in arm a and b and the difference; its 95 % interval, p, standard error and degrees of freedom.
 
-    From `low` on None where not assessable; `degrees` are infinite where the interval isn't Student's.
+    From `low` on None where not assessable. `error` is that of the test that gives p; `degrees` are infinite where
+    it isn't Student's. `always_alike` says of either arm whether each of its models gives one answer to all cases.
+    `drawn` are the resampled differences [R] that a percentile interval comes from.
     """
 
     a: float | None
@@ -126,15 +143,30 @@ class Estimate:
     p: float | None = None
     error: float | None = None
     degrees: float = math.inf
+    always_alike: tuple[bool, bool] = (False, False)
+    drawn: Floats | None = field(default=None, repr=False, compare=False)
+
+    def interval(self, alpha: float) -> tuple[float | None, float | None]:
+        """Return the interval of level 1 - `alpha`, from the resamples or Student's t; None where not assessable."""
+        if self.difference is None or self.error is None:
+            return None, None
+        if self.drawn is not None:
+            low, high = np.percentile(self.drawn, [100 * alpha / 2, 100 * (1 - alpha / 2)])
+            return float(low), float(high)
+        half_width = self.error * float(stdtrit(self.degrees, 1 - alpha / 2))
+        return self.difference - half_width, self.difference + half_width
 
 
-def compare(arms: Arms, model: str, resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
+def compare(
+    arms: Arms, model: str, resamples: int = RESAMPLES, seed: int = 0, seeds: Seeds | None = None
+) -> list[Comparison]:
     """Return the comparison of every pair of arms, in the order given, at both levels (`compare_cases`).
 
-    The same arms and `seed` give the same records. MuraError when the tables can't be paired (`check_arms`).
+    `seeds` are those of the tables, their places by default; `seed` is that of the resampling. The same arms and
+    seeds give the same records. MuraError when the tables can't be paired (`check_arms`).
     """
     check_arms(arms)
-    levels = pair_views(arms).levels(arms)
+    levels = pair_views(arms, seeds).levels(arms)
     return [record for paired in levels.values() for record in compare_cases(paired, model, resamples, seed)]
 
 
@@ -143,17 +175,34 @@ def compare_cases(paired: PairedCases, model: str, resamples: int, seed: int = 0
     records = []
     draws = {group: bootstrap(cases, resamples, _generator(seed, group, 0)) for group, cases in paired.cases.items()}
     for a, b in combinations(paired.models, 2):
-        models = paired.models[a], paired.models[b]
+        models, by_seed, scope = _models_to_compare(paired, a, b)
         estimates = {
-            group: contrast(cases, *models, draws[group], _generator(seed, group, 1))
+            group: contrast(cases, *models, draws[group], _generator(seed, group, 1), by_seed)
             for group, cases in paired.cases.items()
         }
-        seeds = min(map(len, models))
+        about = {"model": model, "level": paired.level, "seeds": min(map(len, models)), "scope": scope}
         for metric in COMPARED_METRICS:
             family = {group: estimate[metric] for group, estimate in estimates.items()}
-            names = {"model": model, "level": paired.level, "metric": metric}
-            records += [_record(names, (a, b), group, family, cases, seeds) for group, cases in paired.cases.items()]
+            about["metric"] = metric
+            records += [_record(about, (a, b), group, family, cases) for group, cases in paired.cases.items()]
     return records
+
+
+def _models_to_compare(paired: PairedCases, a: str, b: str) -> tuple[tuple[list[int], list[int]], bool, str]:
+    """Return the models of two arms, whether they are paired by seed, and what the verdict speaks of.
+
+    Arms that share a start are paired by seed where they have two in common: then only on these.
+    """
+    models, by_seed, note = (paired.models[a], paired.models[b]), False, ""
+    if share_start(a, b):
+        matched = paired.matched(a, b)
+        by_seed = len(matched) > 1
+        if by_seed:
+            models = [one for _, one, _ in matched], [other for _, _, other in matched]
+        elif min(map(len, models)) > 1:
+            note = AS_INDEPENDENT
+    scope = THE_APPROACHES if min(map(len, models)) >= SEEDS_FOR_AN_APPROACH else THESE_MODELS
+    return models, by_seed, scope + note
 
 
 def _generator(seed: int, group: str, purpose: int) -> np.random.Generator:
@@ -161,11 +210,13 @@ def _generator(seed: int, group: str, purpose: int) -> np.random.Generator:
     return np.random.default_rng([seed, INDEX_OF.get(group, len(EXTREMITIES)), purpose])
 
 
-def contrast(cases: Cases, a: list[int], b: list[int], draws: Floats, rng: np.random.Generator) -> dict[str, Estimate]:
+def contrast(
+    cases: Cases, a: list[int], b: list[int], draws: Floats, rng: np.random.Generator, by_seed: bool = False
+) -> dict[str, Estimate]:
     """Return models `a` against models `b` of the cases in every metric, from bootstrap `draws` [K, M, R].
 
     With a single model in an arm it is about these models (`of_these_models`); from two on, training is a source
-    of chance too (`over_training_runs`).
+    of chance too (`over_training_runs`). With `by_seed`, the models at the same place of `a` and `b` share a seed.
     """
     values = observed(cases)
     single = min(len(a), len(b)) == 1
@@ -180,8 +231,19 @@ def contrast(cases: Cases, a: list[int], b: list[int], draws: Floats, rng: np.ra
         elif single:
             estimates[metric] = of_these_models(of_a, of_b, drawn, swapped[row])
         else:
-            estimates[metric] = over_training_runs(of_a, of_b, drawn, cases.patients)
+            estimates[metric] = over_training_runs(of_a, of_b, drawn, cases.patients, by_seed)
+        always_alike = answers_alike(cases, a, metric), answers_alike(cases, b, metric)
+        estimates[metric] = replace(estimates[metric], always_alike=always_alike)
     return estimates
+
+
+def answers_alike(cases: Cases, models: list[int], metric: str) -> bool:
+    """Return whether each model calls all cases alike or, for AUROC, gives all of an extremity one score."""
+    if metric == "auroc":
+        scores = [cases.probability[models][:, stratum] for stratum in cases.strata]
+        return all(bool((score == score[:, :1]).all()) for score in scores)
+    called = cases.called[models]
+    return bool((called == called[:, :1]).all())
 
 
 def _point(of_a: Floats, of_b: Floats) -> Estimate:
@@ -194,49 +256,53 @@ def of_these_models(of_a: Floats, of_b: Floats, drawn: Floats, swapped: Floats) 
     """Return the difference between trained models, with chance only from the patients.
 
     Percentile interval of the bootstrapped differences `drawn` [R] (Efron & Tibshirani 1993); p from the
-    differences `swapped` [R] of the permutation, counting the observed one (Phipson & Smyth 2010).
+    differences `swapped` [R] of the permutation, counting the observed one (Phipson & Smyth 2010). The error is
+    that of the permutation: the spread of differences that chance alone makes.
     """
     a, b = float(of_a.mean()), float(of_b.mean())
-    low, high = np.percentile(drawn, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)])
     as_extreme = int((np.abs(swapped) >= abs(a - b) - 1e-12).sum())  # equal but for rounding is as extreme
     p = (1 + as_extreme) / (1 + len(swapped))
-    return Estimate(a, b, a - b, float(low), float(high), p, float(drawn.std()))
+    return _with_interval(Estimate(a, b, a - b, p=p, error=math.sqrt(np.square(swapped).mean()), drawn=drawn))
 
 
-def over_training_runs(of_a: Floats, of_b: Floats, drawn: Floats, patients: int) -> Estimate:
+def _with_interval(estimate: Estimate) -> Estimate:
+    low, high = estimate.interval(ALPHA)
+    return replace(estimate, low=low, high=high)
+
+
+def over_training_runs(of_a: Floats, of_b: Floats, drawn: Floats, patients: int, by_seed: bool = False) -> Estimate:
     """Return the difference between two ways to train, with chance from patients and from training runs.
 
     The variance is the patients' (of `drawn` [R], the bootstrapped difference of means over the runs) plus that
     of each mean over runs, `of_a` [Sa] and `of_b` [Sb]: seeds of two arms share no training noise, so they count
     as independent. Interval and p are Student's with Welch-Satterthwaite degrees of freedom: few seeds, wide
-    interval. Resampling three seeds instead would see only two thirds of their variance.
+    interval. Resampling three seeds instead would see only two thirds of their variance. With `by_seed` the runs of
+    a seed share their start, and the variance is that of their differences.
     """
     a, b = float(of_a.mean()), float(of_b.mean())
-    parts = np.array([drawn.var(), of_a.var(ddof=1) / len(of_a), of_b.var(ddof=1) / len(of_b)])
-    freedom = np.array([patients - 1, len(of_a) - 1, len(of_b) - 1])
+    sources = [of_a - of_b] if by_seed else [of_a, of_b]
+    parts = np.array([drawn.var(), *(values.var(ddof=1) / len(values) for values in sources)])
+    freedom = np.array([patients - 1, *(len(values) - 1 for values in sources)])
     variance = float(parts.sum())
     if variance == 0:  # no two patients or runs differ: equal arms, or nothing to judge a difference by
         return Estimate(a, b, a - b, 0.0, 0.0, 1.0, 0.0) if a == b else Estimate(a, b, a - b)
     error, degrees = math.sqrt(variance), variance**2 / float((parts**2 / freedom).sum())
-    half_width = error * float(stdtrit(degrees, 1 - ALPHA / 2))
     p = 2 * float(stdtr(degrees, -abs(a - b) / error))
-    return Estimate(a, b, a - b, a - b - half_width, a - b + half_width, p, error, degrees)
+    return _with_interval(Estimate(a, b, a - b, p=p, error=error, degrees=degrees))
 
 
 def _record(
-    names: Mapping[str, str],
-    arms: tuple[str, str],
-    group: str,
-    family: Mapping[str, Estimate],
-    cases: Cases,
-    seeds: int,
+    about: Mapping[str, Any], arms: tuple[str, str], group: str, family: Mapping[str, Estimate], cases: Cases
 ) -> Comparison:
     """Return the record of one group, given the estimates of all: the extremities are one family for Holm."""
     extremities = {name: e.p for name, e in family.items() if name != OVERALL and e.p is not None}
     estimate = family[group]
     p_holm = estimate.p if group == OVERALL else holm(extremities).get(group)
+    tests = 1 if group == OVERALL else max(1, len(extremities))
+    low_simultaneous, high_simultaneous = estimate.interval(ALPHA / tests)
+    low_90, high_90 = estimate.interval(2 * ALPHA)
     return Comparison(
-        **names,
+        **about,
         comparison="-".join(arms),
         extremity=group,
         a=estimate.a,
@@ -247,34 +313,52 @@ def _record(
         p=estimate.p,
         p_holm=p_holm,
         verdict=verdict(*arms, estimate, p_holm),
-        smallest_detectable=smallest_detectable(estimate, 1 if group == OVERALL else len(extremities)),
+        smallest_detectable=smallest_detectable(estimate, tests),
         n=len(cases.label),
         patients=cases.patients,
-        seeds=seeds,
-        scope=THE_APPROACHES if seeds >= SEEDS_FOR_AN_APPROACH else THESE_MODELS,
+        why_not_detectable=why_not_detectable(*arms, estimate),
+        tests=tests,
+        low_simultaneous=low_simultaneous,
+        high_simultaneous=high_simultaneous,
+        low_90=low_90,
+        high_90=high_90,
     )
 
 
 def verdict(a: str, b: str, estimate: Estimate, p_holm: float | None) -> str:
-    """Return which arm is better: Holm's p must be below 5 % and the 95 % interval leave out zero, both."""
-    if p_holm is None or estimate.low is None or estimate.high is None:
+    """Return which arm is better: Holm's p must be below 5 % and the 95 % interval leave out zero, both.
+
+    Where only the correction stands between, it is NOT_AFTER_CORRECTION.
+    """
+    if p_holm is None or estimate.p is None or estimate.low is None or estimate.high is None:
         return NOT_ASSESSABLE
-    if p_holm < ALPHA and estimate.low > 0:
-        return f"{a} better"
-    if p_holm < ALPHA and estimate.high < 0:
-        return f"{b} better"
-    return NO_DIFFERENCE
+    if estimate.low <= 0 <= estimate.high or estimate.p >= ALPHA:
+        return NO_DIFFERENCE
+    if p_holm >= ALPHA:
+        return NOT_AFTER_CORRECTION
+    return f"{a if estimate.low > 0 else b} better"
 
 
 def smallest_detectable(estimate: Estimate, tests: int) -> float | None:
     """Return the true difference that would be shown in 80 of 100 such studies, given the error of this one.
 
     (t at 1 - alpha / 2 + t at 0.80) x standard error, with alpha = 5 % / `tests`, Holm's first and strictest step.
+    None where the error says nothing about other data (`why_not_detectable`).
     """
-    if estimate.error is None:
+    if not estimate.error or any(estimate.always_alike):
         return None
     quantiles = stdtrit(estimate.degrees, [1 - ALPHA / tests / 2, POWER])
     return float(quantiles.sum()) * estimate.error
+
+
+def why_not_detectable(a: str, b: str, estimate: Estimate) -> str | None:
+    """Return why no smallest detectable difference can be given; None where it is, or nothing is assessable."""
+    if estimate.error is None:
+        return None
+    alike = [arm for arm, is_alike in zip((a, b), estimate.always_alike, strict=True) if is_alike]
+    if alike:
+        return f"{' and '.join(alike)} always {'give' if len(alike) == 2 else 'gives'} the same answer"
+    return "the arms never differ" if estimate.error == 0 else None
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -287,11 +371,11 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def count_agreement(paired: PairedCases, model: str) -> list[Agreement]:
-    """Return the joint counts of each pair of arms, run by run, for all cases and for each extremity."""
+    """Return the joint counts of each pair of arms, for each common seed, for all cases and for each extremity."""
     return [
-        Agreement(model, f"{a}-{b}", group, paired.level, run, *_joint_counts(cases, one, other))
+        Agreement(model, f"{a}-{b}", group, paired.level, seed, *_joint_counts(cases, one, other))
         for a, b in combinations(paired.models, 2)
-        for run, (one, other) in enumerate(zip(paired.models[a], paired.models[b], strict=False))
+        for seed, one, other in paired.matched(a, b)
         for group, cases in paired.cases.items()
     ]
 

@@ -84,7 +84,7 @@ class AbnormalityClassifier(LightningModule):
         if compile:  # in place: the names in a checkpoint stay as they are
             self.network.compile()
         self.train_loss, self.train_accuracy = MeanMetric(), BinaryAccuracy(validate_args=False)
-        self.validated: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.validated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def forward(self, images_B1SS: Tensor, extremity_B: Tensor | None = None) -> Tensor:
         return self.logits(resize(images_B1SS, self.image_size), extremity_B)
@@ -154,15 +154,16 @@ class AbnormalityClassifier(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch["image"], batch["extremity"])
-        self.validated.append((logits, batch["label"], self.losses(logits, batch)))
+        self.validated.append((logits, batch["label"], self.losses(logits, batch), batch["extremity"]))
 
     def on_validation_epoch_end(self) -> None:
         self._log_training()
         parts = [torch.cat(part).cpu() for part in zip(*self.validated, strict=True)]
         self.validated.clear()
-        logits, labels, losses = (torch.cat(each) for each in zip(*gather(parts), strict=True))
+        logits, labels, losses, extremities = (torch.cat(each) for each in zip(*gather(parts), strict=True))
         self._refuse_nan(losses.mean(), "the validation loss")
-        measured = binary_metrics(labels.int().numpy(), torch.sigmoid(logits.double()).numpy())
+        probabilities = torch.sigmoid(logits.double()).numpy()
+        measured = binary_metrics(labels.int().numpy(), probabilities, extremities.numpy())
         self.log("val_loss", losses.double().mean().float(), logger=False)
         for metric in ("accuracy", "kappa", "auroc"):
             value = measured[metric]

@@ -93,11 +93,13 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def forest(records: Sequence[Comparison], a: str, b: str) -> Markup:
-    """Return differences with their intervals, a row a record; one metric at one level."""
+    """Return differences with their intervals, a row a record; one metric at one level.
+
+    The thin line is the simultaneous interval, and a row has the colour of the arm on whose side it lies.
+    """
     factor = 100 if records[0].metric == "accuracy" else 1
-    ends = [
-        abs(factor * value) for record in records for value in (record.low, record.high, record.difference) if value
-    ]
+    shown = ("difference", "low", "high", "low_simultaneous", "high_simultaneous")
+    ends = [abs(factor * value) for record in records for name in shown if (value := getattr(record, name))]
     reach = 1.1 * max(ends, default=factor * 0.1)
     row, top = 30, 34
     panel = Panel(84, top, 212, row * len(records), (-reach, reach), (0, len(records)))
@@ -115,18 +117,28 @@ def forest(records: Sequence[Comparison], a: str, b: str) -> Markup:
         parts.append(text(304, y + 4, describe_difference(record), "value"))
         if record.difference is None:
             continue
-        better = next((arm for arm in (a, b) if record.verdict == f"{arm} better"), None)
-        side = "neither" if better is None else f"arm{arm_number(better)}"
+        side = row_colour(record, a, b)
         x = panel.at(factor * record.difference, 0)[0]
-        if record.low is not None and record.high is not None:
-            low, high = (panel.at(factor * end, 0)[0] for end in (record.low, record.high))
-            parts.append(f'<line class="whisker {side}" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>')
+        wide = (record.low_simultaneous, record.high_simultaneous)
+        for style, (lower, upper) in (("whisker thin", wide), ("whisker", (record.low, record.high))):
+            if lower is not None and upper is not None:
+                low, high = (panel.at(factor * end, 0)[0] for end in (lower, upper))
+                parts.append(f'<line class="{style} {side}" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="dot {side}" cx="{x:.1f}" cy="{y}" r="5"/>')
     unit = "percentage points" if factor == 100 else {"kappa": "kappa", "auroc": "AUROC"}[records[0].metric]
     parts.append(text(zero, bottom + 31, f"difference, {unit} (95 % interval)", "tick middle"))
     told = "; ".join(f"{record.extremity} {describe_difference(record)}, {record.verdict}" for record in records)
     label = f"Difference in {records[0].level} {records[0].metric}, {a} minus {b}: {told}."
     return svg(480, bottom + 40, label, parts, "forest")
+
+
+def row_colour(record: Comparison, a: str, b: str) -> str:
+    """Return the style of the arm on whose side the simultaneous interval lies."""
+    if record.low_simultaneous is not None and record.low_simultaneous > 0:
+        return f"arm{arm_number(a)}"
+    if record.high_simultaneous is not None and record.high_simultaneous < 0:
+        return f"arm{arm_number(b)}"
+    return "neither"
 
 
 def roc(tables: Mapping[str, Sequence[pd.DataFrame]], title: str, areas: Mapping[str, str]) -> Markup:

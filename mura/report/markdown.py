@@ -43,11 +43,14 @@ def _pair_section(compared: ComparedPair) -> list[str]:
     pair = compared.pair
     header = ["extremity", "studies", "patients"]
     header += [f"{level} {METRIC_NAMES[metric]}: {arm}" for level, metric in TABLE_METRICS for arm in (pair.a, pair.b)]
-    header += ["difference (95 % interval)", "p (Holm)", "verdict"]
+    header += ["difference (95 % interval)", "simultaneous interval", "p", "p (Holm)", "verdict"]
     rows = [
-        [row.group, str(row.studies), str(row.patients), *sum(row.values, ()), row.difference, row.p, row.verdict]
+        [
+            row.group, str(row.studies), str(row.patients), *sum(row.values, ()),
+            row.difference, row.simultaneous, row.p, row.p_holm, row.verdict,
+        ]
         for row in pair_rows(compared)
-    ]
+    ]  # fmt: skip
     lines = [f"## {escape(pair.model)}: {escape(pair.a)} and {escape(pair.b)}", ""]
     lines += [f"Test set, by extremity; difference = {escape(pair.a)} minus {escape(pair.b)}, study accuracy.", ""]
     lines += [*_table(header, rows), ""]

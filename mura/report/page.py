@@ -130,7 +130,7 @@ def model_context(study: Study, model: str) -> dict[str, Any]:
     return {
         "name": model,
         "arms": list(arms),
-        "roc": [figures.roc(by_arm, name, _means(by_arm, "auroc")) for name, by_arm in views.items()],
+        "roc": [figures.roc(views[name], name, _means(views[name], "auroc")) for name in EXTREMITIES if name in views],
         "calibration": figures.calibration(views[first], first, _means(views[first], "ece")),
         "confusion": {
             name: {arm: confusion(group, groups[name]) for arm, group in by_arm.items()}

@@ -12,7 +12,7 @@ from mura.comparison.summary import ComparedPair, Study
 from mura.comparison.verdict import PRIMARY
 from mura.metrics import THRESHOLD
 from mura.report.references import KUMAR, KUMAR_ROWS, PAPER
-from mura.report.words import describe_difference, number, p_value, percent
+from mura.report.words import describe_difference, describe_row, describe_simultaneous, number, p_value, percent
 
 TABLE_METRICS = (("image", "accuracy"), ("study", "accuracy"), ("study", "kappa"), ("study", "auroc"))
 """What the table by extremity shows, arm beside arm."""
@@ -22,13 +22,19 @@ METRIC_NAMES = {"accuracy": "accuracy, %", "kappa": "kappa", "auroc": "AUROC"}
 
 @dataclass(frozen=True)
 class PairRow:
-    """One line of the table of two arms; `values` has both arms' value in each of TABLE_METRICS."""
+    """One line of the table of two arms; `values` has both arms' value in each of TABLE_METRICS.
+
+    `side` is the verdict as it stands in comparison.json; `verdict` is it in words.
+    """
 
     group: str
     is_total: bool
     values: list[tuple[str, str]]
     difference: str
+    simultaneous: str
     p: str
+    p_holm: str
+    side: str
     verdict: str
     studies: int
     patients: int
@@ -40,14 +46,18 @@ def pair_rows(compared: ComparedPair) -> list[PairRow]:
     for group in compared.pair.groups:
         main = compared.record(group, *PRIMARY)
         records = [compared.record(group, level, metric) for level, metric in TABLE_METRICS]
+        is_total = group not in compared.pair.extremities
         rows.append(
             PairRow(
                 group=group,
-                is_total=group not in compared.pair.extremities,
+                is_total=is_total,
                 values=[(format_metric(r.a, r.metric), format_metric(r.b, r.metric)) for r in records],
                 difference=describe_difference(main),
-                p=p_value(main.p_holm),
-                verdict=main.verdict,
+                simultaneous="–" if is_total else describe_simultaneous(main),
+                p=p_value(main.p),
+                p_holm="–" if is_total else p_value(main.p_holm),
+                side=main.verdict,
+                verdict=describe_row(main),
                 studies=main.n,
                 patients=main.patients,
             )

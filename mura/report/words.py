@@ -5,11 +5,22 @@ from collections.abc import Iterator, Sequence
 from mura.comparison import transfer
 from mura.comparison.pairs import Pair
 from mura.comparison.summary import ComparedPair, Study
-from mura.comparison.verdict import NO_DIFFERENCE, NOT_ASSESSABLE, PRIMARY, SEEDS_FOR_AN_APPROACH, Comparison
+from mura.comparison.verdict import (
+    NO_DIFFERENCE,
+    NOT_AFTER_CORRECTION,
+    NOT_ASSESSABLE,
+    PRIMARY,
+    SEEDS_FOR_AN_APPROACH,
+    Comparison,
+)
 from mura.metrics import OVERALL
+from mura.study.arms import share_start
 
 QUESTION = "One model for all seven extremities, or one for each?"
 NOT_PUBLISHED = "Synthetic data: ours can't be held against figures of MURA; the table shows what would stand here."
+
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")
 
 
 def describe_verdict(compared: ComparedPair) -> list[str]:
@@ -38,10 +49,16 @@ def _extremity_words(compared: ComparedPair) -> Iterator[str]:
         return
     by_verdict: dict[str, list[str]] = {}
     for name in pair.extremities:
-        by_verdict.setdefault(compared.record(name, *PRIMARY).verdict, []).append(name)
-    order = [f"{pair.a} better", f"{pair.b} better", NO_DIFFERENCE, NOT_ASSESSABLE]
+        record = compared.record(name, *PRIMARY)
+        alone = f" (alone {equals(record.p)})" if record.verdict == NOT_AFTER_CORRECTION else ""
+        by_verdict.setdefault(record.verdict, []).append(name + alone)
+    order = [f"{pair.a} better", f"{pair.b} better", NOT_AFTER_CORRECTION, NO_DIFFERENCE, NOT_ASSESSABLE]
     parts = [f"{verdict} for {_listed(by_verdict[verdict])}" for verdict in order if verdict in by_verdict]
     yield f"Extremity by extremity: {'; '.join(parts)}."
+    small = [name for name in pair.extremities if compared.record(name, *PRIMARY).equivalence]
+    if small:
+        answer = compared.record(small[0], *PRIMARY).equivalence
+        yield f"{_listed(small).capitalize()}: {answer} (half of the 90 % interval exceeds it)."
 
 
 def _threshold_words(compared: ComparedPair) -> Iterator[str]:
@@ -70,37 +87,64 @@ def describe_transfer(study: Study, model: str) -> str | None:
 def _sentence(record: Comparison, pair: Pair) -> str:
     if record.difference is None or record.a is None or record.b is None:
         return f"{record.verdict}."
+    words = record.verdict
+    if record.equivalence not in (None, record.verdict):
+        words += f", {record.equivalence}"
     values = (
         f"study accuracy {100 * record.a:.1f} % {pair.a}, {100 * record.b:.1f} % {pair.b}, "
         f"difference {signed(100 * record.difference)} points"
     )
-    if record.low is None or record.high is None or record.smallest_detectable is None:
-        return f"{record.verdict}; {values}."
+    if record.low is None or record.high is None:
+        return f"{words}; {values}."
     interval = f"95 % interval {signed(100 * record.low)} to {signed(100 * record.high)}"
-    if record.verdict == NO_DIFFERENCE and record.smallest_detectable > 0:
+    if record.margin is not None and record.low_90 is not None and record.high_90 is not None:
+        interval += f", 90 % interval {signed(100 * record.low_90)} to {signed(100 * record.high_90)}"
+    if record.verdict == NO_DIFFERENCE and record.smallest_detectable is not None:
         interval += f"; a difference of {100 * record.smallest_detectable:.1f} points could have been shown"
-    return f"{record.verdict}; {values} ({interval})."
+    elif record.verdict == NO_DIFFERENCE and record.why_not_detectable is not None:
+        interval += f"; what could have been shown is unknown, since {record.why_not_detectable}"
+    return f"{words}; {values} ({interval})."
+
+
+def describe_row(record: Comparison) -> str:
+    """Return the verdict of a row and, where only the correction stood against it, that."""
+    if record.verdict != NOT_AFTER_CORRECTION:
+        return record.verdict
+    return f"{record.verdict} for {NUMBERS[record.tests]} extremities (alone {equals(record.p)})"
 
 
 def describe_scope(pair: Pair) -> str:
     """Return what a verdict speaks of: with few seeds of the models, with three or more of the approaches."""
     seeds = {arm: len(tables) for arm, tables in pair.arms.items()}
+    is_by_seed, how = _pairing_words(pair)
+    if is_by_seed:
+        seeds = dict.fromkeys(seeds, len(pair.common_seeds))
     fewest = min(seeds.values())
     counts = f"{fewest} seeds an arm" if len(set(seeds.values())) == 1 else " and ".join(
         f"{n} {'seed' if n == 1 else 'seeds'} of {arm}" for arm, n in seeds.items()
     )  # fmt: skip
     if fewest >= SEEDS_FOR_AN_APPROACH:
-        return f"With {counts}, this speaks of the two approaches."
+        return f"With {counts}, this speaks of the two approaches.{how}"
     counts = "one seed" if set(seeds.values()) == {1} else counts
     models = "these two trained models" if counts == "one seed" else "these trained models"
     return (
         f"With {counts}, this speaks of {models}, not of the two approaches: "
-        f"that takes {SEEDS_FOR_AN_APPROACH} seeds or more."
+        f"that takes {SEEDS_FOR_AN_APPROACH} seeds or more.{how}"
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
+def _pairing_words(pair: Pair) -> tuple[bool, str]:
+    """Return whether two arms that share a start are paired by seed, and a sentence on it where there is a choice."""
+    if not share_start(pair.a, pair.b) or min(map(len, pair.arms.values())) < 2:
+        return False, ""
+    if len(pair.common_seeds) > 1:
+        return True, f" Runs of one seed share their start: paired by seed ({_listed(pair.common_seeds)})."
+    return False, " The arms share a start but fewer than two seeds: their seeds are counted as independent."
+
+
+def _listed(names: Sequence[object]) -> str:
+    *first, last = map(str, names)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def signed(value: float, digits: int = 1) -> str:
@@ -120,20 +164,40 @@ def number(value: float | None) -> str:
 
 
 def p_value(value: float | None) -> str:
+    """Return p with three digits, near 5 % with four: there they decide."""
     if value is None:
         return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    if value < 0.001:
+        return "< 0.001"
+    return f"{value:.4f}" if 0.045 <= value < 0.055 else f"{value:.3f}"
+
+
+def equals(p: float | None) -> str:
+    """Return `p = 0.025`, or `p < 0.001`."""
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def describe_difference(record: Comparison) -> str:
     """Return `−1.2 (−5.0 to +2.6)`: percentage points for accuracy, else as it is."""
-    factor, digits = (100, 1) if record.metric == "accuracy" else (1, 3)
     if record.difference is None:
         return "–"
-    text = signed(factor * record.difference, digits)
-    if record.low is None or record.high is None:
-        return text
-    return f"{text} ({signed(factor * record.low, digits)} to {signed(factor * record.high, digits)})"
+    text = _in_units(record, record.difference)
+    return text if record.low is None else f"{text} ({_interval(record, record.low, record.high)})"
+
+
+def describe_simultaneous(record: Comparison) -> str:
+    """Return the simultaneous interval, `−7.1 to +4.7`."""
+    return _interval(record, record.low_simultaneous, record.high_simultaneous)
+
+
+def _interval(record: Comparison, low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{_in_units(record, low)} to {_in_units(record, high)}"
+
+
+def _in_units(record: Comparison, value: float) -> str:
+    factor, digits = (100, 1) if record.metric == "accuracy" else (1, 3)
+    return signed(factor * value, digits)
 
 
 def describe_duration(seconds: float | None) -> str:

@@ -23,12 +23,15 @@ from mura.report.tables import METRIC_NAMES, TABLE_METRICS, pair_rows
 from mura.report.words import describe_verdict
 
 
-def write_report(directories: Sequence[Path], out: Path, resamples: int = RESAMPLES) -> Study:
+def write_report(
+    directories: Sequence[Path], out: Path, resamples: int = RESAMPLES, margin: float | None = None
+) -> Study:
     """Compare the finished runs below the directories, and write the report's files into `out`.
 
-    MuraError when there is no finished run, when they are not comparable, or when `out` can't be written.
+    `margin` is the difference in accuracy within which two arms count as equivalent. MuraError when there is no
+    finished run, when they are not comparable, when the margin can't be used, or when `out` can't be written.
     """
-    study = summarise_study(directories, out, resamples)
+    study = summarise_study(directories, out, resamples, margin)
     files = {
         "results.csv": study.results.to_csv(index=False),
         "comparison.json": comparison_json(study.comparisons),

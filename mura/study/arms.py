@@ -71,6 +71,12 @@ def arm_of(extremities: Sequence[str]) -> str:
     return UNIFIED if set(extremities) == set(EXTREMITIES) else UNION
 
 
+def share_start(a: str, b: str) -> bool:
+    """Return whether one arm's runs start from the other's of the same seed, or both from a third's."""
+    starts = [{name, ARMS[name].starts_from} - {None} if name in ARMS else {name} for name in (a, b)]
+    return bool(starts[0] & starts[1])
+
+
 def arm_rank(arm: str) -> tuple[int, str]:
     """Return the key that sorts arms: the place in ARMS, then, for unions, the name."""
     return (list(ARMS).index(arm) if arm in ARMS else len(ARMS)), arm

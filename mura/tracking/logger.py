@@ -71,16 +71,25 @@ def _log_to_wandb(run: Any, metrics: dict[str, Any], predictions: pd.DataFrame, 
     for name, value in metrics["speed"].items():
         run.summary[f"speed/{name}"] = value
     pictures: dict[str, Any] = {"curves": wandb.Image(str(curves))} if curves.is_file() else {}
-    test = predictions[predictions["split"] == "test"]
-    if test["label"].nunique() == 2:
-        false_positive, true_positive = roc_curve(test["label"].to_numpy().astype(bool), test["probability"].to_numpy())
-        points = pd.DataFrame({"fpr": false_positive, "tpr": true_positive}).round(3).drop_duplicates()
+    points = roc_points(predictions[predictions["split"] == "test"])
+    if len(points):
         pictures["roc"] = wandb.plot_table(  # as wandb.plot.roc_curve, without importing scikit-learn
-            "wandb/area-under-curve/v0", wandb.Table(dataframe=points.assign(**{"class": "abnormal"})),
+            "wandb/area-under-curve/v0", wandb.Table(dataframe=points),
             {"x": "fpr", "y": "tpr", "class": "class"},
             {"title": "ROC", "x-axis-title": "False positive rate", "y-axis-title": "True positive rate"},
         )  # fmt: skip
     run.log({"predictions": wandb.Table(dataframe=predictions), **pictures, "epoch": metrics["epochs"]})
+
+
+def roc_points(test: pd.DataFrame) -> pd.DataFrame:
+    """Return `fpr`, `tpr` and `class`, the extremity: a ROC curve by image for each that has both classes."""
+    curves = [pd.DataFrame(columns=["fpr", "tpr", "class"])]
+    for extremity, part in test.groupby("extremity", observed=True):
+        if part["label"].nunique() == 2:
+            false_positive, true_positive = roc_curve(part["label"].to_numpy(bool), part["probability"].to_numpy())
+            points = pd.DataFrame({"fpr": false_positive, "tpr": true_positive}).round(3).drop_duplicates()
+            curves.append(points.assign(**{"class": extremity}))
+    return pd.concat(curves[1:] or curves, ignore_index=True)
 
 
 @rank_zero_only

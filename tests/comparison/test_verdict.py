@@ -18,7 +18,7 @@ from statsmodels.stats.multitest import multipletests
 from mura.comparison.bootstrap import (
     COMPARED_METRICS,
     Cases,
-    RankOrder,
+    RankOrders,
     SwappedPair,
     bootstrap,
     observed,
@@ -121,7 +121,7 @@ def test_a_resample_with_one_class_is_undefined_but_for_accuracy(rng):
     drawn = bootstrap(cases, 100, rng)[:, 0]
     assert np.isfinite(drawn[0]).all()
     assert np.isnan(drawn[1:]).any(axis=1).tolist() == [True, True]
-    assert RankOrder(cases, cases.probability[0]).auroc(np.array([[2], [0]], dtype=np.float32)) == pytest.approx(
+    assert RankOrders(cases, cases.probability[0]).auroc(np.array([[2], [0]], dtype=np.float32)) == pytest.approx(
         [np.nan], nan_ok=True
     )
 
@@ -227,6 +227,7 @@ def test_holm_equals_statsmodels(rng):
         (0.01, 0.05, 0.06, "no difference shown"),
         (-0.001, 0.05, 0.04, "no difference shown"),
         (None, None, None, "not assessable"),
+        (0.01, 0.05, 0.05, "no difference shown"),
     ],
 )
 def test_the_verdict_needs_interval_and_p(low, high, p_holm, expected):
@@ -234,11 +235,75 @@ def test_the_verdict_needs_interval_and_p(low, high, p_holm, expected):
     assert verdict("unified", "specialised", estimate, p_holm) == expected
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "p", "p_holm", "expected"),
+    [
+        (0.01, 0.05, 0.025, 0.175, "not shown after correction"),
+        (-0.05, -0.01, 0.025, 0.175, "not shown after correction"),
+        (-0.001, 0.05, 0.049, 0.175, "no difference shown"),
+        (0.01, 0.05, 0.051, 0.175, "no difference shown"),
+    ],
+)
+def test_a_row_that_only_the_correction_stops_is_told_from_others(low, high, p, p_holm, expected):
+    estimate = Estimate(0.8, 0.7, 0.1, low, high, p, 0.01)
+    assert verdict("unified", "specialised", estimate, p_holm) == expected
+
+
+def test_the_simultaneous_interval_is_bonferroni_s_from_the_draws_or_student_s_t(rng):
+    drawn = rng.normal(0.05, 0.02, 5000)
+    one_seed = of_these_models(np.array([0.8]), np.array([0.75]), drawn, rng.normal(0, 0.02, 500))
+    assert one_seed.interval(0.05 / 7) == pytest.approx(tuple(np.quantile(drawn, [0.025 / 7, 1 - 0.025 / 7])))
+    three = over_training_runs(rng.normal(0.8, 0.01, 3), rng.normal(0.7, 0.01, 3), drawn, 100)
+    t = stats.t.interval(1 - 0.05 / 7, three.degrees, three.difference, three.error)
+    assert three.interval(0.05 / 7) == pytest.approx(t)
+    assert three.interval(0.05) == pytest.approx((three.low, three.high))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_simultaneous_intervals_are_wider_for_each_extremity_and_the_same_for_all(rng, seeds):
+    table = views(rng, patients=80)
+    records = compare({arm: [predicted(table, rng) for _ in range(seeds)] for arm in "ab"}, "cnn2", 400)
+    for r in records:
+        simultaneous, plain = (r.low_simultaneous, r.high_simultaneous), (r.low, r.high)
+        if r.extremity == "all":
+            assert (r.tests, simultaneous) == (1, plain)
+        else:
+            assert r.tests == 2
+            assert simultaneous[0] < plain[0] < plain[1] < simultaneous[1]
+
+
 def test_the_smallest_detectable_difference_is_the_usual_formula():
     estimate = Estimate(0.8, 0.7, 0.1, 0.0, 0.2, 0.05, error=0.01)
     assert smallest_detectable(estimate, 1) == pytest.approx((1.959964 + 0.841621) * 0.01)
     assert smallest_detectable(estimate, 7) > smallest_detectable(estimate, 1)
     assert smallest_detectable(Estimate(None, None, None), 1) is None
+
+
+def test_with_one_seed_the_smallest_detectable_difference_has_the_error_of_the_permutation(rng):
+    swapped, drawn = rng.normal(0, 0.03, 5000), rng.normal(0.2, 0.01, 5000)
+    estimate = of_these_models(np.array([0.8]), np.array([0.6]), drawn, swapped)
+    assert estimate.error == pytest.approx(np.sqrt(np.mean(swapped**2)))
+    assert smallest_detectable(estimate, 1) == pytest.approx(2.8016 * 0.03, rel=0.03)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_an_arm_that_always_answers_alike_has_no_smallest_detectable_difference_but_a_reason(rng, seeds):
+    table = views(rng, patients=120)
+    constant = predicted(table, rng).assign(probability=0.3)
+    arms = {"unified": [predicted(table, rng, 1.5) for _ in range(seeds)], "specialised": [constant] * seeds}
+    for r in compare(arms, "cnn2", 200):
+        assert (r.smallest_detectable, r.why_not_detectable) == (None, "specialised always gives the same answer")
+    both = one(
+        compare(arms | {"unified": [constant] * seeds}, "cnn2", 200), level="study", metric="accuracy", extremity="all"
+    )
+    assert both.verdict == "no difference shown"
+    assert both.why_not_detectable == "unified and specialised always give the same answer"
+
+
+def test_arms_that_never_differ_have_no_smallest_detectable_difference(rng):
+    table = predicted(views(rng), rng)
+    for r in compare({"a": [table], "b": [table]}, "cnn2", 200):
+        assert (r.smallest_detectable, r.why_not_detectable) == (None, "the arms never differ")
 
 
 def test_the_observed_difference_counts_among_the_permutations():
@@ -386,12 +451,61 @@ def test_mcnemar_equals_statsmodels(arms):
         json.dumps(r.to_dict())
 
 
-def test_runs_are_matched_by_their_place(rng):
+def test_agreement_is_counted_by_seed_number_and_not_by_place(rng):
     table = views(rng)
     arms = {"a": [predicted(table, rng) for _ in range(3)], "b": [predicted(table, rng) for _ in range(2)]}
-    assert {r.run for r in agreement(arms)} == {0, 1}
-    alone = agreement({"a": arms["a"][1:2], "b": arms["b"][1:2]})
-    assert [r.both_right for r in agreement(arms) if r.run == 1] == [r.both_right for r in alone]
+    seeds = {"a": [0, 4, 7], "b": [7, 0]}
+    counts = count_agreement(pair_views(arms, seeds).levels(arms)["image"], "cnn2")
+    assert {r.seed for r in counts} == {0, 7}
+    alone = count_agreement(pair_views({"a": arms["a"][2:], "b": arms["b"][:1]}).levels(
+        {"a": arms["a"][2:], "b": arms["b"][:1]})["image"], "cnn2")  # fmt: skip
+    assert [r.both_right for r in counts if r.seed == 7] == [r.both_right for r in alone]
+
+
+# --- arms that share a start --------------------------------------------------------------------------------
+
+
+def test_paired_by_seed_it_is_the_paired_t_test(rng):
+    a = rng.normal(0.8, 0.02, 4)
+    b = a - rng.normal(0.03, 0.005, 4)
+    ours = over_training_runs(a, b, np.full(100, (a - b).mean()), patients=50, by_seed=True)
+    theirs = stats.ttest_rel(a, b)
+    assert (ours.p, ours.degrees) == pytest.approx((theirs.pvalue, theirs.df))
+
+
+def test_pairing_by_seed_has_more_power_where_runs_correlate(rng):
+    covariance = 0.02**2 * np.array([[1, 0.8], [0.8, 1]])
+    shown = np.zeros(2)
+    for _ in range(300):
+        a, b = rng.multivariate_normal([0.85, 0.80], covariance, 3).T
+        drawn = rng.normal((a - b).mean(), 0.006, 200)
+        shown += [over_training_runs(a, b, drawn, 780, by_seed).p < 0.05 for by_seed in (False, True)]
+    independent, paired = shown / 300
+    assert paired > independent + 0.15
+
+
+def test_a_finetuned_arm_is_compared_with_unified_on_their_common_seeds(rng):
+    table = views(rng)
+    unified = [predicted(table, rng, 1.5) for _ in range(4)]
+    finetuned = [predicted(table, rng, 0.8) for _ in range(3)]
+    arms, seeds = {"unified": unified, "finetuned": finetuned}, {"unified": [0, 1, 2, 3], "finetuned": [2, 0, 9]}
+    records = compare(arms, "cnn2", 200, seeds=seeds)
+    common = {"unified": [unified[0], unified[2]], "finetuned": [finetuned[1], finetuned[0]]}
+    again = compare(common, "cnn2", 200)
+    assert {(r.seeds, r.scope) for r in records} == {(2, "these trained models")}
+    for one_way, other_way in zip(records, again, strict=True):
+        assert (one_way.a, one_way.b, one_way.p) == pytest.approx((other_way.a, other_way.b, other_way.p))
+    others = compare({"unified": common["unified"], "shared": common["finetuned"]}, "cnn2", 200)
+    assert [r.low for r in others] != pytest.approx([r.low for r in again])
+
+
+def test_with_fewer_than_two_common_seeds_they_count_as_independent_and_the_scope_says_so(rng):
+    table = views(rng)
+    arms = {arm: [predicted(table, rng) for _ in range(3)] for arm in ("unified", "finetuned")}
+    records = compare(arms, "cnn2", 200, seeds={"unified": [0, 1, 2], "finetuned": [2, 3, 4]})
+    as_others = compare({"unified": arms["unified"], "shared": arms["finetuned"]}, "cnn2", 200)
+    assert {r.scope for r in records} == {"the two approaches, their seeds counted as independent"}
+    assert [(r.low, r.p) for r in records] == [(r.low, r.p) for r in as_others]
 
 
 # --- bad input ----------------------------------------------------------------------------------------------
@@ -448,6 +562,14 @@ def test_the_simulated_truth_is_that_of_the_normal_distribution(coverage):
     expected = ndtr((setting.mean + setting.gap) / sigma) - ndtr(setting.mean / sigma)
     true = coverage.truth(setting, np.random.default_rng(0))
     assert true["image"][0] == pytest.approx(expected, abs=0.005)
+
+
+def test_offsets_of_seven_models_favour_the_unified_one_only_where_auroc_is_pooled(coverage):
+    rows = coverage.offset_rows(1.0, 1, 12, 100, np.random.default_rng(0))
+    difference = {(level, estimator): float(points) for _, _, level, estimator, points, _ in rows}
+    for level in ("image", "study"):
+        assert difference[level, coverage.POOLED] > 1
+        assert abs(difference[level, coverage.WITHIN]) < 1
 
 
 @pytest.mark.slow

@@ -101,6 +101,7 @@ def test_a_disk_that_fills_in_the_middle_fails_runs_in_a_sentence_and_the_study_
         (["seeds=[0,0]"], "each only once"),
         (["name=null"], "name=None: must be the name of a folder"),
         (["budget=hours"], "budget=hours: must be one of epochs, steps"),
+        (["margin=3"], "margin=3: must be a difference in accuracy between 0 and 1"),
         (["arms=[leave_one_out]", "extremities=[wrist]"], "needs two extremities"),
         (["wandb.workspace=true"], "take logger=wandb"),
         (["launcher.workers=0"], "launcher.workers=0: must be"),

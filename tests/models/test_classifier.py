@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from lightning import Trainer
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -191,6 +192,16 @@ def test_a_validation_part_of_one_class_has_no_auroc_and_does_not_crash(label: f
     assert torch.isfinite(found["val_loss"])
     assert 0 <= found["val_accuracy"] <= 1
     assert torch.isnan(found["val_auroc"])
+
+
+def test_the_validation_auroc_is_the_mean_of_those_within_the_extremities() -> None:
+    batches = [batch_of([0.0, 1.0, 1.0, 0.0], [0, 0, 6, 6]), batch_of([1.0, 0.0, 1.0], [6, 6, 0])]
+    with torch.no_grad():
+        model = tiny().eval()
+        scores = torch.cat([model(batch["image"]) for batch in batches]).numpy()
+    labels, extremities = (torch.cat([batch[key] for batch in batches]).numpy() for key in ("label", "extremity"))
+    areas = [roc_auc_score(labels[extremities == number], scores[extremities == number]) for number in (0, 6)]
+    assert validate(*batches)["val_auroc"].item() == pytest.approx(sum(areas) / 2)
 
 
 def test_the_validation_loss_is_the_mean_over_views_and_not_over_batches() -> None:

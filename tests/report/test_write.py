@@ -22,7 +22,14 @@ from mura.metrics import summarise
 from mura.report import figures
 from mura.report.markdown import published_table
 from mura.report.references import KUMAR, KUMAR_ROWS, PAPER
-from mura.report.words import describe_difference, describe_verdict, signed
+from mura.report.words import (
+    describe_difference,
+    describe_row,
+    describe_simultaneous,
+    describe_verdict,
+    p_value,
+    signed,
+)
 from mura.report.write import console_table, write_report
 
 FILES = ["comparison.json", "index.html", "operating_points.csv", "results.csv", "results.md"]
@@ -174,6 +181,17 @@ def test_few_seeds_speak_of_models_and_three_of_the_approaches(study_folder, run
     assert {record.extremity for record in one.comparisons} == {"elbow"}
 
 
+def test_arms_that_share_a_start_are_paired_by_seed_and_say_so(run, tmp_path):
+    for seed in range(3):
+        run(["elbow", "hand"], seed=seed, arm="unified")
+        run("elbow", seed=seed + 1, arm="finetuned")
+        run("hand", seed=seed + 1, arm="finetuned")
+    [compared] = report(tmp_path / "runs", tmp_path / "out").pairs
+    assert describe_verdict(compared)[-1].startswith("With 2 seeds an arm")
+    assert describe_verdict(compared)[-1].endswith("Runs of one seed share their start: paired by seed (1 and 2).")
+    assert {(r.seed, r.level) for r in compared.agreements} == {(1, "study"), (2, "study")}
+
+
 def test_a_subset_is_named_and_never_called_all(run, tmp_path):
     run(EXTREMITIES)
     run("finger")
@@ -222,7 +240,9 @@ def test_an_extremity_with_one_class_has_no_kappa_and_says_so(run, tmp_path):
     record = study.pairs[0].record("hand", "study", "kappa")
     assert (record.a, record.verdict) == (None, "not assessable")
     assert study.pairs[0].record("hand", "study", "accuracy").low is not None
-    assert "All test views of hand are abnormal: it has no kappa and no AUROC." in study.notes
+    assert any(note.startswith("All test views of hand are abnormal: it has no kappa and no") for note in study.notes)
+    assert study.pairs[0].record("elbow+hand", "study", "auroc").verdict == "not assessable"
+    assert study.pairs[0].record("elbow+hand", "study", "accuracy").low is not None
     results = pd.read_csv(tmp_path / "out" / "results.csv")
     assert results.loc[(results["extremity"] == "hand") & (results["metric"] == "auroc"), "value"].isna().all()
     assert "NaN" not in (tmp_path / "out" / "comparison.json").read_text()
@@ -291,6 +311,11 @@ def test_the_same_runs_give_the_same_results(study, study_folder, tmp_path):
         assert (tmp_path / name).read_text() == (study.out / name).read_text()
 
 
+def test_no_roc_curve_is_drawn_of_several_extremities_together(study, out):
+    drawn = re.findall(r'aria-label="ROC curve of ([a-z]+),', (out / "index.html").read_text())
+    assert drawn == list(EXTREMITIES)
+
+
 def test_the_area_under_the_drawn_roc_curve_is_the_auroc(study):
     for run in study.runs[:3]:
         x, y = figures.roc_points(run.test[run.test["extremity"] == run.extremities[0]])
@@ -324,6 +349,76 @@ def test_a_forest_of_what_can_t_be_assessed_is_still_a_figure():
         None, 4, 1, 1, "these trained models",
     )  # fmt: skip
     assert "not assessable" in figures.forest([record], "a", "b")
+
+
+def record(**values):
+    plain = {
+        "model": "m", "comparison": "unified-specialised", "extremity": "hand", "level": "study", "metric": "accuracy",
+        "a": 0.75, "b": 0.61, "difference": 0.136, "low": 0.032, "high": 0.246, "p": 0.0251, "p_holm": 0.1757,
+        "verdict": "not shown after correction", "smallest_detectable": 0.2, "n": 66, "patients": 63, "seeds": 1,
+        "scope": "these trained models", "tests": 7, "low_simultaneous": -0.012, "high_simultaneous": 0.29,
+    }  # fmt: skip
+    return Comparison(**plain | values)
+
+
+def test_an_arm_that_always_answers_alike_leaves_no_figure_but_a_reason(run, tmp_path):
+    def dull(table):
+        return table.assign(logit=-1.0, probability=0.3)
+
+    run("elbow", change=dull)
+    run("elbow", arm="finetuned", change=dull)
+    [compared] = report(tmp_path / "runs", tmp_path / "out").pairs
+    assert compared.main.smallest_detectable is None
+    reason = "what could have been shown is unknown, since specialised and finetuned always give the same answer"
+    assert reason in describe_verdict(compared)[0]
+
+
+def test_a_declared_margin_is_stored_and_answered_at_every_operating_point(study_folder, tmp_path):
+    [compared] = write_report([study_folder], tmp_path, 200, margin=0.5).pairs
+    main = compared.main
+    assert (main.margin, main.equivalence) == (0.5, "equivalent within 50 points")
+    assert {at.main.equivalence for at in compared.points} == {"equivalent within 50 points"}
+    records = json.loads((tmp_path / "comparison.json").read_text())
+    assert {r["margin"] for r in records if r["metric"] == "accuracy"} == {0.5}
+    assert "equivalent within 50 points" in (tmp_path / "index.html").read_text()
+    narrow = write_report([study_folder], tmp_path, 200, margin=0.01)
+    assert "wrist: test set too small for a margin of 1 point" in " ".join(printed(narrow).split())
+
+
+def test_without_a_margin_no_word_is_said_of_one(study, out):
+    assert not any("90 %" in (out / name).read_text() for name in ("index.html", "results.md"))
+
+
+def test_a_row_that_fails_only_by_the_correction_says_so():
+    assert describe_row(record()) == "not shown after correction for seven extremities (alone p = 0.025)"
+    assert describe_row(record(verdict="unified better")) == "unified better"
+    assert describe_simultaneous(record()) == "−1.2 to +29.0"
+
+
+def test_the_colour_of_the_forest_follows_the_simultaneous_interval():
+    assert figures.row_colour(record(), "unified", "specialised") == "neither"
+    assert figures.row_colour(record(low_simultaneous=0.01), "unified", "specialised") == "arm0"
+    below = record(low_simultaneous=-0.2, high_simultaneous=-0.01)
+    assert figures.row_colour(below, "unified", "specialised") == "arm1"
+    drawn = figures.forest([record()], "unified", "specialised")
+    assert 'class="whisker thin neither"' in drawn
+    assert 'class="whisker neither"' in drawn
+
+
+def test_p_has_four_digits_where_they_decide():
+    assert [p_value(p) for p in (0.0496, 0.05004, 0.06, 0.0251, 0.0001, None)] == [
+        "0.0496", "0.0500", "0.060", "0.025", "< 0.001", "–",
+    ]  # fmt: skip
+
+
+def test_the_p_of_all_is_under_no_heading_of_holm(study, out):
+    lines = (out / "results.md").read_text().splitlines()
+    [header] = [line for line in lines if "p (Holm)" in line]
+    cells = next(line for line in lines if line.startswith("| all |") and line.count("|") == header.count("|"))
+    names = [name.strip() for name in header.split("|")]
+    values = dict(zip(names, [cell.strip() for cell in cells.split("|")], strict=True))
+    assert values["p (Holm)"] == "–"
+    assert values["p"] == p_value(study.pairs[0].main.p)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from mura.launch.jobs import Job, run_jobs
+from mura.tracking.logger import roc_points
 
 KEY = "a" * 40
 CLOSED = "http://127.0.0.1:9"
@@ -39,7 +42,8 @@ import pandas as pd
 values = {"n": 2, "accuracy": 0.5, "kappa": 0.25, "auroc": None}
 metrics = {"test": {"image": {"all": values}, "study": {"wrist": values}}, "best_epoch": 1, "epochs": 3,
            "speed": {"wall_seconds": 1.5}}
-predictions = pd.DataFrame({"split": ["val", "test", "test"], "label": [1, 0, 0], "probability": [0.5, 0.25, 0.75]})
+predictions = pd.DataFrame({"split": ["val", "test", "test"], "extremity": "wrist", "label": [1, 0, 0],
+                            "probability": [0.5, 0.25, 0.75]})
 """
 
 Script = Callable[..., str]
@@ -170,6 +174,18 @@ def test_what_is_undefined_is_logged_as_undefined_and_one_class_has_no_roc(scrip
     assert (summary["best_epoch"], summary["speed/wall_seconds"]) == (1, 1.5)
     assert summary["predictions"]["nrows"] == 3
     assert not {"curves", "roc", "roc_table"} & set(summary)
+
+
+def test_each_extremity_has_a_roc_curve_of_its_own_and_none_is_pooled() -> None:
+    test = pd.DataFrame({
+        "extremity": ["elbow"] * 4 + ["hand"] * 2 + ["wrist"] * 2, "label": [0, 1, 0, 1, 1, 1, 0, 1],
+        "probability": [0.1, 0.9, 0.6, 0.4, 0.2, 0.3, 0.7, 0.2],
+    })  # fmt: skip
+    points = roc_points(test)
+    assert set(points["class"]) == {"elbow", "wrist"}  # the hand has one class
+    areas = {name: np.trapezoid(part["tpr"], part["fpr"]) for name, part in points.groupby("class")}
+    assert areas == pytest.approx({"elbow": 0.75, "wrist": 0.0})
+    assert roc_points(test[test["extremity"] == "hand"]).empty
 
 
 # --- failures ---------------------------------------------------------------------------------------------
