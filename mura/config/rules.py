@@ -77,6 +77,7 @@ SETTING_RULES: dict[str, Rule] = {
     "data.fold": whole(0, 4),
     "data.transfer": one_of(True, False),
     "data.resident": one_of("auto", True, False),
+    "data.conflicts": one_of("refuse", "leave_out"),
     "ensemble": whole(1),
     "model.dropout": number(0, 0.99),
     "model.loss.balance": one_of(True, False),

@@ -70,6 +70,7 @@ def describe_run(
         **{role: summarise(predictions.of_role(role)) for role in ("val", "test")},
         "synthetic": is_synthetic(data.root),
         "damaged_left_out": data.left_out(),
+        "conflicting_left_out": len(data.conflicting),
         "speed": speed.summary(),
         "device": str(trainer.strategy.root_device),
         "devices": trainer.world_size,

@@ -12,6 +12,7 @@ import torch
 import torchvision
 import yaml
 from command import Command, same, weights
+from conftest import conflict_in
 
 from mura.data.cache import open_cache
 from mura.data.images import cache_size_for
@@ -269,6 +270,22 @@ def test_a_run_on_other_data_is_not_gone_on_with(train: Command, mura_root: Path
     found = train(f"resume={run}", f"data.root={other}", bare=True, check=False)
     assert found.code == 1
     assert "was trained on other data" in found.said
+
+
+def test_a_study_with_both_labels_ends_a_run_before_training_or_is_left_out(
+    train: Command, contradictory: Path, tmp_path: Path
+) -> None:
+    data = ("data=wrist", f"data.root={contradictory}", f"data.cache_dir={tmp_path / 'cache'}", "trainer.max_epochs=1")
+    found = train(*data, check=False)
+    assert found.code == 1
+    assert f"{conflict_in(contradictory)} is there as _positive and as _negative" in found.said
+    assert "epoch" not in found.said
+    assert "Traceback" not in found.said
+    run = tmp_path / "run"
+    train(*data, f"hydra.run.dir={run}", "data.conflicts=leave_out")
+    assert json.loads((run / "metrics.json").read_text())["conflicting_left_out"] == 1
+    paths = pd.read_csv(run / "predictions.csv")["path"]
+    assert not paths.str.startswith(conflict_in(contradictory)).any()
 
 
 @pytest.mark.parametrize("experiment", ["debug", "demo"])
