@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -26,7 +27,8 @@ CONTRACT = ["config.yaml", "metrics.json", "predictions.csv", "history.csv", "cu
 
 def test_a_run_leaves_the_contracted_folder(train: Command, tmp_path: Path, mura_root: Path) -> None:
     run = tmp_path / "run"
-    train("data=wrist", f"hydra.run.dir={run}", "trainer.max_epochs=2")
+    said = train("data=wrist", f"hydra.run.dir={run}", "trainer.max_epochs=2").said
+    assert re.findall(r"epoch (\d+): train loss", said) == ["1", "2"]
     for name in CONTRACT:
         assert (run / name).exists(), name
     for name in ("best.ckpt", "last.ckpt"):
@@ -151,7 +153,7 @@ def test_a_failing_job_of_a_multirun_does_not_stop_the_others(train: Command, tm
 def test_a_nan_loss_names_the_step_and_the_learning_rate(train: Command) -> None:
     found = train("data=wrist", "optimizer.lr=1e30", "trainer.max_epochs=5", check=False)
     assert found.code == 1
-    assert "at step" in found.said
+    assert re.search(r"at step \d+ \(epoch 1\)", found.said)
     assert "learning rate 1e+30" in found.said
     assert "Traceback" not in found.said
 
