@@ -38,6 +38,8 @@ def test_a_run_leaves_the_contracted_folder(train: Command, tmp_path: Path, mura
     assert (metrics["model"], metrics["data"], metrics["arm"]) == ("cnn2", "wrist", "specialised")
     assert (metrics["epochs"], metrics["stopped_by"]) == (2, "max_epochs")
     assert metrics["speed"]["train_images_per_second"] > 0
+    validated, tested = (metrics[part]["study"]["wrist"]["accuracy"] for part in ("val", "test"))
+    assert f"{validated:.3f} / {tested:.3f}" in said
     assert metrics["synthetic"] is False
 
     predictions = pd.read_csv(run / "predictions.csv")
