@@ -69,6 +69,7 @@ SETTING_RULES: dict[str, Rule] = {
     "seed": whole(0, 2**32 - 1),
     "arm": one_of(*ARMS, UNION),
     "mode": one_of("min", "max"),
+    "test": one_of(True, False),
     "monitor": one_of("val_loss", "val_accuracy", "val_kappa", "val_auroc", "train_loss", "train_accuracy"),
     "data.image_size": whole(32, 2048),
     "data.cache_size": whole(32, 4096),
@@ -130,6 +131,11 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(
             f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches}: follows data.accumulate, which "
             "splits each batch into parts; give data.accumulate instead."
+        )
+    if cfg.data.transfer and not cfg.test:
+        raise ConfigError(
+            "data.transfer=true predicts the test views of other extremities, and test=false predicts no test view: "
+            "leave one of the two out."
         )
     if cfg.data.cache_size < cfg.data.image_size:
         raise ConfigError(

@@ -24,9 +24,9 @@ class MuraDataModule(LightningDataModule):
 
     The official validation set is the test set. `image_size` and `cache_size` are sides in pixels, `batch_size` is the
     global one. A model can be tested on other extremities than it is trained on (`test_extremities`); with `transfer`,
-    the test views of all others are predicted too. `resident` keeps the pictures in the device's memory (see
-    `choose_residence`). With `steps_like`, an epoch has as many steps as one over those extremities would have.
-    `accumulate` is the number of pieces that each process gets its part of a batch in.
+    the test views of all others are predicted too; without `test`, no test view is. `resident` keeps the pictures in
+    the device's memory (see `choose_residence`). With `steps_like`, an epoch has as many steps as one over those
+    extremities would have. `accumulate` is the number of pieces that each process gets its part of a batch in.
     Studies with both labels are refused, or left out and counted (`conflicts`: refuse, leave_out).
 
     `setup` raises MuraError when there is no MURA folder at `root`, when an extremity or a part of the split is empty,
@@ -49,11 +49,12 @@ class MuraDataModule(LightningDataModule):
         accumulate: int = 1,
         resident: str | bool = "auto",
         conflicts: str = "refuse",
+        test: bool = True,
     ) -> None:
         super().__init__()
         self.root, self.extremities = root, list(extremities)
         self.test_extremities = self.extremities if test_extremities is None else list(test_extremities)
-        self.transfer, self.steps_like = transfer, steps_like
+        self.test, self.transfer, self.steps_like = test, transfer, steps_like
         self.cache_size = cache_size_for(image_size) if cache_size is None else cache_size
         self.cache_dir = cache_dir
         self.batch_size, self.fold, self.seed, self.accumulate = batch_size, fold, seed, accumulate
@@ -88,14 +89,14 @@ class MuraDataModule(LightningDataModule):
         return self._rows_of_parts(without_conflicts(self.opened.table))
 
     def _rows_of_parts(self, table: pd.DataFrame) -> dict[str, np.ndarray]:
-        rows = rows_of(table, self.extremities, self.fold, self.test_extremities)
+        rows = rows_of(table, self.extremities, self.fold, self.test_extremities if self.test else [])
         if self.transfer:
             rows["transfer"] = other_test_rows(table, self.test_extremities)
         return rows
 
     def _names(self) -> str:
         trained, tested = "+".join(self.extremities), "+".join(self.test_extremities)
-        return trained if trained == tested else f"{trained}, tested on {tested}"
+        return trained if trained == tested or not self.test else f"{trained}, tested on {tested}"
 
     @property
     def opened(self) -> Cache:
@@ -146,13 +147,16 @@ class MuraDataModule(LightningDataModule):
         return self._evaluation_loader("val")
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
-        """Return loaders of the validation views, the test views and, with `transfer`, the other extremities' ones."""
+        """Return loaders of the validation views, the test views and, with `transfer`, the other extremities' ones.
+
+        Without `test`, only of the validation views.
+        """
         return [self._evaluation_loader(part) for part in ("val", "test", "transfer") if len(self.rows.get(part, ()))]
 
     def _steps(self) -> int | None:
         if self.steps_like is None:
             return None
-        views = len(rows_of(without_conflicts(self.opened.table), self.steps_like, self.fold)["train"])
+        views = len(rows_of(without_conflicts(self.opened.table), self.steps_like, self.fold, [])["train"])
         return steps_of_a_pass(views, self.batch_size)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -209,6 +213,7 @@ def rows_of(
 ) -> dict[str, np.ndarray]:
     """Return the readable rows of the index, int64 [n], that train, validate and test: keys train, val and test.
 
+    `test_extremities` are those that it trains on by default; with an empty list there is no test part.
     Raises MuraError if an extremity or a part has no readable view.
     """
     tested = extremities if test_extremities is None else test_extremities
@@ -223,8 +228,9 @@ def rows_of(
     parts = {
         "train": trains & (readable["fold"] != fold),
         "val": trains & (readable["fold"] == fold),
-        "test": (readable["split"] == "test") & readable["extremity"].isin(tested),
     }
+    if tested:
+        parts["test"] = (readable["split"] == "test") & readable["extremity"].isin(tested)
     rows = {part: np.array(readable.index[mask], dtype=np.int64) for part, mask in parts.items()}
     for part, numbers in rows.items():
         if len(numbers) == 0:

@@ -100,10 +100,15 @@ def _longest_first(cell: Cell) -> tuple[Any, ...]:
 
 
 def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:
-    """Return FINISHED, HALF_DONE or MISSING. Raises MuraError when the folder holds another experiment's run."""
+    """Return FINISHED, HALF_DONE or MISSING.
+
+    Raises MuraError when the folder holds another experiment's run, or one without test predictions.
+    """
     if not run.config.is_file() or not (run.path / ".hydra" / "overrides.yaml").is_file():
         return MISSING
     saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    if saved.get("test") is False:
+        raise MuraError(run.how_to_test())
     different = list(differences(saved, settings))
     if run.finished:
         about = json.loads(run.metrics.read_text(encoding="utf-8"))

@@ -64,7 +64,7 @@ def _log_to_wandb(run: Any, metrics: dict[str, Any], predictions: pd.DataFrame, 
     import wandb
 
     for part in ("val", "test"):
-        for level, groups in metrics[part].items():
+        for level, groups in (metrics[part] or {}).items():  # None: test=false
             for extremity, values in groups.items():
                 for metric, value in values.items():
                     run.summary[f"{part}/{level}/{extremity}/{metric}"] = value

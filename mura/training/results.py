@@ -68,7 +68,8 @@ def describe_run(
         "pictures_seen": sum(int(pictures) for pictures, *_ in speed.epochs),
         "stopped_by": stopped_by(trainer),
         "threshold": THRESHOLD,
-        **{role: summarise(predictions.of_role(role)) for role in ("val", "test")},
+        "val": summarise(predictions.of_role("val")),
+        "test": summarise(predictions.of_role("test")) if data.test else None,
         "synthetic": is_synthetic(data.root),
         "damaged_left_out": data.left_out(),
         "conflicting_left_out": len(data.conflicting),
@@ -108,16 +109,18 @@ def write_results(run: RunFolder, trainer: Trainer, predictions: Predictions, me
 
 
 def results_table(metrics: dict[str, Any]) -> Table:
-    """Return the metrics at both levels for the console: each as `validation / test`."""
-    table = Table(title=f"validation / test: {metrics['name']}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    """Return the metrics at both levels for the console: each as `validation / test`, or without the test."""
+    parts = [metrics[part] for part in ("val", "test") if metrics[part] is not None]
+    what = "validation / test" if len(parts) == 2 else "validation (test=false)"
+    table = Table(title=f"{what}: {metrics['name']}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("level", "extremity", *CONSOLE_METRICS):
         table.add_column(column, justify="left" if column in ("level", "extremity") else "right")
     for level in LEVELS:
-        parts = [metrics[part][level] for part in ("val", "test")]
-        for extremity in dict.fromkeys(name for groups in parts for name in groups):
-            if extremity == OVERALL and all(len(groups) == 2 for groups in parts):
+        of_level = [part[level] for part in parts]
+        for extremity in dict.fromkeys(name for groups in of_level for name in groups):
+            if extremity == OVERALL and all(len(groups) == 2 for groups in of_level):
                 continue  # a single extremity: the same row again
-            values = [groups.get(extremity, {}) for groups in parts]
+            values = [groups.get(extremity, {}) for groups in of_level]
             cells = [" / ".join(_cell(each.get(name)) for each in values) for name in CONSOLE_METRICS]
             table.add_row(level, extremity, *cells)
     return table

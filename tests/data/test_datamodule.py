@@ -44,6 +44,16 @@ def test_a_model_can_be_tested_on_an_extremity_that_it_never_saw() -> None:
     assert list(other_test_rows(views, ["hand"])) == list(rows_of(views, ["wrist"], fold=0)["test"])
 
 
+def test_without_the_test_a_run_needs_and_touches_no_test_view(mura_root: Path, cache_dir: Path) -> None:
+    assert set(rows_of(table(*WHOLE[:2]), ["wrist"], fold=0, test_extremities=[])) == {"train", "val"}
+    data = MuraDataModule(str(mura_root), ["wrist"], 32, cache_dir=str(cache_dir), test=False)
+    data.setup()
+    [loader] = data.predict_dataloader()
+    rows = {int(row) for batch in loader for row in batch["row"]}
+    assert rows == set(data.rows["val"])
+    assert set(data.opened.table.loc[sorted(rows), "split"]) == {"train"}
+
+
 def test_an_epoch_can_have_as_many_steps_as_one_over_more_extremities(mura_root: Path, cache_dir: Path) -> None:
     def steps(extremities: list[str], like: list[str] | None) -> int:
         data = MuraDataModule(str(mura_root), extremities, 32, cache_dir=str(cache_dir), batch_size=8, steps_like=like)

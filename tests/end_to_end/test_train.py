@@ -14,9 +14,12 @@ import torchvision
 import yaml
 from command import Command, same, weights
 from conftest import conflict_in
+from offline import overview
 
+from mura.comparison.collect import collect
 from mura.data.cache import open_cache
 from mura.data.images import cache_size_for
+from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import summarise
 from mura.models.classifier import AbnormalityClassifier
@@ -79,6 +82,34 @@ def test_a_run_can_predict_the_other_extremities_too_without_answering_for_them(
     assert set(transfer["split"]) == {"test"}
     assert set(transfer["extremity"]) == set(EXTREMITIES) - {"wrist"}
     assert set(json.loads((run / "metrics.json").read_text())["test"]["image"]) == {"all", "wrist"}
+
+
+def test_without_the_test_no_test_view_is_predicted_and_a_resumed_run_makes_up_for_it(
+    train: Command, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    said = train(
+        "data=wrist", "test=false", "logger=wandb", f"hydra.run.dir={run}", "early_stopping.patience=1",
+        "optimizer.lr=1e-12", "trainer.max_epochs=5",
+    ).said  # fmt: skip
+    assert "validation (test=false)" in said
+    assert set(pd.read_csv(run / "predictions.csv")["split"]) == {"val"}
+    before = json.loads((run / "metrics.json").read_text())
+    assert before["test"] is None
+    assert before["stopped_by"] == "early_stopping"
+    summary = overview(run)["summary"]
+    assert summary["val/study/wrist/accuracy"] == before["val"]["study"]["wrist"]["accuracy"]
+    assert [key for key in summary if key.startswith("test") or key.startswith("roc")] == []
+    with pytest.raises(MuraError, match="was trained with test=false") as refusal:
+        collect([tmp_path])
+    assert f"remove its metrics.json, then go on with: python train.py resume={run} test=true" in str(refusal.value)
+
+    (run / "metrics.json").unlink()
+    train(f"resume={run}", "test=true", bare=True)
+    after = json.loads((run / "metrics.json").read_text())
+    assert (after["val"], after["epochs"]) == (before["val"], before["epochs"])
+    assert set(after["test"]["study"]) == {"all", "wrist"}
+    assert [found.metrics["test"] for found in collect([tmp_path])[0]] == [after["test"]]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
