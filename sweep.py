@@ -143,6 +143,10 @@ def plan_study(study: DictConfig, settings: list[str], dry_run: bool) -> Plan:
 def run_config(cell: Cell, settings: list[str], folder: Path) -> Config:
     """Return the resolved config that the run would have, checked as `train.py` checks it, with its W&B project."""
     cfg = compose("train", [*settings, *cell.overrides(folder)])
+    if cfg.test is False:
+        raise ConfigError(
+            "test=false: a study compares on the test views; leave it out, or tune single runs with python train.py."
+        )
     check_config(cfg)
     cfg.logger = {"project": cfg.logger.get("project")}  # the rest depends on the run's folder
     plain = OmegaConf.to_container(cfg, resolve=True)

@@ -69,7 +69,7 @@ def build(cfg: DictConfig) -> tuple[Any, Any]:
     """Return the MuraDataModule and the AbnormalityClassifier of a config, ready to be trained."""
     from mura.training.results import provenance
 
-    data = instantiate(cfg.data)
+    data = instantiate(cfg.data, test=cfg.test)
     data.setup()
     model = instantiate(
         cfg.model,

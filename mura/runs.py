@@ -98,6 +98,14 @@ class RunFolder:
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise MuraError(f"{self.path}: can't be written to ({parent}); choose another hydra.run.dir.")
 
+    def how_to_test(self) -> str:
+        """Return the sentence for a run of test=false where its test predictions are needed."""
+        first = "remove its metrics.json, then " if self.finished else ""
+        return (
+            f"{self.path} was trained with test=false, and a comparison needs its test predictions: {first}go on with: "
+            f"python train.py resume={self.path} test=true"
+        )
+
     @contextmanager
     def locked(self, what: str = "run") -> Iterator[None]:
         """Hold the lock by which one process at a time writes this run or study; it falls with its process.

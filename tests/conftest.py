@@ -1,6 +1,7 @@
 """A small MURA folder that all tests share, and the commands as a user types them."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -38,6 +39,22 @@ def mura_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / f"{split}_image_paths.csv").write_text("\n".join(paths) + "\n")
         (root / f"{split}_labeled_studies.csv").write_text("\n".join(studies) + "\n")
     return root
+
+
+@pytest.fixture
+def contradictory(mura_root: Path, tmp_path: Path) -> Path:
+    """A copy of the small folder, in which a test study of the wrist is there with both labels."""
+    root = tmp_path / "contradictory"
+    shutil.copytree(mura_root, root)
+    study = min((root / "valid" / "XR_WRIST").glob("*/study1_positive"))
+    shutil.copytree(study, study.with_name("study1_negative"))
+    return root
+
+
+def conflict_in(root: Path) -> str:
+    """Return the name of the study that is there with both labels."""
+    [patient] = [each for each in (root / "valid" / "XR_WRIST").iterdir() if len(list(each.iterdir())) == 2]
+    return f"valid/XR_WRIST/{patient.name}/study1"
 
 
 def draw(rng: np.random.Generator, label: int) -> Image.Image:

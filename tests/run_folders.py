@@ -62,7 +62,8 @@ def write_run(
     about = {
         "schema": 1, "name": f"{model}-{data_name(names)}-seed{seed}", "model": model, "data": data_name(names),
         "extremities": names, "arm": arm, "seed": seed, "fold": 0, "best_epoch": 2, "epochs": 5, "steps": 50,
-        "stopped_by": "max_epochs", "test": summarise(table), "device": "cpu", "precision": "32-true",
+        "stopped_by": "max_epochs", "val": summarise(validation), "test": summarise(table), "device": "cpu",
+        "precision": "32-true",
         "speed": {"train_images_per_second": 77.0, "wall_seconds": 13.1, "peak_memory_bytes": 1}, "git": None,
         "data_fingerprint": "d" * 32, "split_hash": "5" * 32, "versions": {"python": "3.11", "mura": "0.1.0"},
     }  # fmt: skip

@@ -145,6 +145,8 @@ def _walk(directory: Path) -> Iterator[Path]:
 def read_run(folder: RunFolder) -> FinishedRun:
     """Return the run; MuraError, with the file at fault, when metrics.json or predictions.csv can't be used."""
     metrics = read_metrics(folder.metrics)
+    if metrics["test"] is None:
+        raise MuraError(folder.how_to_test())
     predictions = read_predictions(folder.predictions)
     validation, test = (predictions[predictions["split"] == split].reset_index(drop=True) for split in ("val", "test"))
     expected = metrics["test"]["image"][OVERALL]["n"]

@@ -57,6 +57,12 @@ class ArmTable:
         """Return the test predictions of these extremities."""
         return views_of(self.test, extremities)
 
+    def validation_of(self, extremities: Sequence[str]) -> pd.DataFrame:
+        """Return the validation predictions of these extremities, each from the run that answers for it."""
+        return _concatenate(
+            views_of(run.validation, [name for name in run.extremities if name in extremities]) for run in self.runs
+        )
+
     def data_of(self, extremities: Sequence[str]) -> str:
         """Return the data set of the run that answers for these extremities, or ROUTED where several do."""
         names = {run.data for run in self.runs if set(run.extremities) & set(extremities)}

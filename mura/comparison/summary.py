@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from mura.comparison.operating import RESAMPLES_AT_A_POINT, AtPoint, Fitted, com
 from mura.comparison.pairs import ArmTable, Pair, make_arm_tables, make_pairs, pair_views, scope_name
 from mura.comparison.verdict import PRIMARY, Agreement, Comparison, compare_cases, count_agreement, in_scope
 from mura.extremities import ALL_SEVEN
-from mura.metrics import OVERALL, REPORTED_METRICS, THRESHOLD, summarise
+from mura.metrics import LEVELS, OVERALL, REPORTED_METRICS, THRESHOLD, summarise
 from mura.study.arms import SPECIALISED, UNIFIED
 
-RESULT_COLUMNS = ["model", "arm", "data", "seed", "extremity", "level", "metric", "value", "n"]
+RESULT_COLUMNS = ["model", "arm", "data", "seed", "extremity", "level", "metric", "value", "n", "val_value", "val_n"]
 SYNTHETIC = "Synthetic data: these pictures are drawn by the program. The figures say nothing about patients or MURA."
 
 
@@ -148,7 +149,10 @@ def _one_class_notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
 
 
 def results_table(tables: Sequence[ArmTable], pairs: Sequence[Pair]) -> pd.DataFrame:
-    """Return RESULT_COLUMNS: every model, arm and seed, by extremity and over all that it or its comparisons have."""
+    """Return RESULT_COLUMNS: every model, arm and seed, by extremity and over all that it or its comparisons have.
+
+    `value` and `n` are of the test views, `val_value` and `val_n` of the validation views of the same runs.
+    """
     rows: list[tuple[object, ...]] = []
     for table in tables:
         compared = [pair.extremities for pair in pairs if pair.model == table.model and table.arm in pair.arms]
@@ -162,9 +166,10 @@ def results_table(tables: Sequence[ArmTable], pairs: Sequence[Pair]) -> pd.DataF
 def _result_rows(table: ArmTable, names: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
     scope = names[0] if len(names) == 1 else scope_name(names)
     who = (table.model, table.arm, table.data_of(names), table.seed, scope)
-    for level, groups in summarise(table.views_of(names)).items():
-        for metric in REPORTED_METRICS:
-            yield (*who, level, metric, groups[OVERALL][metric], groups[OVERALL]["n"])
+    test, validation = summarise(table.views_of(names)), summarise(table.validation_of(names))
+    for level, metric in product(LEVELS, REPORTED_METRICS):
+        values = [groups[level][OVERALL][name] for groups in (test, validation) for name in (metric, "n")]
+        yield (*who, level, metric, *values)
 
 
 def surest_mistakes(table: ArmTable, count: int = 5) -> pd.DataFrame:

@@ -69,6 +69,7 @@ SETTING_RULES: dict[str, Rule] = {
     "seed": whole(0, 2**32 - 1),
     "arm": one_of(*ARMS, UNION),
     "mode": one_of("min", "max"),
+    "test": one_of(True, False),
     "monitor": one_of("val_loss", "val_accuracy", "val_kappa", "val_auroc", "train_loss", "train_accuracy"),
     "data.image_size": whole(32, 2048),
     "data.cache_size": whole(32, 4096),
@@ -77,6 +78,7 @@ SETTING_RULES: dict[str, Rule] = {
     "data.fold": whole(0, 4),
     "data.transfer": one_of(True, False),
     "data.resident": one_of("auto", True, False),
+    "data.conflicts": one_of("refuse", "leave_out"),
     "ensemble": whole(1),
     "model.dropout": number(0, 0.99),
     "model.loss.balance": one_of(True, False),
@@ -129,6 +131,11 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(
             f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches}: follows data.accumulate, which "
             "splits each batch into parts; give data.accumulate instead."
+        )
+    if cfg.data.transfer and not cfg.test:
+        raise ConfigError(
+            "data.transfer=true predicts the test views of other extremities, and test=false predicts no test view: "
+            "leave one of the two out."
         )
     if cfg.data.cache_size < cfg.data.image_size:
         raise ConfigError(

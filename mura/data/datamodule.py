@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from mura.data.batches import Batch, EvaluationBatches, Resident, TrainingBatches, Views, steps_of_a_pass
 from mura.data.cache import Cache, open_cache
 from mura.data.images import cache_size_for
+from mura.data.index import BOTH_LABELS, has_both_labels, study_names
 from mura.errors import ConfigError, MuraError
 from mura.extremities import EXTREMITIES
 from mura.machine import choose_residence
@@ -23,11 +24,13 @@ class MuraDataModule(LightningDataModule):
 
     The official validation set is the test set. `image_size` and `cache_size` are sides in pixels, `batch_size` is the
     global one. A model can be tested on other extremities than it is trained on (`test_extremities`); with `transfer`,
-    the test views of all others are predicted too. `resident` keeps the pictures in the device's memory (see
-    `choose_residence`). With `steps_like`, an epoch has as many steps as one over those extremities would have.
-    `accumulate` is the number of pieces that each process gets its part of a batch in.
+    the test views of all others are predicted too; without `test`, no test view is. `resident` keeps the pictures in
+    the device's memory (see `choose_residence`). With `steps_like`, an epoch has as many steps as one over those
+    extremities would have. `accumulate` is the number of pieces that each process gets its part of a batch in.
+    Studies with both labels are refused, or left out and counted (`conflicts`: refuse, leave_out).
 
-    `setup` raises MuraError when there is no MURA folder at `root`, or an extremity or a part of the split is empty.
+    `setup` raises MuraError when there is no MURA folder at `root`, when an extremity or a part of the split is empty,
+    and for a study with both labels among the views that it uses.
     """
 
     def __init__(
@@ -45,15 +48,18 @@ class MuraDataModule(LightningDataModule):
         steps_like: list[str] | None = None,
         accumulate: int = 1,
         resident: str | bool = "auto",
+        conflicts: str = "refuse",
+        test: bool = True,
     ) -> None:
         super().__init__()
         self.root, self.extremities = root, list(extremities)
         self.test_extremities = self.extremities if test_extremities is None else list(test_extremities)
-        self.transfer, self.steps_like = transfer, steps_like
+        self.test, self.transfer, self.steps_like = test, transfer, steps_like
         self.cache_size = cache_size_for(image_size) if cache_size is None else cache_size
         self.cache_dir = cache_dir
         self.batch_size, self.fold, self.seed, self.accumulate = batch_size, fold, seed, accumulate
-        self.resident = resident
+        self.resident, self.conflicts = resident, conflicts
+        self.conflicting: list[str] = []  # studies that are left out
         self.views: Views | None = None
         self.cache: Cache | None = None
         self.rows: dict[str, np.ndarray] = {}
@@ -62,15 +68,35 @@ class MuraDataModule(LightningDataModule):
         """Open the cache, once; every process may call this, and one of them builds what is missing."""
         if self.cache is None:
             self.cache = open_cache(self.root, self.cache_size, self.cache_dir)
-            self.rows = rows_of(self.cache.table, self.extremities, self.fold, self.test_extremities)
-            counts = ", ".join(f"{len(rows)} {part}" for part, rows in self.rows.items())
+            self.rows = self._choose_rows()
+            counts = ", ".join(f"{len(rows)} {part}" for part, rows in self.rows.items() if part != "transfer")
             log.info("data: %s: %s views (fold %d validates)", self._names(), counts, self.fold)
-            if self.transfer:
-                self.rows["transfer"] = other_test_rows(self.cache.table, self.test_extremities)
+
+    def _choose_rows(self) -> dict[str, np.ndarray]:
+        """Return the rows of each part, without studies that have both labels. Raises MuraError as `setup` does."""
+        rows = self._rows_of_parts(self.opened.table)
+        used = self.opened.table.index.isin(np.concatenate(list(rows.values())))
+        self.conflicting = study_names(self.opened.table[used & has_both_labels(self.opened.table)])
+        if not self.conflicting:
+            return rows
+        count, first = len(self.conflicting), self.conflicting[0]
+        if self.conflicts == "refuse":
+            raise MuraError(
+                f"{first} {BOTH_LABELS} ({count} such {'study' if count == 1 else 'studies'}): keep the right folder "
+                "of the two, or leave such studies out of training and test with data.conflicts=leave_out."
+            )
+        log.warning("%d studies with both labels are left out, first %s", count, first)
+        return self._rows_of_parts(without_conflicts(self.opened.table))
+
+    def _rows_of_parts(self, table: pd.DataFrame) -> dict[str, np.ndarray]:
+        rows = rows_of(table, self.extremities, self.fold, self.test_extremities if self.test else [])
+        if self.transfer:
+            rows["transfer"] = other_test_rows(table, self.test_extremities)
+        return rows
 
     def _names(self) -> str:
         trained, tested = "+".join(self.extremities), "+".join(self.test_extremities)
-        return trained if trained == tested else f"{trained}, tested on {tested}"
+        return trained if trained == tested or not self.test else f"{trained}, tested on {tested}"
 
     @property
     def opened(self) -> Cache:
@@ -121,13 +147,16 @@ class MuraDataModule(LightningDataModule):
         return self._evaluation_loader("val")
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
-        """Return loaders of the validation views, the test views and, with `transfer`, the other extremities' ones."""
+        """Return loaders of the validation views, the test views and, with `transfer`, the other extremities' ones.
+
+        Without `test`, only of the validation views.
+        """
         return [self._evaluation_loader(part) for part in ("val", "test", "transfer") if len(self.rows.get(part, ()))]
 
     def _steps(self) -> int | None:
         if self.steps_like is None:
             return None
-        views = len(rows_of(self.opened.table, self.steps_like, self.fold)["train"])
+        views = len(rows_of(without_conflicts(self.opened.table), self.steps_like, self.fold, [])["train"])
         return steps_of_a_pass(views, self.batch_size)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -168,6 +197,11 @@ class MuraDataModule(LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
+def without_conflicts(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the index with the views of studies that have both labels marked as not readable."""
+    return table.assign(readable=table["readable"] & ~has_both_labels(table))
+
+
 def other_test_rows(table: pd.DataFrame, extremities: list[str]) -> np.ndarray:
     """Return the rows of the index, int64 [n], with the readable test views of all extremities but these."""
     other = table["readable"] & (table["split"] == "test") & ~table["extremity"].isin(extremities)
@@ -179,6 +213,7 @@ def rows_of(
 ) -> dict[str, np.ndarray]:
     """Return the readable rows of the index, int64 [n], that train, validate and test: keys train, val and test.
 
+    `test_extremities` are those that it trains on by default; with an empty list there is no test part.
     Raises MuraError if an extremity or a part has no readable view.
     """
     tested = extremities if test_extremities is None else test_extremities
@@ -193,8 +228,9 @@ def rows_of(
     parts = {
         "train": trains & (readable["fold"] != fold),
         "val": trains & (readable["fold"] == fold),
-        "test": (readable["split"] == "test") & readable["extremity"].isin(tested),
     }
+    if tested:
+        parts["test"] = (readable["split"] == "test") & readable["extremity"].isin(tested)
     rows = {part: np.array(readable.index[mask], dtype=np.int64) for part, mask in parts.items()}
     for part, numbers in rows.items():
         if len(numbers) == 0:

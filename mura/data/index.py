@@ -25,6 +25,7 @@ EXTREMITY_NAME = re.compile("(" + "|".join(EXTREMITY_OF) + ")")
 PATIENT_NAME = re.compile(r"patient(\d+)")
 STUDY_NAME = re.compile(r"(study(\d+))_(positive|negative)")
 VIEW_NAME = re.compile(r"image(\d+)\.png")
+BOTH_LABELS = "is there as _positive and as _negative"
 MAC_NAME = re.compile(r"\._.*|\.DS_Store")
 
 log = logging.getLogger(__name__)
@@ -154,11 +155,19 @@ def _nested(root: Path) -> list[Problem]:
     return [Problem("nested", f"{TOP_FOLDER}/{TOP_FOLDER}", f"the inner folder is used: {folder}")]
 
 
+def has_both_labels(index: pd.DataFrame) -> pd.Series:
+    """Return for each view whether its study is there as _positive and as _negative."""
+    labels = index.groupby(["split", "extremity", "patient", "study"])["label"]
+    return labels.transform("nunique") > 1
+
+
+def study_names(views: pd.DataFrame) -> list[str]:
+    """Return the names of the views' studies, sorted, without their label: `train/XR_WRIST/patient00001/study1`."""
+    return sorted({path.rpartition("/")[0].rpartition("_")[0] for path in views["path"]})
+
+
 def _both_labels(index: pd.DataFrame) -> list[Problem]:
-    folders = {path.rpartition("/")[0] for path in index["path"]}
-    positive = {folder.removesuffix("_positive") for folder in folders if folder.endswith("_positive")}
-    both = [study for study in positive if f"{study}_negative" in folders]
-    return [Problem("two-labels", study, "is there as _positive and as _negative") for study in both]
+    return [Problem("two-labels", study, BOTH_LABELS) for study in study_names(index[has_both_labels(index)])]
 
 
 def _both_splits(index: pd.DataFrame) -> list[Problem]:

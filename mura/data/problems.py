@@ -17,7 +17,7 @@ PHRASE_OF_PROBLEM = {
     "listed-but-missing": "listed, but not in the folder",
     "not-listed": "in the folder, but not listed",
     "label-disagrees": "studies whose label differs between list and folder name (the folder name is used)",
-    "two-labels": "studies that are both positive and negative",
+    "two-labels": "studies that are both positive and negative (refused by runs, unless data.conflicts=leave_out)",
     "patient-in-both-splits": "patients in both train and valid",
     "list-row": "list rows that can't be read",
     "empty-study": "studies without a picture",

@@ -148,7 +148,7 @@ class AbnormalityClassifier(LightningModule):
         if not torch.isfinite(loss):
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             raise MuraError(
-                f"{what} is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}) with learning "
+                f"{what} is {loss.item()} at step {self.global_step} (epoch {self.current_epoch + 1}) with learning "
                 f"rate {rate:g}: training was stopped; try a smaller one, for example optimizer.lr={rate / 10:g}."
             )
 

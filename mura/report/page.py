@@ -68,7 +68,7 @@ def index_html(study: Study) -> str:
         paper_source=PAPER_SOURCE,
         notes=REFERENCE_NOTES,
         numbers=wide_numbers(study.results),
-        metrics=REPORTED_METRICS,
+        metrics=("validation_accuracy", *REPORTED_METRICS),
         threshold=THRESHOLD,
         point_resamples=RESAMPLES_AT_A_POINT,
         all_but_it=ALL_BUT_IT,

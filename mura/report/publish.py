@@ -14,6 +14,8 @@ from mura.report.references import KUMAR_ROWS
 from mura.tracking.wandb_run import choose_mode, never_fatal, open_run
 
 JOB_TYPE = "comparison"
+WORKSPACE_ORDER = ("val/study/all/accuracy", "val/image/all/accuracy")
+"""What the view sorts its runs by, the best first: whoever tunes must not select on the test set."""
 WORKSPACE_COLUMNS = (
     "test/image/{row}/accuracy",
     "test/study/{row}/accuracy",
@@ -61,7 +63,7 @@ def make_media(study: Study) -> dict[str, Any]:
     import wandb
 
     content: dict[str, Any] = {
-        "results": wandb.Table(dataframe=study.results.astype({"value": float})),
+        "results": wandb.Table(dataframe=study.results.astype({"value": float, "val_value": float})),
         "comparison": wandb.Table(dataframe=pd.DataFrame([record.to_dict() for record in study.comparisons])),
         "report": wandb.Html((study.out / "index.html").read_text(encoding="utf-8"), inject=False),
     }
@@ -114,7 +116,8 @@ def workspace(entity: str, project: str, group: str) -> Any:
         keys: list[Any] = [f"test/{level}/{row if row != KUMAR_ROWS[-1] else 'all'}/{metric}" for row in KUMAR_ROWS]
         return panels.BarPlot(title=f"test, {level} {metric}", metrics=keys, orientation="v")
 
-    columns = [f"summary:{key.format(row=row)}" for key in WORKSPACE_COLUMNS for row in ("all", *KUMAR_ROWS[:-1])]
+    tested = [key.format(row=row) for key in WORKSPACE_COLUMNS for row in ("all", *KUMAR_ROWS[:-1])]
+    columns = [f"summary:{key}" for key in (*WORKSPACE_ORDER, *tested)]
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -134,6 +137,7 @@ def workspace(entity: str, project: str, group: str) -> Any:
         runset_settings=ws.RunsetSettings(
             filters=[ws.Metric("Group") == group, ws.Metric("JobType") == "train"],
             groupby=[ws.Config("arm"), ws.Config("model.name")],
+            order=[ws.Ordering(ws.Summary(key), ascending=False) for key in WORKSPACE_ORDER],
             pinned_columns=["run:displayName", *columns],
         ),
         auto_generate_panels=False,

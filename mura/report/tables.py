@@ -135,10 +135,12 @@ def confusion(tables: Sequence[ArmTable], extremities: Sequence[str]) -> dict[st
 
 
 def wide_numbers(results: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return results.csv with a column a metric, in the same order."""
+    """Return results.csv with a column a metric, and one for validation accuracy, in the same order."""
     key = ["model", "arm", "data", "seed", "extremity", "level", "n"]
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in results.to_dict("records"):
         row = rows.setdefault(tuple(record[name] for name in key), {name: record[name] for name in key})
         row[str(record["metric"])] = None if pd.isna(record["value"]) else record["value"]
+        if record["metric"] == "accuracy":
+            row["validation_accuracy"] = None if pd.isna(record["val_value"]) else record["val_value"]
     return list(rows.values())

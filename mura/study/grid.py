@@ -20,7 +20,7 @@ from mura.study.arms import ALL, ARMS, ONE, OTHERS, arm_rank
 # Two runs with these alike are the same experiment; where it ran and how it was logged may differ.
 SHOULD_MATCH = (
     "arm", "seed", "monitor", "mode", "model", "early_stopping", "ensemble", "optimizer", "scheduler", "augmentation",
-    "data.extremities", "data.test_extremities", "data.transfer", "data.steps_like",
+    "data.extremities", "data.test_extremities", "data.transfer", "data.steps_like", "data.conflicts",
     "data.image_size", "data.cache_size", "data.batch_size", "data.accumulate", "data.fold", "data.seed",
     "trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_predict_batches",
 )  # fmt: skip
@@ -100,10 +100,15 @@ def _longest_first(cell: Cell) -> tuple[Any, ...]:
 
 
 def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:
-    """Return FINISHED, HALF_DONE or MISSING. Raises MuraError when the folder holds another experiment's run."""
+    """Return FINISHED, HALF_DONE or MISSING.
+
+    Raises MuraError when the folder holds another experiment's run, or one without test predictions.
+    """
     if not run.config.is_file() or not (run.path / ".hydra" / "overrides.yaml").is_file():
         return MISSING
     saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    if saved.get("test") is False:
+        raise MuraError(run.how_to_test())
     different = list(differences(saved, settings))
     if run.finished:
         about = json.loads(run.metrics.read_text(encoding="utf-8"))

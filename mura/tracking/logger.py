@@ -53,7 +53,7 @@ def wandb_logger(project: str, name: str, group: str | None, tags: list[str], fo
 
 @rank_zero_only
 def log_results(loggers: list[Logger], metrics: dict[str, Any], predictions: pd.DataFrame, curves: Path) -> None:
-    """Log the test metrics to W&B's summary, the predictions as a table, the curves and the ROC as pictures."""
+    """Log the metrics to W&B's summary, the predictions as a table, the curves and the ROC as pictures."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             with never_fatal("logging the results"):
@@ -63,10 +63,11 @@ def log_results(loggers: list[Logger], metrics: dict[str, Any], predictions: pd.
 def _log_to_wandb(run: Any, metrics: dict[str, Any], predictions: pd.DataFrame, curves: Path) -> None:
     import wandb
 
-    for level, groups in metrics["test"].items():
-        for extremity, values in groups.items():
-            for metric, value in values.items():
-                run.summary[f"test/{level}/{extremity}/{metric}"] = value
+    for part in ("val", "test"):
+        for level, groups in (metrics[part] or {}).items():  # None: test=false
+            for extremity, values in groups.items():
+                for metric, value in values.items():
+                    run.summary[f"{part}/{level}/{extremity}/{metric}"] = value
     run.summary["best_epoch"] = metrics["best_epoch"]
     for name, value in metrics["speed"].items():
         run.summary[f"speed/{name}"] = value

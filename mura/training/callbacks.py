@@ -34,12 +34,20 @@ def make_callbacks(run: RunFolder, monitor: str, mode: str, patience: int | None
         stopper = EarlyStopping(monitor, mode=mode, patience=patience, check_on_train_epoch_end=True)
         callbacks += [stopper, StopWhereItStopped()]
     if on_a_terminal():
-        callbacks.append(RichProgressBar(leave=False))
+        callbacks.append(ProgressBar(leave=False))
     if ensemble > 1:
         watched = {"monitor": monitor, "mode": mode, "save_top_k": ensemble, "auto_insert_metric_name": False}
         callbacks.append(checkpoint(EnsembleCheckpoint, "top-{epoch:03d}", **watched))
     best = checkpoint(ModelCheckpoint, "best", monitor=monitor, mode=mode)
     return [*callbacks, best, checkpoint(ModelCheckpoint, "last")]
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's progress bar, with epochs counted from 1: `Epoch 1/20`."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        words = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+        return words.ljust(len(self.validation_description))  # of equal width, so that it does not flicker
 
 
 class EnsembleCheckpoint(ModelCheckpoint):

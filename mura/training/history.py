@@ -16,7 +16,10 @@ log = logging.getLogger(__name__)
 
 
 class History(Callback):
-    """Writes one row an epoch to the log, the loggers and history.csv; its rows survive a resume in the checkpoint."""
+    """Writes one row an epoch to the log, the loggers and history.csv; its rows survive a resume in the checkpoint.
+
+    People read epochs counted from 1, in the log; programs from 0, in history.csv and the loggers.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -38,7 +41,7 @@ class History(Callback):
             write_text(self.file, table.to_csv(index=False), sync=False)  # the checkpoint has it too
             log.info(
                 "epoch %d: train loss %.4f accuracy %.3f, val loss %.4f accuracy %.3f (%.1f s)",
-                *(row["epoch"], row["train_loss"], row["train_accuracy"]),
+                *(row["epoch"] + 1, row["train_loss"], row["train_accuracy"]),
                 *(row["val_loss"], row["val_accuracy"], row["seconds"]),
             )
             for logger in trainer.loggers:

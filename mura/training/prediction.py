@@ -40,7 +40,7 @@ def chosen_checkpoints(trainer: Trainer, run: RunFolder) -> list[Path]:
 
 
 def predict_views(trainer: Trainer, data: MuraDataModule, checkpoints: list[Path]) -> Predictions:
-    """Predict every validation, test and transfer view, each exactly once; the result is the same on every process.
+    """Predict the views of the data module's predict loaders, each exactly once; the same result on every process.
 
     The probabilities of several checkpoints are averaged (Rajpurkar et al. 2017, section 3).
     Raises MuraError when a checkpoint is damaged.
@@ -61,7 +61,8 @@ def _predict(trainer: Trainer, data: MuraDataModule) -> tuple[torch.Tensor, torc
     """Return the rows of the index, int64 [N] in their order, and their logits, float64 [N]."""
     per_loader = trainer.predict(trainer.lightning_module, datamodule=data)
     assert per_loader is not None
-    mine = [batch for batches in per_loader for batch in batches]
+    # of a single loader (test=false), Lightning returns the batches without a list around them
+    mine = [batch for each in per_loader for batch in (each if isinstance(each, list) else [each])]
     everyone = [batch for process in gather(mine) for batch in process]
     rows_N, order_N = torch.cat([rows for rows, _ in everyone]).sort()
     return rows_N, torch.cat([logits for _, logits in everyone]).double()[order_N]

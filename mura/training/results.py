@@ -9,6 +9,7 @@ import pandas as pd
 from lightning import Trainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -16,7 +17,7 @@ from mura.data.datamodule import MuraDataModule
 from mura.data.index import is_synthetic
 from mura.extremities import data_name
 from mura.files import write_json, write_text
-from mura.metrics import THRESHOLD, summarise
+from mura.metrics import LEVELS, OVERALL, THRESHOLD, summarise
 from mura.models.checkpoint import load_checkpoint
 from mura.provenance import git_state, versions
 from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
@@ -25,7 +26,7 @@ from mura.training.callbacks import stopped_by
 from mura.training.prediction import Predictions
 from mura.training.speed import Speed
 
-CONSOLE_METRICS = ("n", "abnormal", "accuracy", "kappa", "auroc", "sensitivity", "specificity")
+CONSOLE_METRICS = ("n", "accuracy", "kappa", "auroc", "sensitivity", "specificity")
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,11 @@ def describe_run(
         "pictures_seen": sum(int(pictures) for pictures, *_ in speed.epochs),
         "stopped_by": stopped_by(trainer),
         "threshold": THRESHOLD,
-        **{role: summarise(predictions.of_role(role)) for role in ("val", "test")},
+        "val": summarise(predictions.of_role("val")),
+        "test": summarise(predictions.of_role("test")) if data.test else None,
         "synthetic": is_synthetic(data.root),
         "damaged_left_out": data.left_out(),
+        "conflicting_left_out": len(data.conflicting),
         "speed": speed.summary(),
         "device": str(trainer.strategy.root_device),
         "devices": trainer.world_size,
@@ -89,7 +92,7 @@ def best_epoch(run: RunFolder, predictions: Predictions) -> int:
 
 
 def write_results(run: RunFolder, trainer: Trainer, predictions: Predictions, metrics: dict[str, Any]) -> None:
-    """Write predictions, curves and, last, metrics.json, from the first process; show the test metrics."""
+    """Write predictions, curves and, last, metrics.json, from the first process; show the metrics."""
     if not trainer.is_global_zero:
         return
     transfer = predictions.of_role("transfer")
@@ -101,20 +104,25 @@ def write_results(run: RunFolder, trainer: Trainer, predictions: Predictions, me
     draw_curves(pd.read_csv(run.history), metrics["best_epoch"], title, run.curves)
     tracking.log_results(trainer.loggers, metrics, own, run.curves)
     write_json(run.metrics, metrics)
-    Console(stderr=True, width=None if sys.stderr.isatty() else 110).print(test_table(metrics))
+    Console(stderr=True, width=None if sys.stderr.isatty() else 110).print(results_table(metrics))
     log.info("done: %s", run.path)
 
 
-def test_table(metrics: dict[str, Any]) -> Table:
-    """Return the test metrics at both levels, for the console."""
-    table = Table(title=f"test: {metrics['name']}")
+def results_table(metrics: dict[str, Any]) -> Table:
+    """Return the metrics at both levels for the console: each as `validation / test`, or without the test."""
+    parts = [metrics[part] for part in ("val", "test") if metrics[part] is not None]
+    what = "validation / test" if len(parts) == 2 else "validation (test=false)"
+    table = Table(title=f"{what}: {metrics['name']}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("level", "extremity", *CONSOLE_METRICS):
         table.add_column(column, justify="left" if column in ("level", "extremity") else "right")
-    for level, groups in metrics["test"].items():
-        for extremity, values in groups.items():
-            if extremity == "all" and len(groups) == 2:
+    for level in LEVELS:
+        of_level = [part[level] for part in parts]
+        for extremity in dict.fromkeys(name for groups in of_level for name in groups):
+            if extremity == OVERALL and all(len(groups) == 2 for groups in of_level):
                 continue  # a single extremity: the same row again
-            table.add_row(level, extremity, *(_cell(values[name]) for name in CONSOLE_METRICS))
+            values = [groups.get(extremity, {}) for groups in of_level]
+            cells = [" / ".join(_cell(each.get(name)) for each in values) for name in CONSOLE_METRICS]
+            table.add_row(level, extremity, *cells)
     return table
 
 

@@ -1,11 +1,14 @@
 """Which views train, validate and test: all that are readable, each in its own part, and a sentence for none."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import conflict_in
 
 from mura.data.datamodule import MuraDataModule, other_test_rows, rows_of
+from mura.data.index import scan
 from mura.errors import MuraError
 
 
@@ -41,6 +44,16 @@ def test_a_model_can_be_tested_on_an_extremity_that_it_never_saw() -> None:
     assert list(other_test_rows(views, ["hand"])) == list(rows_of(views, ["wrist"], fold=0)["test"])
 
 
+def test_without_the_test_a_run_needs_and_touches_no_test_view(mura_root: Path, cache_dir: Path) -> None:
+    assert set(rows_of(table(*WHOLE[:2]), ["wrist"], fold=0, test_extremities=[])) == {"train", "val"}
+    data = MuraDataModule(str(mura_root), ["wrist"], 32, cache_dir=str(cache_dir), test=False)
+    data.setup()
+    [loader] = data.predict_dataloader()
+    rows = {int(row) for batch in loader for row in batch["row"]}
+    assert rows == set(data.rows["val"])
+    assert set(data.opened.table.loc[sorted(rows), "split"]) == {"train"}
+
+
 def test_an_epoch_can_have_as_many_steps_as_one_over_more_extremities(mura_root: Path, cache_dir: Path) -> None:
     def steps(extremities: list[str], like: list[str] | None) -> int:
         data = MuraDataModule(str(mura_root), extremities, 32, cache_dir=str(cache_dir), batch_size=8, steps_like=like)
@@ -50,3 +63,38 @@ def test_an_epoch_can_have_as_many_steps_as_one_over_more_extremities(mura_root:
     both = steps(["wrist", "hand"], None)
     assert steps(["wrist"], ["wrist", "hand"]) == both
     assert steps(["wrist"], None) < both
+
+
+# --- studies with both labels -----------------------------------------------------------------------------
+
+
+def test_a_study_with_both_labels_is_refused_by_name_before_training(contradictory: Path, tmp_path: Path) -> None:
+    data = MuraDataModule(str(contradictory), ["wrist"], 32, cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(MuraError, match="such study") as refusal:
+        data.setup()
+    study = conflict_in(contradictory)
+    assert str(refusal.value).startswith(f"{study} is there as _positive and as _negative (1 such study): ")
+    assert "data.conflicts=leave_out" in str(refusal.value)
+    [problem] = [each for each in scan(contradictory)[1] if each.kind == "two-labels"]
+    assert (problem.path, problem.detail) == (study, "is there as _positive and as _negative")
+
+
+def test_studies_with_both_labels_can_be_left_out_and_are_counted(contradictory: Path, tmp_path: Path) -> None:
+    data = MuraDataModule(
+        str(contradictory), ["wrist"], 32, cache_dir=str(tmp_path / "cache"), conflicts="leave_out"
+    )  # fmt: skip
+    data.setup()
+    assert data.conflicting == [conflict_in(contradictory)]
+    used = data.opened.table.loc[data.rows["test"], "path"]
+    assert len(used) > 0
+    assert not used.str.startswith(data.conflicting[0]).any()
+
+
+def test_only_conflicts_of_views_that_a_run_uses_count(contradictory: Path, tmp_path: Path) -> None:
+    def data(**settings: Any) -> MuraDataModule:
+        return MuraDataModule(str(contradictory), ["hand"], 32, cache_dir=str(tmp_path / "cache"), **settings)
+
+    data().setup()
+    for settings in ({"test_extremities": ["hand", "wrist"]}, {"transfer": True}):
+        with pytest.raises(MuraError, match="is there as _positive and as _negative"):
+            data(**settings).setup()

@@ -104,6 +104,7 @@ def test_a_disk_that_fills_in_the_middle_fails_runs_in_a_sentence_and_the_study_
         (["margin=3"], "margin=3: must be a difference in accuracy between 0 and 1"),
         (["arms=[leave_one_out]", "extremities=[wrist]"], "needs two extremities"),
         (["wandb.workspace=true"], "take logger=wandb"),
+        (["test=false"], "test=false: a study compares on the test views"),
         (["launcher.workers=0"], "launcher.workers=0: must be"),
         (["experiment=kumar"], "did you mean kumar2024?"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,9 +13,13 @@ import torch
 import torchvision
 import yaml
 from command import Command, same, weights
+from conftest import conflict_in
+from offline import overview
 
+from mura.comparison.collect import collect
 from mura.data.cache import open_cache
 from mura.data.images import cache_size_for
+from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import summarise
 from mura.models.classifier import AbnormalityClassifier
@@ -25,7 +30,8 @@ CONTRACT = ["config.yaml", "metrics.json", "predictions.csv", "history.csv", "cu
 
 def test_a_run_leaves_the_contracted_folder(train: Command, tmp_path: Path, mura_root: Path) -> None:
     run = tmp_path / "run"
-    train("data=wrist", f"hydra.run.dir={run}", "trainer.max_epochs=2")
+    said = train("data=wrist", f"hydra.run.dir={run}", "trainer.max_epochs=2").said
+    assert re.findall(r"epoch (\d+): train loss", said) == ["1", "2"]
     for name in CONTRACT:
         assert (run / name).exists(), name
     for name in ("best.ckpt", "last.ckpt"):
@@ -35,6 +41,8 @@ def test_a_run_leaves_the_contracted_folder(train: Command, tmp_path: Path, mura
     assert (metrics["model"], metrics["data"], metrics["arm"]) == ("cnn2", "wrist", "specialised")
     assert (metrics["epochs"], metrics["stopped_by"]) == (2, "max_epochs")
     assert metrics["speed"]["train_images_per_second"] > 0
+    validated, tested = (metrics[part]["study"]["wrist"]["accuracy"] for part in ("val", "test"))
+    assert f"{validated:.3f} / {tested:.3f}" in said
     assert metrics["synthetic"] is False
 
     predictions = pd.read_csv(run / "predictions.csv")
@@ -74,6 +82,34 @@ def test_a_run_can_predict_the_other_extremities_too_without_answering_for_them(
     assert set(transfer["split"]) == {"test"}
     assert set(transfer["extremity"]) == set(EXTREMITIES) - {"wrist"}
     assert set(json.loads((run / "metrics.json").read_text())["test"]["image"]) == {"all", "wrist"}
+
+
+def test_without_the_test_no_test_view_is_predicted_and_a_resumed_run_makes_up_for_it(
+    train: Command, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    said = train(
+        "data=wrist", "test=false", "logger=wandb", f"hydra.run.dir={run}", "early_stopping.patience=1",
+        "optimizer.lr=1e-12", "trainer.max_epochs=5",
+    ).said  # fmt: skip
+    assert "validation (test=false)" in said
+    assert set(pd.read_csv(run / "predictions.csv")["split"]) == {"val"}
+    before = json.loads((run / "metrics.json").read_text())
+    assert before["test"] is None
+    assert before["stopped_by"] == "early_stopping"
+    summary = overview(run)["summary"]
+    assert summary["val/study/wrist/accuracy"] == before["val"]["study"]["wrist"]["accuracy"]
+    assert [key for key in summary if key.startswith("test") or key.startswith("roc")] == []
+    with pytest.raises(MuraError, match="was trained with test=false") as refusal:
+        collect([tmp_path])
+    assert f"remove its metrics.json, then go on with: python train.py resume={run} test=true" in str(refusal.value)
+
+    (run / "metrics.json").unlink()
+    train(f"resume={run}", "test=true", bare=True)
+    after = json.loads((run / "metrics.json").read_text())
+    assert (after["val"], after["epochs"]) == (before["val"], before["epochs"])
+    assert set(after["test"]["study"]) == {"all", "wrist"}
+    assert [found.metrics["test"] for found in collect([tmp_path])[0]] == [after["test"]]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -150,7 +186,7 @@ def test_a_failing_job_of_a_multirun_does_not_stop_the_others(train: Command, tm
 def test_a_nan_loss_names_the_step_and_the_learning_rate(train: Command) -> None:
     found = train("data=wrist", "optimizer.lr=1e30", "trainer.max_epochs=5", check=False)
     assert found.code == 1
-    assert "at step" in found.said
+    assert re.search(r"at step \d+ \(epoch 1\)", found.said)
     assert "learning rate 1e+30" in found.said
     assert "Traceback" not in found.said
 
@@ -269,6 +305,22 @@ def test_a_run_on_other_data_is_not_gone_on_with(train: Command, mura_root: Path
     found = train(f"resume={run}", f"data.root={other}", bare=True, check=False)
     assert found.code == 1
     assert "was trained on other data" in found.said
+
+
+def test_a_study_with_both_labels_ends_a_run_before_training_or_is_left_out(
+    train: Command, contradictory: Path, tmp_path: Path
+) -> None:
+    data = ("data=wrist", f"data.root={contradictory}", f"data.cache_dir={tmp_path / 'cache'}", "trainer.max_epochs=1")
+    found = train(*data, check=False)
+    assert found.code == 1
+    assert f"{conflict_in(contradictory)} is there as _positive and as _negative" in found.said
+    assert "epoch" not in found.said
+    assert "Traceback" not in found.said
+    run = tmp_path / "run"
+    train(*data, f"hydra.run.dir={run}", "data.conflicts=leave_out")
+    assert json.loads((run / "metrics.json").read_text())["conflicting_left_out"] == 1
+    paths = pd.read_csv(run / "predictions.csv")["path"]
+    assert not paths.str.startswith(conflict_in(contradictory)).any()
 
 
 @pytest.mark.parametrize("experiment", ["debug", "demo"])

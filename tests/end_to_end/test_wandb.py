@@ -51,8 +51,9 @@ def test_an_offline_run_holds_config_history_summary_and_pictures(train: Command
     metrics, summary = json.loads((run / "metrics.json").read_text()), found["summary"]
     for level in ("image", "study"):
         for extremity in ("all", "wrist"):
-            for name, value in metrics["test"][level][extremity].items():
-                assert summary[f"test/{level}/{extremity}/{name}"] == value
+            for part in ("val", "test"):
+                for name, value in metrics[part][level][extremity].items():
+                    assert summary[f"{part}/{level}/{extremity}/{name}"] == value
     assert {"test/image/all/accuracy", "test/study/wrist/kappa"} <= set(summary)
     assert summary["best_epoch"] == metrics["best_epoch"]
     assert summary["predictions"]["nrows"] == len((run / "predictions.csv").read_text().splitlines()) - 1
@@ -67,7 +68,7 @@ def test_an_offline_run_holds_config_history_summary_and_pictures(train: Command
     for where, names in (("config", found["config"]), ("history, by `epoch`", history), ("media", summary)):
         for name in re.findall(r"`([^`<]+)`", promised[where]):
             assert logged(name, names), (where, name)
-    for name in re.findall(r"`((?:test|speed)/[^`<]+)`", DOCUMENT):
+    for name in re.findall(r"`((?:val|test|speed)/[^`<]+)`", DOCUMENT):
         assert name in summary, name
 
 

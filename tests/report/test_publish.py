@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mura.errors import MuraError
-from mura.report.publish import save_workspace, workspace
+from mura.report.publish import WORKSPACE_ORDER, save_workspace, workspace
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +25,13 @@ def test_the_view_shows_the_keys_that_a_run_logs(study_folder: Path) -> None:
             assert metric in values
             assert f"test/{level}/{extremity}/{metric}" in text
     assert "val_kappa" in text
+    validated = json.loads(run.read_text())["val"]
+    for key in WORKSPACE_ORDER:
+        _, level, extremity, metric = key.split("/")
+        assert metric in validated[level][extremity]
+    order = json.dumps(view["spec"]["section"]["run_sets"][0]["sort"])
+    assert order.index(WORKSPACE_ORDER[0]) < order.index(WORKSPACE_ORDER[1])
+    assert "test/" not in order
     assert "mine" in text
 
 

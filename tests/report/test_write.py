@@ -22,6 +22,7 @@ from mura.metrics import summarise
 from mura.report import figures
 from mura.report.markdown import published_table
 from mura.report.references import KUMAR, KUMAR_ROWS, PAPER
+from mura.report.tables import wide_numbers
 from mura.report.words import (
     describe_difference,
     describe_row,
@@ -89,15 +90,41 @@ def test_results_are_the_metrics_of_the_run_folders(study, out):
     assert list(results.columns) == RESULT_COLUMNS
     assert len(results) == 2 * 2 * 8 * 2 * 8  # arms, seeds, extremities and all, levels, metrics
     for run in study.runs:
-        about = summarise(run.test)
+        about, before = summarise(run.test), summarise(run.validation)
         for row in results[(results["data"] == run.data) & (results["seed"] == run.seed)].itertuples():
             assert row.value == about[row.level][row.extremity][row.metric]
             assert row.n == about[row.level][row.extremity]["n"]
+            assert row.val_value == before[row.level][row.extremity][row.metric]
+            assert row.val_n == before[row.level][row.extremity]["n"]
     routed = results[(results["data"] == "routed") & (results["seed"] == 0)]
     assert set(routed["extremity"]) == {"all"}
     whole = summarise(pd.concat([r.test for r in study.runs if r.arm == "specialised" and r.seed == 0]))
     for row in routed.itertuples():
         assert row.value == pytest.approx(whole[row.level]["all"][row.metric], abs=1e-12)
+
+
+def test_the_page_shows_validation_accuracy_beside_test_accuracy(study, out):
+    page = (out / "index.html").read_text()
+    results = pd.read_csv(out / "results.csv")
+    rows = wide_numbers(results)
+    assert len(rows) == len(results) / 8
+    first = results.iloc[0]
+    assert first["metric"] == "accuracy"
+    assert (rows[0]["accuracy"], rows[0]["validation_accuracy"]) == (first["value"], first["val_value"])
+    assert ">validation accuracy<" in page
+    assert f'data-value="{first["val_value"]}"' in page
+
+
+def test_an_extremity_that_a_model_never_saw_has_no_validation_value(run, tmp_path):
+    for name, trained in (("elbow", "hand"), ("hand", "elbow")):
+        other = pd.read_csv(run(trained) / "predictions.csv").query("split == 'val'")
+        file = run(name, arm="leave_one_out") / "predictions.csv"
+        pd.concat([other, pd.read_csv(file).query("split == 'test'")]).to_csv(file, index=False)
+    results = report(tmp_path / "runs", tmp_path / "out").results
+    alone = results[results["arm"] == "leave_one_out"]
+    assert set(alone["extremity"]) == {"elbow", "hand", "elbow+hand"}
+    assert alone["val_value"].isna().all()
+    assert set(alone["val_n"]) == {0}
 
 
 def test_comparisons_agree_with_the_results_and_with_compare(study, out):
@@ -462,7 +489,7 @@ def test_in_a_browser_the_page_does_not_overflow_a_phone(page):
 
 
 def test_in_a_browser_a_table_sorts_by_its_headers_from_the_keyboard(page):
-    head = page.locator("#results th", has_text="accuracy")
+    head = page.locator("#results th", has_text="validation accuracy")
     head.get_by_role("button").focus()
     for direction in ("ascending", "descending"):
         page.keyboard.press("Enter")

@@ -96,6 +96,16 @@ def test_a_run_with_other_settings_or_data_is_not_used_and_the_difference_is_nam
         state_of(write_run(tmp_path / "old", version="0.0.9"), SETTINGS, "abc")
 
 
+def test_a_run_without_test_predictions_is_not_used_and_how_to_test_it_is_said(tmp_path: Path) -> None:
+    for name, finished, first in (("half", False, "go on"), ("whole", True, "remove its metrics.json, then go on")):
+        run = write_run(tmp_path / name, finished=finished)
+        run.config.write_text(json.dumps(SETTINGS | {"test": False}))
+        with pytest.raises(
+            MuraError, match=f"needs its test predictions: {first} with: python train.py resume=.*test=true"
+        ):
+            state_of(run, SETTINGS | {"test": True}, "abc")
+
+
 def test_where_the_data_lies_makes_no_other_experiment() -> None:
     moved = SETTINGS | {"data": {"fold": 0, "root": "/there"}}
     assert list(differences(SETTINGS, moved)) == []

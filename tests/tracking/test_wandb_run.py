@@ -40,8 +40,8 @@ def start(folder, name="cnn2-wrist-seed0", group="study"):
 RESULTS = """
 import pandas as pd
 values = {"n": 2, "accuracy": 0.5, "kappa": 0.25, "auroc": None}
-metrics = {"test": {"image": {"all": values}, "study": {"wrist": values}}, "best_epoch": 1, "epochs": 3,
-           "speed": {"wall_seconds": 1.5}}
+metrics = {"val": {"image": {"all": values}}, "test": {"image": {"all": values}, "study": {"wrist": values}},
+           "best_epoch": 1, "epochs": 3, "speed": {"wall_seconds": 1.5}}
 predictions = pd.DataFrame({"split": ["val", "test", "test"], "extremity": "wrist", "label": [1, 0, 0],
                             "probability": [0.5, 0.25, 0.75]})
 """
@@ -168,6 +168,7 @@ def test_what_is_undefined_is_logged_as_undefined_and_one_class_has_no_roc(scrip
     assert "failed" not in said
     [file] = offline_runs(tmp_path / "a")
     summary = read_back(file)["summary"]
+    assert summary["val/image/all/accuracy"] == 0.5
     assert summary["test/image/all/accuracy"] == 0.5
     assert summary["test/study/wrist/kappa"] == 0.25
     assert summary.get("test/study/wrist/auroc") is None
