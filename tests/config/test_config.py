@@ -31,6 +31,8 @@ REFUSED = [
     (["optimizer=adamw", "optimizer.momentum=0.9"], "optimizer.momentum: there is no such setting"),
     (["data.batch_size=0"], "data.batch_size=0: must be a whole number of at least 1."),
     (["data.batch_size=many"], "data.batch_size=many: must be a whole number"),
+    (["model=cnn4", "model.batch_norm=2"], "model.batch_norm=2: must be true, false or null."),
+    (["model=resnet18", "model.batch_norm=true"], "model.batch_norm=true: can be chosen for cnn2, cnn4, cnn15 only"),
     (["optimizer.lr=-0.1"], "optimizer.lr=-0.1: must be a number above 0."),
     (["data.fold=5"], "data.fold=5: must be a whole number from 0 to 4."),
     (["data.extremities=[wrist,toe]"], "there is no extremity toe"),
