@@ -130,9 +130,18 @@ def test_a_model_brings_its_whole_recipe() -> None:
     cfg = configured("model=resnet18")
     assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (1e-3, 0.8, 1e-3)
     assert (cfg.data.batch_size, cfg.trainer.max_epochs, cfg.early_stopping.patience) == (32, 20, 4)
+    for name in ("cnn2", "cnn4", "cnn15"):
+        cfg = configured(f"model={name}")
+        assert (cfg.optimizer._target_, cfg.optimizer.lr, cfg.model.weights) == ("torch.optim.Adam", 1e-4, None)
     cfg = configured("model=densenet169")
     assert (cfg.optimizer.lr, cfg.data.image_size, cfg.data.batch_size) == (1e-4, 320, 8)
     assert cfg.model.loss.balance is True
+
+
+def test_the_demo_trains_with_an_optimiser_of_its_own() -> None:
+    cfg = configured("experiment=demo", "data=wrist")
+    assert (cfg.model.name, cfg.optimizer._target_, cfg.optimizer.lr) == ("cnn4", "torch.optim.AdamW", 1e-3)
+    assert (cfg.scheduler._target_, cfg.model.batch_norm) == ("mura.models.classifier.no_scheduler", None)
 
 
 def test_the_command_line_wins_over_the_recipe_and_leaves_no_stray_key() -> None:
