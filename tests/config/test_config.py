@@ -182,6 +182,12 @@ def test_every_preset_of_the_study_composes(option: str) -> None:
     assert study.name == option
 
 
+def test_the_rows_of_kumars_table_have_both_networks_from_scratch() -> None:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        study = compose("sweep", ["study=kumar2024"])
+    assert list(study.models) == ["cnn4", "cnn15", "resnet18", "resnet50", "densenet121"]
+
+
 def test_every_numeric_setting_has_a_rule() -> None:
     def numbers(settings: dict[str, Any], path: str = "") -> list[str]:
         names = []
