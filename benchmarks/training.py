@@ -32,6 +32,7 @@ def settings(plan: Plan, model: str, side: int) -> list[str]:
     root = pictures(plan, model)
     return [
         f"model={model}", "model.weights=null", f"data.image_size={side}", f"data.batch_size={BATCH}", "trainer=cpu",
+        "optimizer=sgd_resnet",  # the peers'
         f"data.root={root}", f"data.cache_dir={plan.folder / 'cache'}",
     ]  # fmt: skip
 

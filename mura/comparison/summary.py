@@ -16,7 +16,7 @@ from mura.comparison.equivalence import apply_margin, check_margin
 from mura.comparison.operating import RESAMPLES_AT_A_POINT, AtPoint, Fitted, compare_at_points
 from mura.comparison.pairs import ArmTable, Pair, make_arm_tables, make_pairs, pair_views, scope_name
 from mura.comparison.verdict import PRIMARY, Agreement, Comparison, compare_cases, count_agreement, in_scope
-from mura.extremities import ALL_SEVEN
+from mura.extremities import ALL_SEVEN, EXTREMITIES
 from mura.metrics import LEVELS, OVERALL, REPORTED_METRICS, THRESHOLD, summarise
 from mura.study.arms import SPECIALISED, UNIFIED
 
@@ -89,9 +89,10 @@ class Study:
         return float(np.mean(known)) if known and len(known) == len(values) else None
 
     def beside_kumar(self, model: str, row: str, level: str, metric: str) -> float | None:
-        """Return ours for a row of Kumar et al.'s table: a specialised model, or the unified one on all seven."""
-        arm, extremity = (UNIFIED, OVERALL) if row == ALL_SEVEN else (SPECIALISED, row)
-        return self.mean(model, arm, extremity, level, metric)
+        """Return ours for a row of the published table: the unified model, a specialised one, or else all seven."""
+        if row == ALL_SEVEN:
+            return self.mean(model, UNIFIED, OVERALL, level, metric)
+        return self.mean(model, SPECIALISED, row if row in EXTREMITIES else OVERALL, level, metric)
 
 
 def summarise_study(directories: Sequence[Path], out: Path, resamples: int, margin: float | None = None) -> Study:

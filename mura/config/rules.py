@@ -81,6 +81,7 @@ SETTING_RULES: dict[str, Rule] = {
     "data.conflicts": one_of("refuse", "leave_out"),
     "ensemble": whole(1),
     "model.dropout": number(0, 0.99),
+    "model.batch_norm": Rule(lambda value: value is None or type(value) is bool, "true, false or null"),
     "model.loss.balance": one_of(True, False),
     "model.separate_heads": one_of(True, False),
     "model.compile": one_of(True, False),
@@ -112,6 +113,9 @@ SETTING_RULES: dict[str, Rule] = {
 }
 
 
+NETWORKS_FROM_SCRATCH = ("cnn2", "cnn4", "cnn15")  # those of models/cnn.py, which would import torch
+
+
 def check_values(cfg: DictConfig) -> None:
     """Raise ConfigError for the first setting that breaks its rule, or that contradicts another one."""
     for key, rule in SETTING_RULES.items():
@@ -136,6 +140,11 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(
             "data.transfer=true predicts the test views of other extremities, and test=false predicts no test view: "
             "leave one of the two out."
+        )
+    if cfg.model.batch_norm is not None and cfg.model.get("name") not in NETWORKS_FROM_SCRATCH:
+        raise ConfigError(
+            f"model.batch_norm={str(cfg.model.batch_norm).lower()}: can be chosen for "
+            f"{', '.join(NETWORKS_FROM_SCRATCH)} only; leave it out for {cfg.model.name}."
         )
     if cfg.data.cache_size < cfg.data.image_size:
         raise ConfigError(

@@ -62,17 +62,25 @@ class Network(nn.Module):
         return self.head(self.backbone(images))
 
 
-def build_network(name: str, *, head: str, weights: str | None, dropout: float = 0.5, heads: int = 1) -> Network:
+def build_network(
+    name: str, *, head: str, weights: str | None, dropout: float = 0.5, heads: int = 1, batch_norm: bool | None = None
+) -> Network:
     """Return the network `name` with `heads` separate heads of the kind `head` (see `heads.py`).
 
     `weights` is `imagenet`, None, or the path of a state dict: of the whole torchvision model, of a backbone,
     or a checkpoint of this project, whose head is taken too when it fits (see `weights.load_file`).
-    Raises ConfigError for an unknown name or head and for ImageNet weights of a CNN, MuraError for weights
-    that can't be had or don't fit.
+    `batch_norm` gives a CNN batch normalisation, or none; None leaves every network as it is.
+    Raises ConfigError for an unknown name or head, for ImageNet weights of a CNN and for `batch_norm` of another
+    network, MuraError for weights that can't be had or don't fit.
     """
+    if name not in CNNS and batch_norm is not None:
+        raise ConfigError(
+            f"model.batch_norm={str(batch_norm).lower()}: can be chosen for {', '.join(CNNS)} only; "
+            f"leave it out for {name}"
+        )
     if name in CNNS and weights == "imagenet":
         raise ConfigError(f"model.weights=imagenet: there are none for {name}; use model.weights=null")
-    backbone = cnn_backbone(name) if name in CNNS else torchvision_backbone(name)
+    backbone = cnn_backbone(name, batch_norm) if name in CNNS else torchvision_backbone(name)
     file = str(imagenet_file(name, imagenet_entry(name))) if weights == "imagenet" else weights
     top = build_head(head, backbone.n_features, dropout, heads)
     origin = "random"
@@ -81,9 +89,9 @@ def build_network(name: str, *, head: str, weights: str | None, dropout: float =
     return Network(name, backbone, top, origin).to(memory_format=torch.channels_last)  # faster, on CPUs as well
 
 
-def cnn_backbone(name: str) -> Backbone:
-    """Return one of Kumar et al. 2024's networks from scratch, for one channel."""
-    module, n_features = CNNS[name]()
+def cnn_backbone(name: str, batch_norm: bool | None = None) -> Backbone:
+    """Return one of Kumar et al. 2024's networks from scratch, for one channel; `batch_norm` is its own if None."""
+    module, n_features = CNNS[name]() if batch_norm is None else CNNS[name](batch_norm=batch_norm)
     return Backbone(module, n_features, mean=(0.5,), std=(0.25,), sides=(SMALLEST_SIDE, math.inf))
 
 

@@ -51,6 +51,7 @@ class AbnormalityClassifier(LightningModule):
         head: str,
         weights: str | None = None,
         dropout: float = 0.5,
+        batch_norm: bool | None = None,
         separate_heads: bool = False,
         image_size: int = 224,
         compile: bool = False,
@@ -65,11 +66,12 @@ class AbnormalityClassifier(LightningModule):
     ) -> None:
         super().__init__()
         plain = {"name": name, "head": head, "dropout": dropout, "image_size": image_size}
-        plain["separate_heads"] = separate_heads
+        plain |= {"batch_norm": batch_norm, "separate_heads": separate_heads}
         # the weights are not among them: a checkpoint brings its own and never downloads others
         self.save_hyperparameters(plain | {"provenance": provenance or {}}, logger=False)
+        heads = len(EXTREMITIES) if separate_heads else 1
         self.network = build_network(
-            name, head=head, weights=weights, dropout=dropout, heads=len(EXTREMITIES) if separate_heads else 1
+            name, head=head, weights=weights, dropout=dropout, heads=heads, batch_norm=batch_norm
         )
         self.image_size, self.seed, self.monitor = image_size, seed, monitor
         self.augmentation = Augmentation(**(augmentation or {}))

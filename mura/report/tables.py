@@ -11,7 +11,7 @@ from mura.comparison.pairs import ArmTable
 from mura.comparison.summary import ComparedPair, Study
 from mura.comparison.verdict import PRIMARY
 from mura.metrics import THRESHOLD
-from mura.report.references import KUMAR, KUMAR_ROWS, PAPER
+from mura.report.references import KUMAR, PAPER, PUBLISHED_ROWS
 from mura.report.words import describe_difference, describe_row, describe_simultaneous, number, p_value, percent
 
 TABLE_METRICS = (("image", "accuracy"), ("study", "accuracy"), ("study", "kappa"), ("study", "auroc"))
@@ -114,10 +114,10 @@ def published_rows(study: Study) -> list[PublishedRow]:
             row,
             [percent(column.values[row]) for column in KUMAR],
             [percent(study.beside_kumar(model, row, "image", "accuracy")) for model in study.models],
-            number(PAPER.values[row]),
+            number(PAPER.values.get(row)),
             [number(study.beside_kumar(model, row, "study", "kappa")) for model in study.models],
         )
-        for row in KUMAR_ROWS
+        for row in PUBLISHED_ROWS
     ]
 
 

@@ -80,10 +80,11 @@ def checkpoint_to_resume(run: RunFolder, model: AbnormalityClassifier, data: Mur
     if newest is None:
         return None
     saved = newest.content["hyper_parameters"]
-    for key in ("name", "head", "separate_heads", "image_size"):
-        if saved[key] != model.hparams[key]:
+    for key in ("name", "head", "batch_norm", "separate_heads", "image_size"):
+        then, now = saved.get(key), model.hparams[key]
+        if then != now:
             raise MuraError(
-                f"{newest.path} is of a model with {key}={saved[key]}, but this run has {key}={model.hparams[key]}: "
+                f"{newest.path} is of a model with {key}={then}, but this run has {key}={now}: "
                 "go on with the config that the run was started with, or choose another hydra.run.dir."
             )
     if saved["provenance"]["data_fingerprint"] != data.opened.fingerprint:

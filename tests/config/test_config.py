@@ -31,6 +31,8 @@ REFUSED = [
     (["optimizer=adamw", "optimizer.momentum=0.9"], "optimizer.momentum: there is no such setting"),
     (["data.batch_size=0"], "data.batch_size=0: must be a whole number of at least 1."),
     (["data.batch_size=many"], "data.batch_size=many: must be a whole number"),
+    (["model=cnn4", "model.batch_norm=2"], "model.batch_norm=2: must be true, false or null."),
+    (["model=resnet18", "model.batch_norm=true"], "model.batch_norm=true: can be chosen for cnn2, cnn4, cnn15 only"),
     (["optimizer.lr=-0.1"], "optimizer.lr=-0.1: must be a number above 0."),
     (["data.fold=5"], "data.fold=5: must be a whole number from 0 to 4."),
     (["data.extremities=[wrist,toe]"], "there is no extremity toe"),
@@ -133,9 +135,18 @@ def test_a_model_brings_its_whole_recipe() -> None:
     cfg = configured("model=resnet18")
     assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (1e-3, 0.8, 1e-3)
     assert (cfg.data.batch_size, cfg.trainer.max_epochs, cfg.early_stopping.patience) == (32, 20, 4)
+    for name in ("cnn2", "cnn4", "cnn15"):
+        cfg = configured(f"model={name}")
+        assert (cfg.optimizer._target_, cfg.optimizer.lr, cfg.model.weights) == ("torch.optim.Adam", 1e-4, None)
     cfg = configured("model=densenet169")
     assert (cfg.optimizer.lr, cfg.data.image_size, cfg.data.batch_size) == (1e-4, 320, 8)
     assert cfg.model.loss.balance is True
+
+
+def test_the_demo_trains_with_an_optimiser_of_its_own() -> None:
+    cfg = configured("experiment=demo", "data=wrist")
+    assert (cfg.model.name, cfg.optimizer._target_, cfg.optimizer.lr) == ("cnn4", "torch.optim.AdamW", 1e-3)
+    assert (cfg.scheduler._target_, cfg.model.batch_norm) == ("mura.models.classifier.no_scheduler", None)
 
 
 def test_the_command_line_wins_over_the_recipe_and_leaves_no_stray_key() -> None:
@@ -174,6 +185,12 @@ def test_every_preset_of_the_study_composes(option: str) -> None:
         study = compose("sweep", [f"study={option}"])
     assert study.models
     assert study.name == option
+
+
+def test_the_rows_of_kumars_table_have_both_networks_from_scratch() -> None:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        study = compose("sweep", ["study=kumar2024"])
+    assert list(study.models) == ["cnn4", "cnn15", "resnet18", "resnet50", "densenet121"]
 
 
 def test_every_numeric_setting_has_a_rule() -> None:

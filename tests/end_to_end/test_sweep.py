@@ -52,7 +52,7 @@ def test_a_study_runs_what_is_missing_and_then_compares(mura_root: Path, cache_d
 
     other = sweep(mura_root, cache_dir, tmp_path, "optimizer.lr=0.5")
     assert other.returncode == 1
-    assert "optimizer.lr 0.001, now 0.5" in other.stderr
+    assert "optimizer.lr 0.0001, now 0.5" in other.stderr
     assert "Traceback" not in other.stderr
 
 

@@ -271,7 +271,11 @@ def test_an_unwritable_run_folder_is_refused(train: Command, tmp_path: Path) -> 
 def test_a_checkpoint_of_another_model_is_not_gone_on_from(train: Command, tmp_path: Path) -> None:
     for model in ("cnn2", "cnn4"):
         train(f"model={model}", "data=wrist", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / model}")
-    (tmp_path / "cnn2" / "metrics.json").unlink()
+    for model in ("cnn2", "cnn4"):
+        (tmp_path / model / "metrics.json").unlink()
+    found = train(f"resume={tmp_path / 'cnn4'}", "model.batch_norm=true", bare=True, check=False)
+    assert found.code == 1
+    assert "is of a model with batch_norm=None, but this run has batch_norm=True" in found.said
     (tmp_path / "cnn4/checkpoints/last.ckpt").replace(tmp_path / "cnn2/checkpoints/last.ckpt")
     found = train(f"resume={tmp_path / 'cnn2'}", bare=True, check=False)
     assert found.code == 1

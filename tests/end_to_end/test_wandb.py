@@ -36,7 +36,7 @@ def test_an_offline_run_holds_config_history_summary_and_pictures(train: Command
     assert found["config"]["model"]["name"] == "cnn2"
     assert found["config"]["data"]["extremities"] == ["wrist"]
     assert found["config"]["data"]["image_size"] == 32
-    assert found["config"]["optimizer"]["lr"] == 1e-3
+    assert found["config"]["optimizer"]["lr"] == 1e-4
     assert "${" not in json.dumps(found["config"])
 
     rows = [line.split(",") for line in (run / "history.csv").read_text().splitlines()]

@@ -152,11 +152,15 @@ def test_without_balance_the_weights_do_not_count(loss: dict[str, bool] | None) 
 # --- checkpoints ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["cnn2", "resnet18"])
+@pytest.mark.parametrize(
+    ("name", "batch_norm"),
+    [*((name, choice) for name in ("cnn2", "cnn4", "cnn15") for choice in ("true", "false")), ("resnet18", "null")],
+)
 def test_a_checkpoint_loads_again_and_predicts_the_same(
-    name: str, mura_root: Path, cache_dir: Path, tmp_path: Path
+    name: str, batch_norm: str, mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    data, model = configured(f"model={name}", "data=wrist", root=mura_root, cache_dir=cache_dir)
+    chosen = f"model.batch_norm={batch_norm}"
+    data, model = configured(f"model={name}", chosen, "data=wrist", root=mura_root, cache_dir=cache_dir)
     trainer = quiet_trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=1, num_sanity_val_steps=0,
                             enable_checkpointing=False)  # fmt: skip
     trainer.fit(model, data)
