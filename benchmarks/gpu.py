@@ -86,4 +86,5 @@ def kumar_table(plan: Plan) -> list[Row]:
         rate = training_rate(composed(*settings(plan, model, "auto")), STEPS, WARM)
         hours += 2 * epochs * MURA_TRAINING_VIEWS / rate / 3600  # the unified model, and the seven together
     detail = f"{hours:.1f} h calculated from rates measured in {time.perf_counter() - began:.0f} s; validation left out"
-    return [Row(f"Kumar et al.'s whole table ({8 * len(KUMAR)} runs), hours at most", "one hour", [hours], None, True, detail)]
+    what = f"Kumar et al.'s whole table ({8 * len(KUMAR)} runs), hours at most"
+    return [Row(what, "one hour", [hours], None, True, detail)]
