@@ -17,6 +17,14 @@ from mura.errors import MuraError
 from mura.processes import is_rank_zero
 
 SCHEMA = 1
+EXPERIMENT_KEYS = (
+    "arm", "seed", "monitor", "mode", "model", "early_stopping", "ensemble", "optimizer", "scheduler", "augmentation",
+    "data.extremities", "data.test_extremities", "data.transfer", "data.steps_like",
+    "data.image_size", "data.cache_size", "data.batch_size", "data.accumulate", "data.fold", "data.seed",
+    "trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_predict_batches",
+)  # fmt: skip
+"""Two runs with these settings alike are the same experiment; where it ran and how it was logged may differ."""
+
 PREDICTION_COLUMNS = [
     "split",
     "extremity",
