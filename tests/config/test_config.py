@@ -169,6 +169,7 @@ def test_every_preset_of_the_study_composes(option: str) -> None:
         study = compose("sweep", [f"study={option}"])
     assert study.models
     assert study.name == option
+    assert list(study.seeds) == ([0] if option in ("debug", "demo") else [0, 1, 2])
 
 
 def test_every_numeric_setting_has_a_rule() -> None:
