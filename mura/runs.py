@@ -3,6 +3,7 @@
 No torch here: the door asks a run folder questions before anything heavy is imported.
 """
 
+import json
 import os
 import platform
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from mura.errors import MuraError
 from mura.processes import is_rank_zero
 
 SCHEMA = 1
+STUDY_FILE = "study.json"
+"""What a study notes in its folder at its first start: the seeds that it was planned with, and the date."""
+
 EXPERIMENT_KEYS = (
     "arm", "seed", "monitor", "mode", "model", "early_stopping", "ensemble", "optimizer", "scheduler", "augmentation",
     "data.extremities", "data.test_extremities", "data.transfer", "data.steps_like",
@@ -36,6 +40,15 @@ PREDICTION_COLUMNS = [
     "logit",
     "probability",
 ]
+
+
+def read_planned_seeds(study: Path) -> list[int] | None:
+    """Return the seeds that a study was planned with; None when its folder has no STUDY_FILE that says so."""
+    try:
+        seeds = json.loads((study / STUDY_FILE).read_text(encoding="utf-8"))["seeds"]
+        return [int(seed) for seed in seeds]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import yaml
 from mura.errors import MuraError
 from mura.extremities import BOXES, EXTREMITIES, TOP_FOLDER
 from mura.metrics import OVERALL, VIEW_KEY, check_predictions, view_name
-from mura.runs import EXPERIMENT_KEYS, PREDICTION_COLUMNS, SCHEMA, RunFolder
+from mura.runs import EXPERIMENT_KEYS, PREDICTION_COLUMNS, SCHEMA, RunFolder, read_planned_seeds
 from mura.study.arms import ARM_KEYS, ARMS, UNION, arm_rank
 
 MUST_MATCH = {"data_fingerprint": "data (fingerprint)", "split_hash": "split (hash)", "fold": "validation fold"}
@@ -78,6 +78,11 @@ class FinishedRun:
         named = Path(str((self.config.get("model") or {}).get("weights"))).parent.parent
         beside = self.folder.path.parent.parent / ARMS[origin].data / self.folder.path.name
         return next((RunFolder(path) for path in (named, beside) if RunFolder(path).config.is_file()), None)
+
+    @cached_property
+    def planned_seeds(self) -> list[int] | None:
+        """The seeds that its study was planned with; None when it is in no study that says so."""
+        return read_planned_seeds(self.folder.path.parent.parent.parent)
 
     @cached_property
     def transfer(self) -> pd.DataFrame | None:

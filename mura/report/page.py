@@ -34,6 +34,7 @@ from mura.report.words import (
     NOT_PUBLISHED,
     QUESTION,
     describe_duration,
+    describe_models,
     describe_transfer,
     describe_verdict,
     number,
@@ -83,6 +84,7 @@ def pair_context(compared: ComparedPair) -> dict[str, Any]:
     return {
         "pair": pair,
         "words": describe_verdict(compared),
+        "models": describe_models(pair),
         "verdict": compared.main.verdict,
         "budget": "; ".join(describe_budget(arm, tables) for arm, tables in pair.arms.items()),
         "rows": pair_rows(compared),

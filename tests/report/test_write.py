@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from run_folders import write_study
 
 from mura.comparison.summary import RESULT_COLUMNS
 from mura.comparison.verdict import Comparison, Estimate, compare
@@ -24,6 +25,7 @@ from mura.report.markdown import published_table
 from mura.report.references import KUMAR, KUMAR_ROWS, PAPER
 from mura.report.words import describe_difference, describe_verdict, signed
 from mura.report.write import console_table, write_report
+from mura.study.plan import note_planned_seeds
 
 FILES = ["comparison.json", "index.html", "operating_points.csv", "results.csv", "results.md"]
 CHROMIUM = Path("/usr/bin/chromium")
@@ -172,6 +174,26 @@ def test_few_seeds_speak_of_models_and_three_of_the_approaches(study_folder, run
     assert words[0].startswith("Elbow: ")
     assert "these two trained models, not of the two approaches" in words[-1]
     assert {record.extremity for record in one.comparisons} == {"elbow"}
+    for folder, models in (("one", ", these two trained models"), ("two", ", these trained models"), ("three", "")):
+        page = (tmp_path / folder / "index.html").read_text()
+        assert f"<h2>cnn4, unified or specialised{models}: " in page
+        assert f"**cnn4, unified and specialised{models}.**" in (tmp_path / folder / "results.md").read_text()
+    assert "cnn4, these two trained models, test: unified / specialised" in printed(one)
+
+
+def test_a_study_extended_after_a_look_says_so_in_its_scope(tmp_path):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    note_planned_seeds(folder, [0])
+    write_study(folder, seeds=(0, 1), patients=8)
+    study = report(folder, folder)
+    assert "Planned with 1 seed, extended to 2 after a look" in describe_verdict(study.pairs[0])[-1]
+    for text in (
+        " ".join(printed(study).split()),
+        (folder / "index.html").read_text(),
+        (folder / "results.md").read_text(),
+    ):
+        assert "Planned with 1 seed, extended to 2 after a look" in text
 
 
 def test_a_subset_is_named_and_never_called_all(run, tmp_path):
