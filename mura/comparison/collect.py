@@ -80,6 +80,19 @@ class FinishedRun:
         return next((RunFolder(path) for path in (named, beside) if RunFolder(path).config.is_file()), None)
 
     @cached_property
+    def steps_of_parent(self) -> int:
+        """The optimiser steps of the run that this one starts from; 0 without one, or when it left no metrics."""
+        if self.parent is None or not self.parent.finished:
+            return 0
+        return int(read_metrics(self.parent.metrics).get("steps") or 0)
+
+    @property
+    def steps_in_all(self) -> int | None:
+        """The optimiser steps behind the model, its parent's included; None when the run didn't count them."""
+        steps = self.metrics.get("steps")
+        return None if steps is None else int(steps) + self.steps_of_parent
+
+    @cached_property
     def planned_seeds(self) -> list[int] | None:
         """The seeds that its study was planned with; None when it is in no study that says so."""
         return read_planned_seeds(self.folder.path.parent.parent.parent)

@@ -18,6 +18,7 @@ def results_md(study: Study) -> str:
         pair, words = compared.pair, escape(" ".join(describe_verdict(compared)))
         about = ", ".join(filter(None, (f"{pair.model}, {pair.a} and {pair.b}", describe_models(pair))))
         lines += [f"**{escape(about)}.** {words}", ""]
+        lines += [*(f"- Warning: {escape(warning)}" for warning in compared.warnings), ""] if compared.warnings else []
     lines += [f"- {escape(note)}" for note in study.notes]
     lines += ["", "## Beside published figures", ""]
     lines += [NOT_PUBLISHED, ""] if study.synthetic else []

@@ -60,7 +60,8 @@ def console_table(study: Study) -> RenderableType:
         pair = compared.pair
         is_with_first_arm = pair.a == study.pairs[0].pair.a  # of five arms, ten pairs: too much for a console
         head = _pair_table(compared) if is_with_first_arm else Text(f"{pair.model}: {pair.a} / {pair.b}", "bold")
-        parts += [head, Text("\n".join(describe_verdict(compared))), Text()]
+        parts += [head, Text("\n".join(describe_verdict(compared)))]
+        parts += [*(Text(f"Warning: {warning}", "yellow") for warning in compared.warnings), Text()]
     parts += [Text(f"Note: {note}", "dim") for note in study.notes]
     if study.unfinished:
         parts.append(Text(f"Unfinished runs, left out: {', '.join(str(run.folder.path) for run in study.unfinished)}"))

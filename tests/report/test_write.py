@@ -21,7 +21,7 @@ from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import summarise
 from mura.report import figures
-from mura.report.markdown import published_table
+from mura.report.markdown import escape, published_table
 from mura.report.references import KUMAR, KUMAR_ROWS, PAPER
 from mura.report.words import describe_difference, describe_verdict, signed
 from mura.report.write import console_table, write_report
@@ -179,6 +179,18 @@ def test_few_seeds_speak_of_models_and_three_of_the_approaches(study_folder, run
         assert f"<h2>cnn4, unified or specialised{models}: " in page
         assert f"**cnn4, unified and specialised{models}.**" in (tmp_path / folder / "results.md").read_text()
     assert "cnn4, these two trained models, test: unified / specialised" in printed(one)
+
+
+def test_warnings_stand_beside_the_verdict_in_page_markdown_and_console(tmp_path):
+    folder = write_study(tmp_path, patients=8, best_epoch=4, epochs=5, stopped_by="max_epochs")
+    study = report(folder, folder)
+    [warning] = study.pairs[0].warnings
+    page = (folder / "index.html").read_text()
+    assert f'<p class="warning"><strong>Warning:</strong> {warning}</p>' in page.partition("</section>")[0]
+    markdown = (folder / "results.md").read_text()
+    assert f"- Warning: {escape(warning)}" in markdown.partition("## ")[0]
+    words = " ".join(printed(study).split())
+    assert words.index(f"Warning: {warning}") > words.index("With one seed")
 
 
 def test_a_study_extended_after_a_look_says_so_in_its_scope(tmp_path):
