@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
-from run_folders import write_study
+from run_folders import write_run, write_study
 
 from mura.comparison.summary import RESULT_COLUMNS
 from mura.comparison.verdict import Comparison, Estimate, compare
@@ -191,6 +191,16 @@ def test_warnings_stand_beside_the_verdict_in_page_markdown_and_console(tmp_path
     assert f"- Warning: {escape(warning)}" in markdown.partition("## ")[0]
     words = " ".join(printed(study).split())
     assert words.index(f"Warning: {warning}") > words.index("With one seed")
+
+
+def test_what_a_finetuned_arm_was_trained_includes_the_runs_that_it_starts_from_once(tmp_path):
+    for names in (EXTREMITIES, ("elbow",), ("hand",)):
+        arm = "unified" if len(names) == 7 else "finetuned"
+        data = names[0] if arm == "finetuned" else arm
+        write_run(tmp_path / "cnn4" / data / "seed0", names, arm=arm, patients=8)
+    study = report(tmp_path, tmp_path)
+    page = (study.out / "index.html").read_text()
+    assert "finetuned: 2 runs, 100 steps after 50 of the runs that they start from, " in page
 
 
 def test_a_study_extended_after_a_look_says_so_in_its_scope(tmp_path):
