@@ -1,13 +1,13 @@
 """The study: one unified model or seven specialised ones?
 
-    python sweep.py 'models=[resnet18,densenet121]' 'seeds=[0,1,2]' name=mine data.root=DIR
+    python sweep.py 'models=[resnet18,densenet121]' name=mine data.root=DIR
     python sweep.py experiment=kumar2024 data.root=DIR --dry-run
 
 Trains models x (seven specialised + unified) x seeds, then compares the two approaches. Started again, it trains only
 the missing runs. The study's own settings:
 
     'models=[...]'      the models to train (conf/model)
-    'seeds=[0]'         three or more let the verdict speak of the approaches, not of single trained models
+    'seeds=[0,1,2]'     three or more let the verdict speak of the approaches, not of single trained models
     'extremities=[...]' all seven by default
     'arms=[...]'        specialised and unified by default; also shared (one backbone, a head for each extremity),
                         finetuned (the unified model, trained on with each extremity) and leave_one_out (trained on
@@ -51,7 +51,7 @@ from mura.runs import RunFolder
 from mura.signals import answering_signals
 from mura.study.arms import ARMS, OTHERS
 from mura.study.grid import BUDGETS, Cell, cells, state_of
-from mura.study.plan import Config, Plan
+from mura.study.plan import Config, Plan, note_planned_seeds
 
 SCRIPT = Path(__file__).resolve().parent / "train.py"
 OWN_KEYS = ("models", "seeds", "extremities", "arms", "budget", "margin", "wandb", "name", "studies_dir", "launcher")
@@ -66,6 +66,7 @@ def sweep(study: DictConfig, plan: Plan, launch: Launch) -> int:
 
     build_caches([plan.configs[cell]["data"] for cell in plan.missing])
     with RunFolder(make_folder(plan.folder)).locked("study"):
+        note_planned_seeds(plan.folder, as_list(study.seeds))
         failed = run_study(launch, plan.waves(), StudyWatch(len(plan.states), len(plan.missing)))
         if len(failed) < len(plan.states):
             compare_runs(plan, study.margin, study.wandb.workspace)

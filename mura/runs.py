@@ -3,6 +3,7 @@
 No torch here: the door asks a run folder questions before anything heavy is imported.
 """
 
+import json
 import os
 import platform
 from collections.abc import Iterator
@@ -17,6 +18,17 @@ from mura.errors import MuraError
 from mura.processes import is_rank_zero
 
 SCHEMA = 1
+STUDY_FILE = "study.json"
+"""What a study notes in its folder at its first start: the seeds that it was planned with, and the date."""
+
+EXPERIMENT_KEYS = (
+    "arm", "seed", "monitor", "mode", "model", "early_stopping", "ensemble", "optimizer", "scheduler", "augmentation",
+    "data.extremities", "data.test_extremities", "data.transfer", "data.steps_like", "data.conflicts",
+    "data.image_size", "data.cache_size", "data.batch_size", "data.accumulate", "data.fold", "data.seed",
+    "trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_predict_batches",
+)  # fmt: skip
+"""Two runs with these settings alike are the same experiment; where it ran and how it was logged may differ."""
+
 PREDICTION_COLUMNS = [
     "split",
     "extremity",
@@ -28,6 +40,15 @@ PREDICTION_COLUMNS = [
     "logit",
     "probability",
 ]
+
+
+def read_planned_seeds(study: Path) -> list[int] | None:
+    """Return the seeds that a study was planned with; None when its folder has no STUDY_FILE that says so."""
+    try:
+        seeds = json.loads((study / STUDY_FILE).read_text(encoding="utf-8"))["seeds"]
+        return [int(seed) for seed in seeds]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,14 @@ import yaml
 from mura.errors import MuraError
 from mura.extremities import BOXES, EXTREMITIES, TOP_FOLDER
 from mura.metrics import OVERALL, VIEW_KEY, check_predictions, view_name
-from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
-from mura.study.arms import ARMS, UNION, arm_rank
+from mura.runs import EXPERIMENT_KEYS, PREDICTION_COLUMNS, SCHEMA, RunFolder, read_planned_seeds
+from mura.study.arms import ARM_KEYS, ARMS, UNION, arm_rank
 
 MUST_MATCH = {"data_fingerprint": "data (fingerprint)", "split_hash": "split (hash)", "fold": "validation fold"}
 NEEDED_KEYS = ("model", "arm", "data", "seed", "best_epoch", "epochs", "test", *MUST_MATCH)
-RECIPE_KEYS = (
-    "model", "optimizer", "scheduler", "augmentation", "early_stopping", "data.image_size", "data.batch_size",
-    "trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches",
-)  # fmt: skip
+SEED_KEYS = ("seed", "data.seed", "model.seed")
+OF_ITS_OWN = "its own"
+"""Stands for the steps of a pooled run's epoch, which every other run may have or not."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,37 @@ class FinishedRun:
     @cached_property
     def config(self) -> dict[str, Any]:
         return read_config(self.folder)
+
+    @cached_property
+    def parent(self) -> RunFolder | None:
+        """The run that this one starts from; None if its arm starts from none, or the run lies nowhere.
+
+        In a study that was moved it lies beside this one, and not where the config says.
+        """
+        origin = ARMS[self.arm].starts_from if self.arm in ARMS else None
+        if origin is None:
+            return None
+        named = Path(str((self.config.get("model") or {}).get("weights"))).parent.parent
+        beside = self.folder.path.parent.parent / ARMS[origin].data / self.folder.path.name
+        return next((RunFolder(path) for path in (named, beside) if RunFolder(path).config.is_file()), None)
+
+    @cached_property
+    def steps_of_parent(self) -> int:
+        """The optimiser steps of the run that this one starts from; 0 without one, or when it left no metrics."""
+        if self.parent is None or not self.parent.finished:
+            return 0
+        return int(read_metrics(self.parent.metrics).get("steps") or 0)
+
+    @property
+    def steps_in_all(self) -> int | None:
+        """The optimiser steps behind the model, its parent's included; None when the run didn't count them."""
+        steps = self.metrics.get("steps")
+        return None if steps is None else int(steps) + self.steps_of_parent
+
+    @cached_property
+    def planned_seeds(self) -> list[int] | None:
+        """The seeds that its study was planned with; None when it is in no study that says so."""
+        return read_planned_seeds(self.folder.path.parent.parent.parent)
 
     @cached_property
     def transfer(self) -> pd.DataFrame | None:
@@ -263,7 +293,7 @@ def recipe_notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
     for model, group in by_model.items():
         recipes = [_recipe(run) for run in group]
         for key in sorted(set().union(*recipes)):
-            values = {json.dumps(recipe.get(key)) for recipe in recipes}
+            values = {json.dumps(recipe.get(key)) for recipe in recipes if recipe.get(key) != OF_ITS_OWN}
             if len(values) > 1:
                 yield f"{model}: {key} is not the same in all runs ({', '.join(sorted(values))})."
     commits = {(run.metrics.get("git") or {}).get("commit") or "unknown" for run in runs}
@@ -272,25 +302,28 @@ def recipe_notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
 
 
 def _recipe(run: FinishedRun) -> dict[str, Any]:
-    """Return the settings in RECIPE_KEYS, but not what makes an arm what it is.
+    """Return the settings that make an experiment, without those that follow from the run's arm or seed.
 
-    That are its heads, and the weights that fine-tuning starts from.
+    The precision is the one that was used: the setting may say `auto`.
     """
-    flat = dict(_flat(run.config, ""))
-    flat.pop("model.separate_heads", None)
-    if run.arm in ARMS and ARMS[run.arm].starts_from:  # as the run that it starts from began
+    flat = dict(_flat(run.config, "")) | {"precision": run.metrics.get("precision")}
+    arm = ARMS.get(run.arm)
+    if arm is not None and arm.starts_from:  # as the run that it starts from began
         flat["model.weights"] = _initial_weights(run)
-    return {
-        key: value
-        for key, value in flat.items()
-        if any(key == name or key.startswith(f"{name}.") for name in RECIPE_KEYS) and key != "model.seed"
-    }
+    if arm is not None and arm.is_pooled and flat.get("data.steps_like") is None:  # the others have as many as it has
+        flat["data.steps_like"] = OF_ITS_OWN
+    return {key: value for key, value in flat.items() if _is_of_a_recipe(key)}
+
+
+def _is_of_a_recipe(key: str) -> bool:
+    """Return whether runs with different values of this setting have different recipes."""
+    makes_an_experiment = any(key == name or key.startswith(f"{name}.") for name in (*EXPERIMENT_KEYS, "precision"))
+    return makes_an_experiment and key not in (*ARM_KEYS, *SEED_KEYS)
 
 
 def _initial_weights(run: FinishedRun) -> Any:
     """Return the weights with which the run began whose checkpoint a fine-tuned one starts from; None if unknown."""
-    checkpoint = Path(str((run.config.get("model") or {}).get("weights")))
-    return (read_config(RunFolder(checkpoint.parent.parent)).get("model") or {}).get("weights")
+    return (read_config(run.parent).get("model") or {}).get("weights") if run.parent else None
 
 
 def _flat(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

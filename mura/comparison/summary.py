@@ -16,6 +16,7 @@ from mura.comparison.equivalence import apply_margin, check_margin
 from mura.comparison.operating import RESAMPLES_AT_A_POINT, AtPoint, Fitted, compare_at_points
 from mura.comparison.pairs import ArmTable, Pair, make_arm_tables, make_pairs, pair_views, scope_name
 from mura.comparison.verdict import PRIMARY, Agreement, Comparison, compare_cases, count_agreement, in_scope
+from mura.comparison.warnings import warnings_beside
 from mura.extremities import ALL_SEVEN, EXTREMITIES
 from mura.metrics import LEVELS, OVERALL, REPORTED_METRICS, THRESHOLD, summarise
 from mura.study.arms import SPECIALISED, UNIFIED
@@ -43,6 +44,11 @@ class ComparedPair:
     def records(self, level: str, metric: str) -> list[Comparison]:
         """Return a record for each extremity and, last, for all of them together."""
         return [self.record(group, level, metric) for group in self.pair.groups]
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What must be known beside the verdict, one sentence each."""
+        return warnings_beside(self.pair)
 
     @property
     def main(self) -> Comparison:

@@ -15,7 +15,7 @@ from mura.errors import MuraError
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 64_000_000  # a digital radiograph has 20 million at most
-MARGIN = 8 / 7  # room around the picture for rotation and shift: 224 -> 256
+MARGIN = 8 / 7  # oversampling, so that turned pictures stay sharp: 224 -> 256
 SIDE_STEP = 16  # pixels
 
 # Opened by class and not by Image.open, which only warns of a bomb of 89 to 178 million pixels, and warnings

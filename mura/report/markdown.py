@@ -6,7 +6,7 @@ from mura.comparison.summary import SYNTHETIC, ComparedPair, Study
 from mura.comparison.transfer import transfer_matrix
 from mura.report.references import KUMAR, PAPER, REFERENCE_NOTES
 from mura.report.tables import METRIC_NAMES, TABLE_METRICS, pair_rows, point_rows, published_rows
-from mura.report.words import NOT_PUBLISHED, QUESTION, describe_transfer, describe_verdict, number
+from mura.report.words import NOT_PUBLISHED, QUESTION, describe_models, describe_transfer, describe_verdict, number
 
 
 def results_md(study: Study) -> str:
@@ -16,7 +16,9 @@ def results_md(study: Study) -> str:
         lines += [f"**{SYNTHETIC}**", ""]
     for compared in study.pairs:
         pair, words = compared.pair, escape(" ".join(describe_verdict(compared)))
-        lines += [f"**{escape(pair.model)}, {escape(pair.a)} and {escape(pair.b)}.** {words}", ""]
+        about = ", ".join(filter(None, (f"{pair.model}, {pair.a} and {pair.b}", describe_models(pair))))
+        lines += [f"**{escape(about)}.** {words}", ""]
+        lines += [*(f"- Warning: {escape(warning)}" for warning in compared.warnings), ""] if compared.warnings else []
     lines += [f"- {escape(note)}" for note in study.notes]
     lines += ["", "## Beside published figures", ""]
     lines += [NOT_PUBLISHED, ""] if study.synthetic else []

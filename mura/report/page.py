@@ -34,6 +34,7 @@ from mura.report.words import (
     NOT_PUBLISHED,
     QUESTION,
     describe_duration,
+    describe_models,
     describe_transfer,
     describe_verdict,
     number,
@@ -83,6 +84,8 @@ def pair_context(compared: ComparedPair) -> dict[str, Any]:
     return {
         "pair": pair,
         "words": describe_verdict(compared),
+        "models": describe_models(pair),
+        "warnings": compared.warnings,
         "verdict": compared.main.verdict,
         "budget": "; ".join(describe_budget(arm, tables) for arm, tables in pair.arms.items()),
         "rows": pair_rows(compared),
@@ -108,7 +111,9 @@ def describe_budget(arm: str, tables: Sequence[ArmTable]) -> str:
     pictures = sum(run.metrics.get("pictures_seen") or 0 for run in runs)
     seconds = sum((run.metrics.get("speed") or {}).get("wall_seconds") or 0 for run in runs)
     count = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}"
-    return f"{arm}: {count}, {steps:,} steps, {pictures:,} pictures seen, {describe_duration(seconds)}"
+    before = sum({run.parent.path: run.steps_of_parent for run in runs if run.parent}.values())
+    more = f" after {before:,} of the runs that they start from" if before else ""
+    return f"{arm}: {count}, {steps:,} steps{more}, {pictures:,} pictures seen, {describe_duration(seconds)}"
 
 
 def model_context(study: Study, model: str) -> dict[str, Any]:

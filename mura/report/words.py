@@ -11,8 +11,10 @@ from mura.comparison.verdict import (
     NOT_ASSESSABLE,
     PRIMARY,
     SEEDS_FOR_AN_APPROACH,
+    THESE_MODELS,
     Comparison,
 )
+from mura.comparison.warnings import describe_extension
 from mura.metrics import OVERALL
 from mura.study.arms import share_start
 
@@ -29,8 +31,16 @@ def describe_verdict(compared: ComparedPair) -> list[str]:
         *_overall_words(compared),
         *_extremity_words(compared),
         *_threshold_words(compared),
-        describe_scope(compared.pair),
+        " ".join(filter(None, (describe_scope(compared.pair), describe_extension(compared.pair)))),
     ]
+
+
+def describe_models(pair: Pair) -> str | None:
+    """Return what a heading must say of few seeds: that the verdict speaks of trained models; None from three on."""
+    seeds = {len(tables) for tables in pair.arms.values()}
+    if min(seeds) >= SEEDS_FOR_AN_APPROACH:
+        return None
+    return "these two trained models" if seeds == {1} else THESE_MODELS
 
 
 def _overall_words(compared: ComparedPair) -> Iterator[str]:

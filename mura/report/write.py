@@ -20,7 +20,7 @@ from mura.files import write_text
 from mura.report.markdown import results_md
 from mura.report.page import index_html
 from mura.report.tables import METRIC_NAMES, TABLE_METRICS, pair_rows
-from mura.report.words import describe_verdict
+from mura.report.words import describe_models, describe_verdict
 
 
 def write_report(
@@ -63,7 +63,8 @@ def console_table(study: Study) -> RenderableType:
         pair = compared.pair
         is_with_first_arm = pair.a == study.pairs[0].pair.a  # of five arms, ten pairs: too much for a console
         head = _pair_table(compared) if is_with_first_arm else Text(f"{pair.model}: {pair.a} / {pair.b}", "bold")
-        parts += [head, Text("\n".join(describe_verdict(compared))), Text()]
+        parts += [head, Text("\n".join(describe_verdict(compared)))]
+        parts += [*(Text(f"Warning: {warning}", "yellow") for warning in compared.warnings), Text()]
     parts += [Text(f"Note: {note}", "dim") for note in study.notes]
     if study.unfinished:
         parts.append(Text(f"Unfinished runs, left out: {', '.join(str(run.folder.path) for run in study.unfinished)}"))
@@ -74,7 +75,8 @@ def console_table(study: Study) -> RenderableType:
 
 def _pair_table(compared: ComparedPair) -> Table:
     pair = compared.pair
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=Text(f"{pair.model}, test: {pair.a} / {pair.b}"))
+    about = ", ".join(filter(None, (pair.model, describe_models(pair), f"test: {pair.a} / {pair.b}")))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=Text(about))
     table.add_column("\nextremity", overflow="fold")
     for level, metric in TABLE_METRICS:
         table.add_column(f"{level}\n{METRIC_NAMES[metric]}", justify="right")

@@ -12,6 +12,9 @@ UNION = "union"
 
 ALL, ONE, OTHERS = "all", "one", "others"
 
+ARM_KEYS = ("arm", "data.extremities", "data.test_extremities", "data.transfer", "model.separate_heads")
+"""The settings of a run that follow from its arm alone. Weights and steps follow from it in some arms: `Arm`."""
+
 Names = tuple[str, ...]
 
 

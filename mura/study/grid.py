@@ -14,16 +14,9 @@ import yaml
 
 from mura import __version__
 from mura.errors import MuraError
-from mura.runs import RunFolder
+from mura.runs import EXPERIMENT_KEYS, RunFolder
 from mura.study.arms import ALL, ARMS, ONE, OTHERS, arm_rank
 
-# Two runs with these alike are the same experiment; where it ran and how it was logged may differ.
-SHOULD_MATCH = (
-    "arm", "seed", "monitor", "mode", "model", "early_stopping", "ensemble", "optimizer", "scheduler", "augmentation",
-    "data.extremities", "data.test_extremities", "data.transfer", "data.steps_like", "data.conflicts",
-    "data.image_size", "data.cache_size", "data.batch_size", "data.accumulate", "data.fold", "data.seed",
-    "trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_predict_batches",
-)  # fmt: skip
 BUDGETS = ("epochs", "steps")
 LARGEST_FIRST = ("wrist", "shoulder", "hand", "finger", "elbow", "forearm", "humerus")
 FINISHED, HALF_DONE, MISSING = "finished", "half-done", "missing"
@@ -127,7 +120,7 @@ def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:
 
 def differences(saved: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
     """Yield what differs between two resolved configs in what makes an experiment: `optimizer.lr 0.1, now 0.2`."""
-    for key in SHOULD_MATCH:
+    for key in EXPERIMENT_KEYS:
         yield from _compare(key, _at(saved, key), _at(wanted, key))
 
 

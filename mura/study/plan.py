@@ -1,11 +1,14 @@
 """The plan of a study: where each of its runs is written, which are missing, and the jobs that make them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+from mura.files import write_json
 from mura.launch.jobs import Job
-from mura.runs import RunFolder
+from mura.runs import STUDY_FILE, RunFolder
 from mura.study.grid import FINISHED, HALF_DONE, Cell, seconds_left
 
 Config = dict[str, Any]
@@ -62,6 +65,17 @@ class Plan:
         left = seconds_left(finished, self.missing, at_a_time or len(self.states))
         count = f"{len(finished)} of {len(self.states)} runs finished"
         return "\n".join([*lines, f"{count}; time left: {describe_duration(left)}"])
+
+
+def note_planned_seeds(folder: Path, seeds: Sequence[int]) -> None:
+    """Write STUDY_FILE into the folder of a study that starts for the first time: seeds that nobody has looked at yet.
+
+    A study that was begun before this file was written is taken as planned with the seeds that it has runs of.
+    """
+    if (folder / STUDY_FILE).is_file():
+        return
+    begun = {int(path.parent.name[4:]) for path in folder.glob("*/*/seed[0-9]*/config.yaml")}
+    write_json(folder / STUDY_FILE, {"seeds": sorted(begun or seeds), "date": date.today().isoformat()})
 
 
 def describe_duration(seconds: float | None) -> str:

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import yaml
 
 from mura.comparison.collect import collect, find_runs, is_synthetic, read_run, recipe_notes
 from mura.errors import MuraError
+from mura.extremities import EXTREMITIES
 from mura.runs import RunFolder
 
 
@@ -134,6 +136,49 @@ def test_a_recipe_that_differs_between_runs_is_noted(run, tmp_path):
     other.config.write_text(other.config.read_text() + "optimizer:\n  lr: 0.5\n")
     runs, _ = collect([tmp_path / "runs"])
     assert list(recipe_notes(runs)) == ["cnn4: optimizer.lr is not the same in all runs (0.5, null)."]
+
+
+@pytest.mark.parametrize(
+    ("settings", "note"),
+    [
+        ("ensemble: 5", "ensemble is not the same in all runs (5, null)"),
+        ("monitor: val_auroc", 'monitor is not the same in all runs ("val_auroc", null)'),
+        ("mode: max", 'mode is not the same in all runs ("max", null)'),
+        ("data: {cache_size: 80}", "data.cache_size is not the same in all runs (80, null)"),
+        ("data: {accumulate: 4}", "data.accumulate is not the same in all runs (4, null)"),
+        ("data: {steps_like: [hand]}", 'data.steps_like is not the same in all runs (["hand"], null)'),
+        ("trainer: {max_epochs: 3}", "trainer.max_epochs is not the same in all runs (3, null)"),
+    ],
+)
+def test_every_setting_that_makes_an_experiment_is_compared(run, tmp_path, settings, note):
+    run("elbow")
+    change_config(run("hand"), yaml.safe_load(settings))
+    assert list(recipe_notes(collect([tmp_path / "runs"])[0])) == [f"cnn4: {note}."]
+
+
+def test_a_precision_that_differs_is_noted_as_it_was_used(run, tmp_path):
+    run("elbow")
+    run("hand", precision="bf16-mixed")
+    notes = list(recipe_notes(collect([tmp_path / "runs"])[0]))
+    assert notes == ['cnn4: precision is not the same in all runs ("32-true", "bf16-mixed").']
+
+
+def test_what_an_arm_or_a_seed_changes_is_no_note(run, tmp_path):
+    like_unified = {"steps_like": list(EXTREMITIES)}
+    change_config(run(EXTREMITIES), {"data": {"steps_like": None, "transfer": False}})
+    change_config(run("hand", seed=1), {"data": {**like_unified, "transfer": True, "seed": 1}})
+    change_config(run(EXTREMITIES, arm="shared"), {"model": {"separate_heads": True}})
+    change_config(run("hand", arm="leave_one_out"), {"data": {**like_unified, "test_extremities": ["hand"]}})
+    assert list(recipe_notes(collect([tmp_path / "runs"])[0])) == []
+
+
+def change_config(folder, settings):
+    """Put settings, a tree, into the config.yaml of a run."""
+    file = RunFolder(folder).config
+    config = yaml.safe_load(file.read_text())
+    for key, value in settings.items():
+        config[key] = config.get(key, {}) | value if isinstance(value, dict) else value
+    file.write_text(yaml.safe_dump(config))
 
 
 def test_a_run_says_itself_whether_its_data_are_synthetic_wherever_they_lie_now(run):

@@ -185,6 +185,7 @@ def test_every_preset_of_the_study_composes(option: str) -> None:
         study = compose("sweep", [f"study={option}"])
     assert study.models
     assert study.name == option
+    assert list(study.seeds) == ([0] if option in ("debug", "demo") else [0, 1, 2])
 
 
 def test_the_rows_of_kumars_table_have_both_networks_from_scratch() -> None:

@@ -40,6 +40,7 @@ def test_a_study_runs_what_is_missing_and_then_compares(mura_root: Path, cache_d
     for name in ("results.csv", "comparison.json", "results.md", "index.html"):
         assert (tmp_path / "study" / name).is_file()
     results = (tmp_path / "study" / "results.csv").read_bytes()
+    assert json.loads((tmp_path / "study" / "study.json").read_text())["seeds"] == [0]
 
     (tmp_path / "study/cnn2/hand/seed0/metrics.json").unlink()  # as if it had been interrupted
     listed = sweep(mura_root, cache_dir, tmp_path, "--dry-run").stdout

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from run_folders import write_run, write_study
 
 from mura.comparison.summary import RESULT_COLUMNS
 from mura.comparison.verdict import Comparison, Estimate, compare
@@ -20,7 +21,7 @@ from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import summarise
 from mura.report import figures
-from mura.report.markdown import published_table
+from mura.report.markdown import escape, published_table
 from mura.report.references import KUMAR, PAPER, PUBLISHED_ROWS, SEVEN_TOGETHER, TEST_VIEWS
 from mura.report.tables import wide_numbers
 from mura.report.words import (
@@ -32,6 +33,7 @@ from mura.report.words import (
     signed,
 )
 from mura.report.write import console_table, write_report
+from mura.study.plan import note_planned_seeds
 
 FILES = ["comparison.json", "index.html", "operating_points.csv", "results.csv", "results.md"]
 CHROMIUM = Path("/usr/bin/chromium")
@@ -229,6 +231,48 @@ def test_few_seeds_speak_of_models_and_three_of_the_approaches(study_folder, run
     assert words[0].startswith("Elbow: ")
     assert "these two trained models, not of the two approaches" in words[-1]
     assert {record.extremity for record in one.comparisons} == {"elbow"}
+    for folder, models in (("one", ", these two trained models"), ("two", ", these trained models"), ("three", "")):
+        page = (tmp_path / folder / "index.html").read_text()
+        assert f"<h2>cnn4, unified or specialised{models}: " in page
+        assert f"**cnn4, unified and specialised{models}.**" in (tmp_path / folder / "results.md").read_text()
+    assert "cnn4, these two trained models, test: unified / specialised" in printed(one)
+
+
+def test_warnings_stand_beside_the_verdict_in_page_markdown_and_console(tmp_path):
+    folder = write_study(tmp_path, patients=8, best_epoch=4, epochs=5, stopped_by="max_epochs")
+    study = report(folder, folder)
+    [warning] = study.pairs[0].warnings
+    page = (folder / "index.html").read_text()
+    assert f'<p class="warning"><strong>Warning:</strong> {warning}</p>' in page.partition("</section>")[0]
+    markdown = (folder / "results.md").read_text()
+    assert f"- Warning: {escape(warning)}" in markdown.partition("## ")[0]
+    words = " ".join(printed(study).split())
+    assert words.index(f"Warning: {warning}") > words.index("With one seed")
+
+
+def test_what_a_finetuned_arm_was_trained_includes_the_runs_that_it_starts_from_once(tmp_path):
+    for names in (EXTREMITIES, ("elbow",), ("hand",)):
+        arm = "unified" if len(names) == 7 else "finetuned"
+        data = names[0] if arm == "finetuned" else arm
+        write_run(tmp_path / "cnn4" / data / "seed0", names, arm=arm, patients=8)
+    study = report(tmp_path, tmp_path)
+    page = (study.out / "index.html").read_text()
+    assert "finetuned: 2 runs, 100 steps after 50 of the runs that they start from, " in page
+
+
+def test_a_study_extended_after_a_look_says_so_in_its_scope(tmp_path):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    note_planned_seeds(folder, [0])
+    write_study(folder, seeds=(0, 1), patients=8)
+    study = report(folder, folder)
+    assert "Planned with 1 seed, extended to 2 after a look" in describe_verdict(study.pairs[0])[-1]
+    for text in (
+        " ".join(printed(study).split()),
+        (folder / "index.html").read_text(),
+        (folder / "results.md").read_text(),
+    ):
+        assert "Planned with 1 seed, extended to 2 after a look" in text
 
 
 def test_arms_that_share_a_start_are_paired_by_seed_and_say_so(run, tmp_path):

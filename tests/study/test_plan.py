@@ -1,0 +1,37 @@
+"""What a study notes of itself when it starts for the first time."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+from mura.runs import STUDY_FILE, read_planned_seeds
+from mura.study.plan import note_planned_seeds
+
+
+def begin_run(study: Path, seed: int) -> None:
+    folder = study / "cnn4" / "wrist" / f"seed{seed}"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("{}")
+
+
+def test_the_seeds_of_the_first_start_are_noted_with_the_date_and_stay(tmp_path: Path) -> None:
+    assert read_planned_seeds(tmp_path) is None
+    note_planned_seeds(tmp_path, [0, 1, 2])
+    begin_run(tmp_path, seed=3)
+    note_planned_seeds(tmp_path, [0, 1, 2, 3, 4])
+    assert read_planned_seeds(tmp_path) == [0, 1, 2]
+    assert json.loads((tmp_path / STUDY_FILE).read_text())["date"] == date.today().isoformat()
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [STUDY_FILE]
+
+
+def test_a_study_without_the_file_counts_as_planned_with_the_seeds_that_it_has(tmp_path: Path) -> None:
+    begin_run(tmp_path, seed=0)
+    begin_run(tmp_path, seed=10)
+    note_planned_seeds(tmp_path, [0, 10, 20])
+    assert read_planned_seeds(tmp_path) == [0, 10]
+
+
+def test_a_file_that_can_t_be_read_says_nothing(tmp_path: Path) -> None:
+    for content in ("", "[]", '{"seeds": null}', '{"seeds": ["x"]}'):
+        (tmp_path / STUDY_FILE).write_text(content)
+        assert read_planned_seeds(tmp_path) is None
