@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup ## the whole study on synthetic radiographs with a small network (3 to 5 minutes)
+demo: setup ## the whole study on synthetic radiographs with a small network (4 to 6 minutes)
 	@test -d demo/data/MURA-v1.1 || $(PY) -m mura.cli synth demo/data --patients 1000 --size 96 --balanced --valid-fraction 0.3
 	@$(PY) sweep.py experiment=demo launcher.workers=2 studies_dir=demo/studies data.root=demo/data data.cache_dir=demo/cache
 
