@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench bench-quick soak clean
+.PHONY: help setup demo test test-fast lint format bench bench-quick soak mutants clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench-quick: setup ## the same, shorter and rougher, without the large networks 
 
 soak: setup ## kill runs at 50 random moments; each must end as an undisturbed one (3 to 5 minutes)
 	$(PY) tests/soak.py --kills 50 --seed 0
+
+mutants: setup ## plant small faults in the core; its tests must notice 95 % of a sample (20 minutes)
+	$(PY) tests/mutants.py --minutes 20 --seed 0
 
 clean: ## remove what was made here: demo, runs, studies, caches of the tools (not .venv)
 	rm -rf demo runs studies multirun build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,6 +8,7 @@ import torch
 
 from mura.data.batches import EvaluationBatches, Part, Resident, TrainingBatches, Views
 from mura.data.cache import open_cache
+from mura.extremities import EXTREMITIES
 
 ROWS = np.arange(100, 207)
 
@@ -87,6 +88,42 @@ def test_the_mean_of_the_parts_losses_times_their_shares_is_the_loss_of_the_glob
         assert all(len(part.rows) for part in cut)
         mean = np.mean([losses[part.rows].mean() * part.share for part in cut])
         assert mean == pytest.approx(losses[batch].mean())
+
+
+def test_more_pictures_than_are_copied_at_once_are_kept_and_no_others() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3500, 2, 2), dtype=np.uint8)
+    rows = np.random.default_rng(1).permutation(3500)[:2500]
+    kept = Resident(images, rows, torch.device("cpu"))
+    assert kept.pictures.shape == (2500, 1, 2, 2)
+    assert kept.pictures.dtype == torch.uint8
+    asked = np.random.default_rng(2).permutation(rows)
+    assert np.array_equal(kept.read(torch.from_numpy(asked))[:, 0].numpy(), images[asked])
+    others = np.setdiff1d(np.arange(3500), rows)
+    assert (kept.place[others] == -1).all()
+
+
+def test_a_batch_has_the_types_that_the_model_takes(mura_root: Path, cache_dir: Path) -> None:
+    cache = open_cache(mura_root, 80, cache_dir)
+    batch = Views(cache)[Part(np.array([0, len(cache.table) - 1]), 1.0)]
+    types = {name: batch[name].dtype for name in ("image", "label", "row", "extremity")}
+    assert types == {"image": torch.uint8, "label": torch.float32, "row": torch.int64, "extremity": torch.int64}
+    assert batch["row"].tolist() == [0, len(cache.table) - 1]
+    assert [EXTREMITIES[number] for number in batch["extremity"]] == cache.table["extremity"].iloc[[0, -1]].tolist()
+
+
+def test_the_first_pass_of_the_first_epoch_is_drawn_from_seed_and_epoch_and_the_next_from_its_number_too() -> None:
+    order = [row for rows, _ in TrainingBatches(ROWS[:64], 32, seed=3, rank=0, world_size=1, steps=4) for row in rows]
+    first, second = (np.random.default_rng(drawn).permutation(ROWS[:64]) for drawn in ([3, 0], [3, 0, 1]))
+    assert order == [*first, *second]
+
+
+def test_evaluation_keeps_the_order_of_the_views_in_batches_of_at_most_the_given_size() -> None:
+    batches = list(EvaluationBatches(ROWS, 32, rank=0, world_size=1))
+    assert np.concatenate([rows for rows, _ in batches]).tolist() == ROWS.tolist()
+    assert [len(rows) for rows, _ in batches] == [27, 27, 27, 26]
+    assert {share for _, share in batches} == {1.0}
+    second = np.concatenate([rows for rows, _ in EvaluationBatches(ROWS, 32, rank=1, world_size=2)])
+    assert second.tolist() == ROWS[1::2].tolist()
 
 
 def test_pictures_kept_on_a_device_are_those_of_the_cache(mura_root: Path, cache_dir: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mura.data.images import UnreadableImage, decode, fit
+from mura.data.images import MOST_PIXELS, UnreadableImage, cache_size_for, decode, fit
 
 GREY = np.arange(0, 250, 5, dtype=np.uint8).reshape(5, 10)
 
@@ -198,6 +198,39 @@ def test_fit_keeps_the_aspect_and_centres_on_black(height: int, width: int, size
     assert 0 <= (size - 1 - rows[-1]) - rows[0] <= 1
     assert 0 <= (size - 1 - columns[-1]) - columns[0] <= 1
     assert set(np.unique(square)) <= {0, 200}
+
+
+@pytest.mark.parametrize(
+    ("image_size", "side"), [(224, 256), (320, 368), (64, 80), (14, 16), (15, 32), (32, 48), (299, 352)]
+)
+def test_the_cache_keeps_a_seventh_more_than_the_input_in_steps_of_16(image_size: int, side: int) -> None:
+    assert cache_size_for(image_size) == side
+
+
+def test_a_picture_that_is_unreadable_for_no_special_reason_says_so() -> None:
+    assert UnreadableImage("a.png is odd.").kind == "unreadable"
+
+
+def test_the_largest_picture_is_64_million_pixels(tmp_path: Path) -> None:
+    assert MOST_PIXELS == 64_000_000
+    (tmp_path / "a.png").write_bytes(declared(8000, 8000))
+    with pytest.raises(UnreadableImage) as caught:  # it has not the pixels that it declares, but is not too large
+        decode(tmp_path / "a.png")
+    assert caught.value.kind == "truncated"
+    (tmp_path / "a.png").write_bytes(declared(64_000_001, 1))
+    with pytest.raises(UnreadableImage) as caught:
+        decode(tmp_path / "a.png")
+    assert caught.value.kind == "too-large"
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "top", "left"), [(3, 8, 8, 2, 0), (8, 3, 8, 0, 2), (1, 90, 9, 4, 0)]
+)
+def test_fit_puts_the_odd_row_of_black_below_and_to_the_right(
+    height: int, width: int, size: int, top: int, left: int
+) -> None:
+    lit = np.argwhere(fit(np.full((height, width), 200, np.uint8), size))
+    assert tuple(lit.min(axis=0)) == (top, left)
 
 
 def test_fit_leaves_a_picture_of_the_right_size_as_it_is() -> None:

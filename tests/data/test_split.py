@@ -1,5 +1,7 @@
 """One split by patient for all eight data sets: nobody on both sides, every fold alike."""
 
+import hashlib
+import re
 import warnings
 
 import numpy as np
@@ -100,6 +102,44 @@ def test_tiny_classes_are_dealt_without_a_warning() -> None:
         warnings.simplefilter("error")
         assign_folds(table(views))
         assign_folds(table([(number, EXTREMITIES[number % 7], number % 2) for number in range(10)]))
+
+
+def test_five_folds_and_seed_zero_are_the_default() -> None:
+    index = table([(number // 2, EXTREMITIES[number % 7], number % 3 == 0) for number in range(200)])
+    assert assign_folds(index).equals(assign_folds(index, n_folds=5, seed=0))
+    assert not any(assign_folds(index).equals(assign_folds(index, seed=seed)) for seed in (1, 2, 3))
+
+
+def test_as_many_patients_as_folds_are_enough() -> None:
+    for patients in (2, 5):
+        folds = assign_folds(table([(number, "hand", number % 2) for number in range(patients)]), n_folds=patients)
+        assert sorted(folds) == list(range(patients))
+
+
+def test_a_stratum_of_as_many_views_as_folds_is_dealt_by_itself() -> None:
+    strata = [(extremity, label) for extremity in EXTREMITIES for label in (0, 1)]
+    views = [(100 * place + number, *stratum) for place, stratum in enumerate(strata) for number in range(5)]
+    index = table(views)
+    folds = assign_folds(index)
+    assert folds.groupby([index["extremity"], index["label"]]).nunique().eq(5).all()
+
+
+def test_strata_too_small_for_the_folds_are_dealt_as_one() -> None:
+    rare = [(1000 + number, extremity, number % 2) for number, extremity in enumerate(EXTREMITIES[:5])]
+    for seed in range(5):
+        index = table([(number, "wrist", number % 2) for number in range(40)] + rare)
+        folds = assign_folds(index, seed=seed)
+        assert sorted(folds[index["patient"].str[7:].astype(int) >= 1000]) == list(range(5))
+
+
+def test_the_hash_is_32_hex_characters_over_path_and_fold_in_the_order_of_the_rows() -> None:
+    index = table([(number, "wrist", number % 2) for number in range(40)])
+    folds = assign_folds(index)[5:30]  # rows without a fold have no part in it
+    lines = "".join(f"{index['path'][row]}\t{folds[row]}\n" for row in range(5, 30))
+    expected = hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
+    assert split_hash(index, folds) == expected
+    assert re.fullmatch("[0-9a-f]{32}", expected)
+    assert split_hash(index, folds[::-1]) != expected
 
 
 def test_the_hash_names_the_split() -> None:

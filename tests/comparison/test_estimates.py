@@ -1,0 +1,220 @@
+"""Estimates, verdicts and the fields of a record where they meet their limits."""
+
+import math
+from dataclasses import astuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mura.comparison.bootstrap import COMPARED_METRICS, Cases
+from mura.comparison.verdict import (
+    NO_DIFFERENCE,
+    NOT_ASSESSABLE,
+    RESAMPLES,
+    Comparison,
+    Estimate,
+    compare,
+    contrast,
+    of_these_models,
+    over_training_runs,
+    smallest_detectable,
+    verdict,
+)
+from mura.extremities import EXTREMITIES
+
+
+def predictions(
+    rng: np.random.Generator, patients: int = 60, extremities: tuple[str, ...] = ("elbow", "wrist"), skill: float = 1.0
+) -> pd.DataFrame:
+    """Return predictions of one view a patient, the extremities and labels dealt in turn."""
+    number = np.arange(patients * len(extremities))
+    label = number // len(extremities) % 2
+    logit = skill * (2 * label - 1) + rng.normal(size=len(number))
+    table = pd.DataFrame({"split": "test", "extremity": [extremities[n % len(extremities)] for n in number]})
+    names = [f"patient{n:05}" for n in number]
+    table = table.assign(patient=names, study="study1", view="image1", path=names, label=label, logit=logit)
+    return table.assign(probability=1 / (1 + np.exp(-logit)))
+
+
+def record(records: list[Comparison], extremity: str, metric: str = "accuracy", level: str = "study") -> Comparison:
+    [one] = [r for r in records if (r.extremity, r.metric, r.level) == (extremity, metric, level)]
+    return one
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+# --- what decides -------------------------------------------------------------------------------------------
+
+
+def test_a_p_of_exactly_five_percent_shows_nothing() -> None:
+    estimate = Estimate(0.8, 0.7, 0.1, 0.01, 0.2, 0.05, 0.03)
+    assert verdict("a", "b", estimate, 0.05) == NO_DIFFERENCE
+    assert verdict("a", "b", estimate, math.nextafter(0.05, 0)) == "a better"
+    mirrored = Estimate(0.7, 0.8, -0.1, -0.2, -0.01, 0.05, 0.03)
+    assert verdict("a", "b", mirrored, 0.05) == NO_DIFFERENCE
+    assert verdict("a", "b", mirrored, math.nextafter(0.05, 0)) == "b better"
+
+
+def test_an_interval_that_ends_at_zero_shows_nothing() -> None:
+    for low, high in ((0.0, 0.2), (-0.2, 0.0)):
+        assert verdict("a", "b", Estimate(0.8, 0.7, 0.1, low, high, 0.01, 0.05), 0.01) == NO_DIFFERENCE
+
+
+@pytest.mark.parametrize(("p_holm", "low", "high"), [(None, 0.1, 0.2), (0.01, None, 0.2), (0.01, 0.1, None)])
+def test_whatever_is_missing_makes_a_row_not_assessable(
+    p_holm: float | None, low: float | None, high: float | None
+) -> None:
+    assert verdict("a", "b", Estimate(0.8, 0.7, 0.1, low, high, 0.01, 0.05), p_holm) == NOT_ASSESSABLE
+
+
+def test_the_number_of_resamples_is_what_the_document_says() -> None:
+    assert RESAMPLES == 10_000
+
+
+# --- one trained model an arm -------------------------------------------------------------------------------
+
+
+def test_the_interval_of_trained_models_is_of_percentiles_and_the_error_their_spread() -> None:
+    drawn = np.arange(1001) / 1000
+    ours = of_these_models(np.array([0.75]), np.array([0.25]), drawn, np.zeros(9))
+    assert (ours.a, ours.b, ours.difference) == (0.75, 0.25, 0.5)
+    assert (ours.low, ours.high) == pytest.approx((0.025, 0.975))
+    assert ours.error == pytest.approx(drawn.std())
+    assert ours.degrees == math.inf
+
+
+def test_a_permuted_difference_as_large_as_the_observed_one_counts_and_so_does_its_mirror() -> None:
+    a, b = np.array([0.7]), np.array([0.4])
+    observed = 0.7 - 0.4
+    swapped = np.array([observed, -observed, observed - 1e-14, observed + 0.1, observed - 0.01, 0.0, -0.2])
+    assert of_these_models(a, b, np.zeros(5), swapped).p == pytest.approx((1 + 4) / (1 + 7))
+
+
+# --- several trained models an arm --------------------------------------------------------------------------
+
+
+def test_without_variance_between_runs_the_degrees_of_freedom_are_the_patients(rng: np.random.Generator) -> None:
+    drawn = rng.normal(0.1, 0.04, 500)
+    ours = over_training_runs(np.full(3, 0.75), np.full(3, 0.5), drawn, patients=9)
+    assert ours.degrees == pytest.approx(8)
+    assert ours.error == pytest.approx(drawn.std())
+    assert (ours.low, ours.high) == pytest.approx(stats.t.interval(0.95, 8, 0.25, drawn.std()))
+    assert ours.p == pytest.approx(2 * stats.t.sf(0.25 / drawn.std(), 8))
+
+
+def test_variance_and_degrees_of_freedom_have_a_part_from_patients_and_one_from_each_arm() -> None:
+    a, b, drawn = np.array([0.80, 0.78, 0.85]), np.array([0.70, 0.74]), np.array([0.05, 0.15, 0.10, 0.12])
+    ours = over_training_runs(a, b, drawn, patients=30)
+    parts = drawn.var(), a.var(ddof=1) / 3, b.var(ddof=1) / 2
+    assert ours.error == pytest.approx(math.sqrt(sum(parts)))
+    assert ours.degrees == pytest.approx(sum(parts) ** 2 / (parts[0] ** 2 / 29 + parts[1] ** 2 / 2 + parts[2] ** 2 / 1))
+
+
+def test_an_estimate_without_variance_is_judged_only_when_the_arms_are_equal() -> None:
+    equal = over_training_runs(np.full(3, 0.5), np.full(2, 0.5), np.zeros(10), 9)
+    assert (equal.difference, equal.low, equal.high, equal.p, equal.error) == (0.0, 0.0, 0.0, 1.0, 0.0)
+    other = over_training_runs(np.full(3, 1.0), np.full(2, 0.5), np.full(10, 0.5), 9)
+    assert astuple(other)[:7] == (1.0, 0.5, 0.5, None, None, None, None)
+
+
+@pytest.mark.parametrize("extremities", [("elbow", "wrist"), ("elbow", "hand", "wrist")])
+def test_the_smallest_detectable_difference_counts_the_assessable_extremities_as_tests(
+    rng: np.random.Generator, extremities: tuple[str, ...]
+) -> None:
+    a, b = (predictions(rng, 40, extremities, skill) for skill in (1.0, 0.6))
+    records = compare({"a": [a] * 3, "b": [b] * 3}, "cnn2", resamples=400)  # like runs: the patients' variance alone
+    for group, tests in {"all": 1, **dict.fromkeys(extremities, len(extremities))}.items():
+        r = record(records, group)
+        student = stats.t(r.patients - 1)
+        error = (r.high - r.low) / 2 / student.ppf(0.975)
+        needed = student.ppf(1 - 0.05 / tests / 2) + student.ppf(0.8)
+        assert r.smallest_detectable == pytest.approx(needed * error)
+
+
+def test_an_extremity_that_is_not_assessable_is_no_test_of_the_family(rng: np.random.Generator) -> None:
+    arms = {}
+    for arm, skill in (("a", 1.0), ("b", 0.6)):
+        table = predictions(rng, 40, EXTREMITIES[:3], skill)
+        arms[arm] = [table.assign(label=table["label"].where(table["extremity"] != EXTREMITIES[0], 0))] * 3
+    records = compare(arms, "cnn2", resamples=400)
+    r = record(records, EXTREMITIES[1], "kappa")
+    student = stats.t(r.patients - 1)
+    error = (r.high - r.low) / 2 / student.ppf(0.975)
+    assert r.smallest_detectable == pytest.approx((student.ppf(1 - 0.05 / 2 / 2) + student.ppf(0.8)) * error)
+    assert record(records, EXTREMITIES[0], "kappa").smallest_detectable is None
+
+
+def test_the_smallest_detectable_difference_follows_student_where_the_interval_does() -> None:
+    estimate = Estimate(0.8, 0.7, 0.1, 0.0, 0.2, 0.05, error=0.02, degrees=4)
+    assert smallest_detectable(estimate, 7) == pytest.approx(
+        (stats.t.ppf(1 - 0.05 / 7 / 2, 4) + stats.t.ppf(0.8, 4)) * 0.02
+    )
+
+
+# --- not assessable -----------------------------------------------------------------------------------------
+
+ABSENT = ("low", "high", "p", "p_holm", "smallest_detectable")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_record_of_a_single_patient_holds_its_values_and_no_inference(rng: np.random.Generator, seeds: int) -> None:
+    tables = [predictions(rng, 4, ("wrist",)).assign(patient="patient1", study=list("abcd")) for _ in range(2)]
+    records = compare({"a": tables[:1] * seeds, "b": tables[1:] * seeds}, "cnn2", resamples=50)
+    r = record(records, "wrist")
+    right = [float(((t["probability"] > 0.5) == t["label"]).mean()) for t in tables]
+    assert (r.a, r.b, r.difference) == pytest.approx((*right, right[0] - right[1]))
+    assert [getattr(r, name) for name in ABSENT] == [None] * len(ABSENT)
+    assert (r.verdict, r.n, r.patients, r.seeds) == (NOT_ASSESSABLE, 4, 1, seeds)
+    assert (r.model, r.comparison, r.level, r.metric) == ("cnn2", "a-b", "study", "accuracy")
+    assert r.scope == ("these trained models" if seeds == 1 else "the two approaches")
+
+
+def test_the_record_of_an_undefined_metric_holds_counts_and_nothing_else(rng: np.random.Generator) -> None:
+    tables = [predictions(rng, 12, ("wrist",)).assign(label=1) for _ in range(2)]
+    records = compare({"a": tables[:1], "b": tables[1:]}, "cnn2", resamples=50)
+    for metric in ("kappa", "auroc"):
+        r = record(records, "wrist", metric)
+        assert [getattr(r, name) for name in ("a", "b", "difference", *ABSENT)] == [None] * 8
+        assert (r.verdict, r.n, r.patients, r.seeds) == (NOT_ASSESSABLE, 12, 12, 1)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize(("undefined", "assessable"), [(0, True), (5, True), (6, False)])
+def test_a_metric_must_be_defined_in_ninety_five_of_a_hundred_resamples(
+    rng: np.random.Generator, seeds: int, undefined: int, assessable: bool
+) -> None:
+    label = np.array([True, False] * 10)
+    cases = Cases(np.arange(20), label, rng.random((2 * seeds, 20)))
+    draws = rng.random((len(COMPARED_METRICS), 2 * seeds, 100))
+    draws[..., :undefined] = np.nan
+    models = list(range(seeds)), list(range(seeds, 2 * seeds))
+    for estimate in contrast(cases, *models, draws, rng).values():
+        assert (estimate.low is not None) == assessable
+        assert estimate.difference is not None
+
+
+@pytest.mark.parametrize(("patients", "assessable"), [(1, False), (2, True)])
+def test_an_interval_takes_two_patients(rng: np.random.Generator, patients: int, assessable: bool) -> None:
+    cases = Cases(np.arange(4) % patients, np.array([True, True, False, False]), rng.random((2, 4)))
+    estimates = contrast(cases, [0], [1], rng.random((3, 2, 100)), rng)
+    assert {estimate.p is not None for estimate in estimates.values()} == {assessable}
+
+
+def test_a_pair_with_two_models_in_one_arm_and_one_in_the_other_is_about_these_models(rng: np.random.Generator) -> None:
+    cases = Cases(np.arange(20), np.array([True, False] * 10), rng.random((3, 20)))
+    draws = rng.random((3, 3, 100))
+    for models in (([0, 1], [2]), ([0], [1, 2])):
+        estimate = contrast(cases, *models, draws, rng)["accuracy"]
+        drawn = draws[0, models[0]].mean(axis=0) - draws[0, models[1]].mean(axis=0)
+        assert (estimate.low, estimate.high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])))
+        assert estimate.degrees == math.inf
+
+
+def test_the_seed_of_the_resampling_is_zero_by_default(rng: np.random.Generator) -> None:
+    arms = {"a": [predictions(rng, 10)], "b": [predictions(rng, 10)]}
+    assert compare(arms, "cnn2", resamples=50) == compare(arms, "cnn2", resamples=50, seed=0)

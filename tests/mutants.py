@@ -1,0 +1,280 @@
+"""The strength of the tests of the core: small faults are planted in its files, and the tests should notice each.
+
+    python tests/mutants.py --minutes 20 --seed 0
+
+A mutant is a file with one operator, constant, condition or returned value changed. It is run against the tests of its
+file only, in a copy of the tree. The sample is drawn from the seed, file by file in turn, until the time is up. Mutants
+that no test can notice are listed in equivalent_mutants.toml, each with the reason.
+"""
+
+import argparse
+import ast
+import math
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import accumulate, chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
+TESTS_OF = {
+    "mura/metrics.py": ["tests/test_metrics.py"],
+    "mura/data/split.py": ["tests/data/test_split.py"],
+    "mura/data/batches.py": ["tests/data/test_batches.py"],
+    "mura/data/datamodule.py": ["tests/data/test_loaders.py", "tests/data/test_datamodule.py"],
+    "mura/data/images.py": ["tests/data/test_images.py"],
+    "mura/comparison/bootstrap.py": ["tests/comparison/test_permutation.py", "tests/comparison/test_verdict.py"],
+    "mura/comparison/pairs.py": ["tests/comparison/test_pairs.py", "tests/comparison/test_verdict.py"],
+    "mura/comparison/verdict.py": ["tests/comparison/test_estimates.py", "tests/comparison/test_verdict.py"],
+    "mura/comparison/operating.py": ["tests/comparison/test_operating.py"],
+}
+COPIED = ("mura", "hydra_plugins", "conf", "tests", "benchmarks", "train.py", "sweep.py", "pyproject.toml")
+LIBRARIES = ("lightning", "scipy.optimize", "scipy.stats", "sklearn.linear_model", "sklearn.model_selection", "torch")
+SHARE_TO_KILL = 0.95
+WORKERS = 2
+LONGEST = 120  # seconds that the tests of a mutant may take
+ALL_PASSED, NOTICED, WRONG_TREE = 0, 1, 77
+
+SWAPPED: dict[type[ast.AST], Any] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div,
+    ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+    ast.And: ast.Or, ast.Or: ast.And,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change in `file`: the whole `source` after it, and the lines that differ, as they are and as they become."""
+
+    file: str
+    source: str
+    line: int
+    before: str
+    after: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What names the mutant in the list of equivalent ones, wherever its line moves to."""
+        return self.file, self.before, self.after
+
+    @property
+    def diff(self) -> str:
+        return f"{self.file}:{self.line}\n    - {self.before}\n    + {self.after}"
+
+
+def mutants_of(file: str, source: str) -> list[Mutant]:
+    """Return every mutant of a file, once each."""
+    whole = source.encode()
+    starts = [0, *accumulate(map(len, whole.splitlines(keepends=True)))]
+    mutants: dict[str, Mutant] = {}
+    for node, becomes in _changes(ast.parse(source)):
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        begin, end = starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
+        mutated = (whole[:begin] + becomes.encode() + whole[end:]).decode()
+        line, line_end = starts[node.lineno - 1], starts[node.end_lineno]
+        before = whole[line:line_end].decode()
+        after = (whole[line:begin] + becomes.encode() + whole[end:line_end]).decode()
+        mutants.setdefault(mutated, Mutant(file, mutated, node.lineno, *(" ".join(s.split()) for s in (before, after))))
+    return list(mutants.values())
+
+
+def _changes(tree: ast.AST) -> Iterator[tuple[ast.expr, str]]:
+    """Yield each expression that is changed and what stands in its place, outside of annotations and messages."""
+    for node in _code(tree):
+        if isinstance(node, ast.Return) and node.value is not None and ast.unparse(node.value) != "None":
+            yield node.value, "None"
+        elif isinstance(node, ast.Compare):
+            for place, operator in enumerate(node.ops):
+                operators = [*node.ops]
+                operators[place] = SWAPPED[type(operator)]()
+                yield node, f"({ast.unparse(ast.Compare(node.left, operators, node.comparators))})"
+        elif isinstance(node, ast.BinOp) and type(node.op) in SWAPPED:
+            yield node, f"({ast.unparse(ast.BinOp(node.left, SWAPPED[type(node.op)](), node.right))})"
+        elif isinstance(node, ast.BoolOp):
+            yield node, f"({ast.unparse(ast.BoolOp(SWAPPED[type(node.op)](), node.values))})"
+        elif isinstance(node, ast.UnaryOp):
+            yield node, f"({ast.unparse(node.operand)})"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+            yield node, str(not node.value)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            yield node, f"({node.value + 1})"
+            yield node, f"({node.value - 1})"
+
+
+def _code(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a tree but for annotations, decorators, the texts of messages and zip's `strict`."""
+    if isinstance(node, ast.keyword) and node.arg == "strict":
+        return
+    yield node
+    left_out = ("annotation", "returns", "decorator_list")
+    for name, value in ast.iter_fields(node):
+        children = value if isinstance(value, list) else [value]
+        for child in children:
+            if name not in left_out and isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr):
+                yield from _code(child)
+
+
+def drawn(files: list[str], seed: int) -> list[Mutant]:
+    """Return all mutants, those of each file in random order, one file after the other in turn."""
+    by_file = []
+    for file in files:
+        mutants = mutants_of(file, (REPOSITORY / file).read_text(encoding="utf-8"))
+        random.Random(f"{seed} {file}").shuffle(mutants)
+        by_file.append(mutants)
+    return [mutant for mutant in chain.from_iterable(zip_longest(*by_file)) if mutant is not None]
+
+
+def copy_tree(folder: Path) -> Path:
+    """Copy what the tests need into `folder`, and return it."""
+    folder.mkdir()
+    for name in COPIED:
+        origin = REPOSITORY / name
+        if origin.is_dir():
+            shutil.copytree(origin, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        else:
+            shutil.copy2(origin, folder / name)
+    return folder
+
+
+def preload() -> None:
+    """Import the libraries once, so that a process forked from this one starts in milliseconds."""
+    for name in LIBRARIES:
+        import_module(name)
+    sys.modules["torch"].set_num_threads(1)
+    hypothesis = import_module("hypothesis")
+    phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # shrinking a failure would take most of the time
+    hypothesis.settings.register_profile("mutants", phases=phases, deadline=None, database=None, derandomize=True)
+    hypothesis.settings.load_profile("mutants")
+
+
+def start_tests(tree: Path, file: str) -> int:
+    """Run the tests of `file` in a fork of this process, in a process group of its own; return its id."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os._exit(_run_tests(tree, file))
+    return child
+
+
+def _run_tests(tree: Path, file: str) -> int:
+    """Return pytest's exit code, or WRONG_TREE if the tests did not import the copy."""
+    import pytest
+
+    os.chdir(tree)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    options.append("-Wignore::pytest.PytestAssertRewriteWarning")  # of the libraries that are imported already
+    try:
+        code = int(pytest.main([*options, f"--basetemp={tree.parent / f'{tree.name}-tmp'}", *TESTS_OF[file]]))
+    except BaseException:  # whatever a mutant throws out of pytest itself
+        return NOTICED
+    module = sys.modules.get(file.removesuffix(".py").replace("/", "."))
+    elsewhere = module is not None and not Path(str(module.__file__)).is_relative_to(tree)
+    return WRONG_TREE if elsewhere else code
+
+
+def outcomes(mutants: Iterable[Mutant], trees: list[Path], until: float) -> Iterator[tuple[Mutant, bool]]:
+    """Yield each mutant with whether the tests noticed it, one at a time in each tree, until the time is up."""
+    waiting, free = iter(mutants), list(trees)
+    running: dict[int, tuple[Mutant, Path, float]] = {}
+    while True:
+        while free and time.monotonic() < until and (mutant := next(waiting, None)) is not None:
+            tree = free.pop()
+            (tree / mutant.file).write_text(mutant.source, encoding="utf-8")
+            running[start_tests(tree, mutant.file)] = mutant, tree, time.monotonic() + LONGEST
+        if not running:
+            return
+        time.sleep(0.02)
+        for child, (mutant, tree, deadline) in list(running.items()):
+            hangs = time.monotonic() > deadline
+            if hangs:
+                os.killpg(child, signal.SIGKILL)
+            ended, status = os.waitpid(child, 0 if hangs else os.WNOHANG)
+            if ended:
+                del running[child]
+                shutil.copy2(REPOSITORY / mutant.file, tree / mutant.file)
+                free.append(tree)
+                code = os.waitstatus_to_exitcode(status)
+                if code == WRONG_TREE:
+                    raise SystemExit(f"the tests of {mutant.file} imported another copy of it")
+                yield mutant, code != ALL_PASSED
+
+
+def read_equivalent() -> dict[tuple[str, str, str], str]:
+    """Return the reason of each listed mutant that no test can notice, by its key."""
+    listed = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get("mutant", [])
+    return {(one["file"], one["line"], one["becomes"]): one["reason"] for one in listed}
+
+
+def check_unchanged(files: list[str], trees: list[Path]) -> None:
+    """Exit with a sentence if the tests fail without any mutant, or a listed mutant is no longer one."""
+    keys = {mutant.key for mutant in drawn(files, 0)}
+    for file, line, becomes in read_equivalent():
+        if file in files and (file, line, becomes) not in keys:
+            raise SystemExit(f"{EQUIVALENT.name} lists what is no mutant of {file}: {line} -> {becomes}")
+    plain = [Mutant(file, (REPOSITORY / file).read_text(encoding="utf-8"), 0, "", "") for file in files]
+    for mutant, noticed in outcomes(plain, trees, math.inf):
+        if noticed:
+            raise SystemExit(f"the tests fail without a mutant: {' '.join(TESTS_OF[mutant.file])}")
+
+
+def print_table(files: list[str], killed: Counter[str], survived: Counter[str], skipped: Counter[str]) -> float:
+    """Print the share killed file by file and together, and return the latter."""
+    print(f"\n{'file':34} {'run':>5} {'killed':>7} {'share':>7}   equivalent, not run")
+    for file in files:
+        run = killed[file] + survived[file]
+        print(f"{file:34} {run:5} {killed[file]:7} {killed[file] / max(run, 1):7.1%}   {skipped[file]}")
+    run, share = killed.total() + survived.total(), killed.total() / max(killed.total() + survived.total(), 1)
+    print(f"{'together':34} {run:5} {killed.total():7} {share:7.1%}   {skipped.total()}")
+    return share
+
+
+def main() -> int:
+    """Run the sample that the arguments describe; return 1 if too few mutants were noticed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--files", nargs="*", default=list(TESTS_OF), choices=list(TESTS_OF))
+    arguments = parser.parse_args()
+    files = arguments.files
+    equivalent, sample = read_equivalent(), drawn(arguments.files, arguments.seed)
+    to_run = [mutant for mutant in sample if mutant.key not in equivalent]
+    skipped = Counter(mutant.file for mutant in sample if mutant.key in equivalent)
+    killed, survived = Counter[str](), Counter[str]()
+    preload()
+    with tempfile.TemporaryDirectory() as folder:
+        trees = [copy_tree(Path(folder).resolve() / f"tree{number}") for number in range(WORKERS)]
+        check_unchanged(files, trees)
+        until = time.monotonic() + 60 * arguments.minutes
+        for mutant, noticed in outcomes(to_run, trees, until):
+            (killed if noticed else survived)[mutant.file] += 1
+            if not noticed:
+                print(mutant.diff, flush=True)
+    share = print_table(files, killed, survived, skipped)
+    print(f"seed {arguments.seed}, {killed.total() + survived.total()} of {len(to_run)} mutants run")
+    return 0 if share >= SHARE_TO_KILL else 1
+
+
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True
+    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[threads] = "1"
+    here = {str(REPOSITORY), str(REPOSITORY / "tests")}
+    sys.path[:] = [place for place in sys.path if str(Path(place).resolve()) not in here]
+    raise SystemExit(main())
