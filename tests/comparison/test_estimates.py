@@ -1,7 +1,7 @@
 """Estimates, verdicts and the fields of a record where they meet their limits."""
 
 import math
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from scipy import stats
 from mura.comparison.bootstrap import COMPARED_METRICS, Cases
 from mura.comparison.verdict import (
     NO_DIFFERENCE,
+    NOT_AFTER_CORRECTION,
     NOT_ASSESSABLE,
     RESAMPLES,
     Comparison,
@@ -52,12 +53,13 @@ def rng() -> np.random.Generator:
 
 
 def test_a_p_of_exactly_five_percent_shows_nothing() -> None:
-    estimate = Estimate(0.8, 0.7, 0.1, 0.01, 0.2, 0.05, 0.03)
-    assert verdict("a", "b", estimate, 0.05) == NO_DIFFERENCE
-    assert verdict("a", "b", estimate, math.nextafter(0.05, 0)) == "a better"
-    mirrored = Estimate(0.7, 0.8, -0.1, -0.2, -0.01, 0.05, 0.03)
-    assert verdict("a", "b", mirrored, 0.05) == NO_DIFFERENCE
-    assert verdict("a", "b", mirrored, math.nextafter(0.05, 0)) == "b better"
+    below = math.nextafter(0.05, 0)
+    for sign, better in ((1, "a better"), (-1, "b better")):
+        low, high = sorted((sign * 0.01, sign * 0.2))
+        estimate = Estimate(0.8, 0.8 - sign * 0.1, sign * 0.1, low, high, 0.05, 0.03)
+        assert verdict("a", "b", estimate, 0.05) == NO_DIFFERENCE
+        assert verdict("a", "b", replace(estimate, p=below), 0.05) == NOT_AFTER_CORRECTION
+        assert verdict("a", "b", replace(estimate, p=below), below) == better
 
 
 def test_an_interval_that_ends_at_zero_shows_nothing() -> None:
@@ -79,12 +81,12 @@ def test_the_number_of_resamples_is_what_the_document_says() -> None:
 # --- one trained model an arm -------------------------------------------------------------------------------
 
 
-def test_the_interval_of_trained_models_is_of_percentiles_and_the_error_their_spread() -> None:
-    drawn = np.arange(1001) / 1000
-    ours = of_these_models(np.array([0.75]), np.array([0.25]), drawn, np.zeros(9))
+def test_the_interval_of_trained_models_is_of_percentiles_and_the_error_that_of_the_permutation() -> None:
+    drawn, swapped = np.arange(1001) / 1000, np.array([0.3, -0.4, 0.0])
+    ours = of_these_models(np.array([0.75]), np.array([0.25]), drawn, swapped)
     assert (ours.a, ours.b, ours.difference) == (0.75, 0.25, 0.5)
     assert (ours.low, ours.high) == pytest.approx((0.025, 0.975))
-    assert ours.error == pytest.approx(drawn.std())
+    assert ours.error == pytest.approx(math.sqrt((0.09 + 0.16) / 3))
     assert ours.degrees == math.inf
 
 
