@@ -139,8 +139,8 @@ class Soak:
 
     def study_arguments(self) -> list[str]:
         return [
-            "models=[cnn2]", "extremities=[wrist,hand]", "name=study", f"studies_dir={self.folder}", *ON_CPU,
-            "logger=none", "trainer.max_epochs=1", f"data.root={self.root}", f"data.image_size={IMAGE_SIZE}",
+            "models=[cnn2]", "seeds=[0]", "extremities=[wrist,hand]", "name=study", f"studies_dir={self.folder}",
+            *ON_CPU, "logger=none", "trainer.max_epochs=1", f"data.root={self.root}", f"data.image_size={IMAGE_SIZE}",
             f"data.cache_dir={self.folder / 'whole' / 'cache'}",
         ]  # fmt: skip
 

@@ -31,8 +31,8 @@ def settings(mura_root: Path, cache_dir: Path) -> list[str]:
 
 def study(mura_root: Path, cache_dir: Path, folder: Path, *more: str) -> list[str]:
     return [
-        sys.executable, str(REPOSITORY / "sweep.py"), "models=[cnn2]", "name=study", f"studies_dir={folder}",
-        *settings(mura_root, cache_dir), *EPOCHS, *more,
+        sys.executable, str(REPOSITORY / "sweep.py"), "models=[cnn2]", "seeds=[0]", "name=study",
+        f"studies_dir={folder}", *settings(mura_root, cache_dir), *EPOCHS, *more,
     ]  # fmt: skip
 
 

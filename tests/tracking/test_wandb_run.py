@@ -17,6 +17,8 @@ import pytest
 from mura.launch.jobs import Job, run_jobs
 from mura.tracking.logger import roc_points
 
+pytestmark = pytest.mark.slow  # each starts processes of W&B's
+
 KEY = "a" * 40
 CLOSED = "http://127.0.0.1:9"
 
