@@ -4,23 +4,26 @@ What is shown is worked out in mura/comparison, and put into rows in `tables.py`
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from mura.comparison.operating import operating_table
 from mura.comparison.summary import SYNTHETIC, ComparedPair, Study, summarise_study
-from mura.comparison.verdict import RESAMPLES, Comparison
+from mura.comparison.verdict import PRIMARY, RESAMPLES, Comparison
 from mura.errors import MuraError
 from mura.files import write_text
 from mura.report.markdown import results_md
 from mura.report.page import index_html
 from mura.report.tables import METRIC_NAMES, TABLE_METRICS, pair_rows
 from mura.report.words import describe_models, describe_verdict
+
+WIDE = 110  # columns of a console, below which words of the whole table would be cut
 
 
 def write_report(
@@ -62,7 +65,7 @@ def console_table(study: Study) -> RenderableType:
     for compared in study.pairs:
         pair = compared.pair
         is_with_first_arm = pair.a == study.pairs[0].pair.a  # of five arms, ten pairs: too much for a console
-        head = _pair_table(compared) if is_with_first_arm else Text(f"{pair.model}: {pair.a} / {pair.b}", "bold")
+        head = PairTable(compared) if is_with_first_arm else Text(f"{pair.model}: {pair.a} / {pair.b}", "bold")
         parts += [head, Text("\n".join(describe_verdict(compared)))]
         parts += [*(Text(f"Warning: {warning}", "yellow") for warning in compared.warnings), Text()]
     parts += [Text(f"Note: {note}", "dim") for note in study.notes]
@@ -73,18 +76,28 @@ def console_table(study: Study) -> RenderableType:
     return Group(*parts)
 
 
-def _pair_table(compared: ComparedPair) -> Table:
+@dataclass(frozen=True)
+class PairTable:
+    """The table of two arms by extremity; a console below WIDE columns shows the verdict's own metric alone."""
+
+    compared: ComparedPair
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        yield _pair_table(self.compared, TABLE_METRICS if options.max_width >= WIDE else (PRIMARY,))
+
+
+def _pair_table(compared: ComparedPair, metrics: Sequence[tuple[str, str]]) -> Table:
     pair = compared.pair
     about = ", ".join(filter(None, (pair.model, describe_models(pair), f"test: {pair.a} / {pair.b}")))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=Text(about))
     table.add_column("\nextremity", overflow="fold")
-    for level, metric in TABLE_METRICS:
+    for level, metric in metrics:
         table.add_column(f"{level}\n{METRIC_NAMES[metric]}", justify="right")
     table.add_column("study accuracy,\ndifference (95 %)", justify="right")
     table.add_column("\nverdict", max_width=20)
     for row in pair_rows(compared):
         if row.is_total:
             table.add_section()
-        values = [f"{a} / {b}" for a, b in row.values]
+        values = [f"{a} / {b}" for shown, (a, b) in zip(TABLE_METRICS, row.values, strict=True) if shown in metrics]
         table.add_row(*map(Text, (row.group, *values, row.difference, row.verdict)))
     return table

@@ -583,3 +583,13 @@ def test_in_a_browser_the_page_follows_light_and_dark(page):
         page.emulate_media(color_scheme=scheme)
         colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert colours == ["rgb(252, 252, 250)", "rgb(20, 23, 26)"]
+
+
+def test_a_narrow_console_shows_fewer_metrics_and_cuts_no_word(study_folder, tmp_path):
+    study = report(study_folder, tmp_path)
+    narrow, wide = printed(study, 80), printed(study)
+    assert "…" not in narrow.partition("report:")[0]
+    for word in ("extremity", "humerus", "no difference"):
+        assert word in narrow
+    assert "AUROC" in wide
+    assert "AUROC" not in narrow
