@@ -47,13 +47,14 @@ from mura.launch.jobs import Outcome, run_jobs
 from mura.launch.placement import place_runs
 from mura.launch.processes import start_server
 from mura.launch.slurm import queue
+from mura.program import PROGRAM, typed
 from mura.runs import RunFolder
 from mura.signals import answering_signals
 from mura.study.arms import ARMS, OTHERS
 from mura.study.grid import BUDGETS, Cell, cells, state_of
 from mura.study.plan import Config, Plan, note_planned_seeds
 
-SCRIPT = Path(__file__).resolve().parent / "train.py"
+SCRIPT = PROGRAM / "train.py"
 OWN_KEYS = ("models", "seeds", "extremities", "arms", "budget", "margin", "wandb", "name", "studies_dir", "launcher")
 
 Launch = Callable[..., list[Outcome]]
@@ -238,7 +239,7 @@ def make_folder(folder: Path) -> Path:
 def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if {"-h", "--help"} & set(arguments):
-        print(__doc__)
+        print(str(__doc__).replace("python sweep.py", typed("sweep")).replace("python train.py", typed("train")))
         return 0
     dry_run = "--dry-run" in arguments
     register_resolvers()

@@ -10,13 +10,18 @@ import typer
 
 from mura.errors import MuraError, say
 from mura.processes import quick_imports
+from mura.program import run_command
 from mura.progress import progress_bar
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="One model for all seven upper-limb extremities, or one for each? Training: `python train.py --help`.",
+    help="One model for all seven upper-limb extremities, or one for each? Training: `mura train --help`.",
 )
+
+
+PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+"""The settings of a command whose arguments another one understands."""
 
 
 @app.command()
@@ -118,6 +123,18 @@ def report(
 
     study = write_report(directories, out or directories[0], margin=margin)
     Console(width=None if sys.stdout.isatty() else 120).print(console_table(study))
+
+
+@app.command(context_settings=PASSED_ON)
+def train(context: typer.Context) -> None:
+    """Train and test one run, or several with -m: the same as train.py of a clone."""
+    run_command("train", context.args)
+
+
+@app.command(context_settings=PASSED_ON)
+def sweep(context: typer.Context) -> None:
+    """Train and compare a whole study: the same as sweep.py of a clone."""
+    run_command("sweep", context.args)
 
 
 def main() -> None:

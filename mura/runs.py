@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from mura.errors import MuraError
 from mura.processes import is_rank_zero
+from mura.program import typed
 
 SCHEMA = 1
 STUDY_FILE = "study.json"
@@ -124,7 +125,7 @@ class RunFolder:
         first = "remove its metrics.json, then " if self.finished else ""
         return (
             f"{self.path} was trained with test=false, and a comparison needs its test predictions: {first}go on with: "
-            f"python train.py resume={self.path} test=true"
+            f"{typed('train')} resume={self.path} test=true"
         )
 
     @contextmanager

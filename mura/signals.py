@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from mura.errors import InterruptedRunError, say
+from mura.program import typed
 from mura.runs import RunFolder
 
 _remembered: list[int] = []
@@ -75,7 +76,7 @@ def resumable(run: RunFolder) -> Iterator[None]:
         number = signal_behind(error)
         if number is None or run.finished:
             raise
-        raise InterruptedRunError(f"stopped; go on with: python train.py resume={run.path}", 128 + number) from None
+        raise InterruptedRunError(f"stopped; go on with: {typed('train')} resume={run.path}", 128 + number) from None
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

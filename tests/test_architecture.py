@@ -9,7 +9,10 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "mura"
-COMMANDS = ("train.py", "sweep.py", "mura/cli.py", "mura/preload.py", "hydra_plugins/mura_launcher/__init__.py")
+COMMANDS = (
+    "train.py", "sweep.py", "mura/cli.py", "mura/__main__.py", "mura/preload.py",
+    "hydra_plugins/mura_launcher/__init__.py",
+)  # fmt: skip
 
 # From the ground up: a room imports what stands in a row above it here, and itself.
 FLOORS = (

@@ -157,7 +157,7 @@ def test_check_of_a_wrong_folder_is_one_sentence(json_too: list[str], mura: Mura
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--help"], ["synth", "check", "python train.py --help"]),
+        (["--help"], ["synth", "check", "mura train --help"]),
         (["synth", "--help"], ["--patients", "--size", "--seed", "--world", "--full", "--preview", "MURA's layout"]),
         (["check", "--help"], ["--json", "exit code 1"]),
     ],

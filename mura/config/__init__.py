@@ -10,6 +10,6 @@ No torch here: `--help`, `--cfg job` and a mistyped option must answer at once. 
 - sentences: exit_with_sentence, explain_error
 """
 
-from pathlib import Path
+from mura.program import PROGRAM
 
-CONF_DIR = Path(__file__).resolve().parent.parent.parent / "conf"
+CONF_DIR = PROGRAM / "conf"

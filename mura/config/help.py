@@ -1,18 +1,19 @@
-"""The help page of `python train.py`, read from the YAML files: Hydra would compose every group for its own."""
+"""The help page of train.py, read from the YAML files: Hydra would compose every group for its own."""
 
 from pathlib import Path
 
 import yaml
 
 from mura.config import CONF_DIR
+from mura.program import typed
 
 HELP = """\
 Train and test one model on MURA: is this radiograph normal or abnormal?
 
-  python train.py model=resnet18 data=wrist data.root=DIR     one run
-  python train.py -m data=elbow,finger,unified model=cnn4     several runs, one after the other
-  python train.py resume=RUN_FOLDER                           go on with an interrupted run
-  python train.py model=cnn4 --cfg job                        show the config, start nothing
+  {train} model=resnet18 data=wrist data.root=DIR     one run
+  {train} -m data=elbow,finger,unified model=cnn4     several runs, one after the other
+  {train} resume=RUN_FOLDER                           go on with an interrupted run
+  {train} model=cnn4 --cfg job                        show the config, start nothing
 
 DIR is a MURA-v1.1 folder, or one written by `mura synth`; it can also stand in MURA_ROOT.
 
@@ -25,17 +26,17 @@ Settings (key=value; a model's recipe brings its own values, `--cfg job` shows t
 {settings}
 
 Flags: -m (several runs), --cfg job (show the config), --resolve (with its values), -sc install=bash (completion);
-python train.py --hydra-help has the rest.
+{train} --hydra-help has the rest.
 """
 
 
 def help_page() -> str:
-    """Return what `python train.py --help` prints."""
+    """Return what --help of train.py prints."""
     groups = [folder for folder in sorted(CONF_DIR.iterdir()) if folder.name in run_groups()]
     choices = "\n".join(f"  {folder.name:13} {', '.join(options(folder))}" for folder in groups)
     text = (CONF_DIR / "train.yaml").read_text(encoding="utf-8")
     settings = text[text.index("\nseed:") : text.index("\nhydra:")].strip()
-    return HELP.format(choices=choices, settings=settings)
+    return HELP.format(train=typed("train"), choices=choices, settings=settings)
 
 
 def run_groups() -> list[str]:

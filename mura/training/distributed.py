@@ -14,6 +14,7 @@ from pathlib import Path
 from lightning import Trainer
 
 from mura.errors import say
+from mura.program import typed
 
 WATCH_INTERVAL = 0.5  # seconds
 GRACE = 1.5  # seconds that this process has to end with its own sentence, when another one has died
@@ -79,7 +80,7 @@ class Companions:
 
 def end_of_another(folder: Path) -> str:
     """Return the sentence for a run that lost one of its processes."""
-    return f"another process of this run has ended; go on with: python train.py resume={folder}"
+    return f"another process of this run has ended; go on with: {typed('train')} resume={folder}"
 
 
 def connection_was_lost(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from mura.errors import DISK_FULL, MuraError
+from mura.program import typed
 from mura.runs import RunFolder
 from mura.signals import Terminated
 from mura.tracking import logger as tracking
@@ -45,7 +46,7 @@ def meaning_of(error: BaseException, trainer: Trainer, folder: Path) -> BaseExce
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return MuraError(
             f"{folder}: no room to write there ({error.strerror}); what was saved before is whole: make room, "
-            f"and go on with: python train.py resume={folder}"
+            f"and go on with: {typed('train')} resume={folder}"
         )
     if is_out_of_memory(error):
         data = trainer.datamodule  # type: ignore[attr-defined]
