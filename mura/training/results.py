@@ -19,6 +19,7 @@ from mura.extremities import data_name
 from mura.files import write_json, write_text
 from mura.metrics import LEVELS, OVERALL, THRESHOLD, summarise
 from mura.models.checkpoint import load_checkpoint
+from mura.program import PROGRAM
 from mura.provenance import git_state, versions
 from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
 from mura.tracking import logger as tracking
@@ -80,7 +81,7 @@ def describe_run(
         "data_fingerprint": data.opened.fingerprint,
         "split_hash": data.opened.split_hash,
         "versions": versions(),
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(PROGRAM),
     }
 
 
