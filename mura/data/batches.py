@@ -8,11 +8,13 @@ from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import Dataset, Sampler
 
 from mura.data.cache import Cache
 from mura.extremities import INDEX_OF
+from mura.runs import PREDICTION_COLUMNS
 
 Batch = dict[str, Any]
 COPIED_AT_ONCE = 1024  # pictures, on the way to a device
@@ -49,7 +51,7 @@ class Views(Dataset[Batch]):
     """
 
     def __init__(self, cache: Cache, resident: "Resident | None" = None) -> None:
-        self.images, self.resident = cache.images, resident
+        self.table, self.images, self.resident = cache.table, cache.images, resident
         self.labels = torch.tensor(cache.table["label"].to_numpy(), dtype=torch.float32)
         self.extremities = torch.tensor(cache.table["extremity"].map(INDEX_OF).to_numpy(), dtype=torch.int64)
 
@@ -62,6 +64,16 @@ class Views(Dataset[Batch]):
             "extremity": self.extremities[rows],
             "share": part.share,
         }
+
+    def predictions(self, rows_N: torch.Tensor, logits_N: torch.Tensor) -> pd.DataFrame:
+        """Join logits, float [N], with the `rows` of the index, int64 [N], that they belong to: PREDICTION_COLUMNS."""
+        logits_N = logits_N.double()
+        table = self.table.iloc[rows_N.numpy()].assign(
+            split=lambda views: views["split"].replace("train", "val"),
+            logit=logits_N.numpy(),
+            probability=logits_N.sigmoid().numpy(),
+        )
+        return table[PREDICTION_COLUMNS]
 
 
 class Resident:

@@ -52,6 +52,7 @@ class MuraDataModule(LightningDataModule):
         test: bool = True,
     ) -> None:
         super().__init__()
+        self.save_hyperparameters(ignore=["root", "cache_dir"], logger=False)  # no path of this machine
         self.root, self.extremities = root, list(extremities)
         self.test_extremities = self.extremities if test_extremities is None else list(test_extremities)
         self.test, self.transfer, self.steps_like = test, transfer, steps_like
@@ -146,6 +147,12 @@ class MuraDataModule(LightningDataModule):
         """Return the loader of this process's share of the validation views."""
         return self._evaluation_loader("val")
 
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return the loader of this process's share of the test views. Raises MuraError when there is no test part."""
+        if "test" not in self.rows:
+            raise MuraError("test=False: this data module has no test views; make one with test=True.")
+        return self._evaluation_loader("test")
+
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
         """Return loaders of the validation views, the test views and, with `transfer`, the other extremities' ones.
 
@@ -171,15 +178,15 @@ class MuraDataModule(LightningDataModule):
         return self._loader(EvaluationBatches(self.rows[part], self.batch_size, rank, world_size))
 
     def _loader(self, sampler: Sampler) -> DataLoader[Batch]:
-        views = self._views()
+        views = self.all_views()
         pinned = views.resident is None and self._device().type == "cuda"
         # the loader draws a seed for workers that it hasn't: from a generator of its own, not from the model's
         generator = torch.Generator().manual_seed(self.seed)
         # whole batches come from the data set, so the loader only passes them on: no worker, no collation
         return DataLoader(views, sampler=sampler, batch_size=None, pin_memory=pinned, generator=generator)
 
-    def _views(self) -> Views:
-        """Return the views, with their pictures where `resident` says; decided and made once."""
+    def all_views(self) -> Views:
+        """Return the views of the data set, with their pictures where `resident` says; decided and made once."""
         if self.views is None:
             rows = np.unique(np.concatenate(list(self.rows.values())))
             needed = len(rows) * self.opened.images[0].nbytes

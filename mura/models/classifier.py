@@ -19,7 +19,7 @@ from torchmetrics.classification import BinaryAccuracy
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.machine import in_float32
-from mura.metrics import binary_metrics
+from mura.metrics import binary_metrics, summarise
 from mura.models.augment import Augmentation, augment, resize
 from mura.models.backbones import build_network
 
@@ -43,6 +43,9 @@ class AbnormalityClassifier(LightningModule):
     stored in the checkpoint as it is: plain values only. `compile` has the network compiled at its first forward pass.
     Raises ConfigError for an unknown name or head, MuraError for weights that can't be had or don't fit.
     """
+
+    logs_epochs = True
+    """Whether loggers get the metrics of an epoch from here: not where `History` gives them a whole row."""
 
     def __init__(
         self,
@@ -87,6 +90,7 @@ class AbnormalityClassifier(LightningModule):
             self.network.compile()
         self.train_loss, self.train_accuracy = MeanMetric(), BinaryAccuracy(validate_args=False)
         self.validated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self.tested: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, images_B1SS: Tensor, extremity_B: Tensor | None = None) -> Tensor:
         return self.logits(resize(images_B1SS, self.image_size), extremity_B)
@@ -141,13 +145,15 @@ class AbnormalityClassifier(LightningModule):
         Once an epoch, and not in `training_step`: logging costs more than a step of a small network's head.
         """
         if self.train_loss.update_called:
-            self.log("train_loss", self.train_loss.compute(), logger=False)
-            self.log("train_accuracy", self.train_accuracy.compute(), logger=False)
+            self.log("train_loss", self.train_loss.compute(), logger=self.logs_epochs)
+            self.log("train_accuracy", self.train_accuracy.compute(), logger=self.logs_epochs)
         self.train_loss.reset()
         self.train_accuracy.reset()
 
     def _refuse_nan(self, loss: Tensor, what: str) -> None:
         if not torch.isfinite(loss):
+            if not self.trainer.optimizers:
+                raise MuraError(f"{what} is {loss.item()}: the model's weights are not finite, or far too large.")
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             raise MuraError(
                 f"{what} is {loss.item()} at step {self.global_step} (epoch {self.current_epoch + 1}) with learning "
@@ -166,10 +172,25 @@ class AbnormalityClassifier(LightningModule):
         self._refuse_nan(losses.mean(), "the validation loss")
         probabilities = torch.sigmoid(logits.double()).numpy()
         measured = binary_metrics(labels.int().numpy(), probabilities, extremities.numpy())
-        self.log("val_loss", losses.double().mean().float(), logger=False)
+        self.log("val_loss", losses.double().mean().float(), logger=self.logs_epochs)
         for metric in ("accuracy", "kappa", "auroc"):
             value = measured[metric]
-            self.log(f"val_{metric}", float("nan") if value is None else float(value), logger=False)
+            self.log(f"val_{metric}", float("nan") if value is None else float(value), logger=self.logs_epochs)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.tested.append(self.predict_step(batch, batch_idx))
+
+    def on_test_epoch_end(self) -> None:
+        """Log what metrics.json says of the test views, as `test/study/wrist/accuracy`; NaN where it is undefined."""
+        mine = [torch.cat(part) for part in zip(*self.tested, strict=True)]
+        self.tested.clear()
+        rows, logits = (torch.cat(each) for each in zip(*gather(mine), strict=True))
+        loaders: Any = self.trainer.test_dataloaders
+        views = (loaders[0] if isinstance(loaders, list) else loaders).dataset
+        for level, groups in summarise(views.predictions(rows, logits)).items():
+            for extremity, measured in groups.items():
+                for metric, value in measured.items():
+                    self.log(f"test/{level}/{extremity}/{metric}", float("nan") if value is None else float(value))
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
         """Return the rows of the index, int64 [B], and their logits, float32 [B], computed in float32."""

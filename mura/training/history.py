@@ -26,6 +26,9 @@ class History(Callback):
         self.rows: list[dict[str, float]] = []
         self.started = 0.0
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.logs_epochs = False  # type: ignore[assignment]
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started = time.perf_counter()
 

@@ -71,10 +71,5 @@ def _predict(trainer: Trainer, data: MuraDataModule) -> tuple[torch.Tensor, torc
 def predictions_table(data: MuraDataModule, rows_N: torch.Tensor, logits_N: torch.Tensor) -> pd.DataFrame:
     """Join logits with the rows of the index that they belong to, and say of each what it is to the run."""
     roles = {int(row): role for role in ROLES for row in data.rows.get(role, ())}
-    table = data.opened.table.iloc[rows_N.numpy()].assign(
-        role=[roles[int(row)] for row in rows_N],
-        split=lambda views: views["split"].replace("train", "val"),
-        logit=logits_N.numpy(),
-        probability=logits_N.sigmoid().numpy(),
-    )
-    return table[[*PREDICTION_COLUMNS, "role"]].reset_index(drop=True)
+    views = data.all_views().predictions(rows_N, logits_N)
+    return views.assign(role=[roles[int(row)] for row in rows_N]).reset_index(drop=True)

@@ -24,7 +24,8 @@ from mura.models.classifier import AbnormalityClassifier
 from mura.training.console import LIGHTNINGS_REMARKS
 from train import build
 
-pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}") for remark in LIGHTNINGS_REMARKS]
+REMARKS = (*LIGHTNINGS_REMARKS, "You called `self.log")  # the latter where there is no logger
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}") for remark in REMARKS]
 
 MODELS = sorted(file.stem for file in (CONF_DIR / "model").glob("*.yaml"))
 
