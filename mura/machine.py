@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mura.cgroups import cpu_quota, memory_limit
 from mura.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
 CPU_INFO = Path("/proc/cpuinfo")
+MEBIBYTE = 2**20
 
 
 class Choice(NamedTuple):
@@ -25,16 +27,34 @@ class Choice(NamedTuple):
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use: by its affinity, its container's CPU quota, and SLURM."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    limits = [usable, *([] if quota is None else [round(quota)]), *_slurm("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")]
+    return max(1, min(limits))
 
 
 def memory() -> int:
-    """Return the bytes of main memory, or what a container is allowed of them."""
+    """Return the bytes of main memory, or what the process's container or SLURM allows it of them."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
-    stated = [limit.read_text().strip() for limit in limits if limit.is_file()]
-    return min([installed, *(int(limit) for limit in stated if limit.isdigit())])
+    limit = memory_limit()
+    of_node = [MEBIBYTE * size for size in _slurm("SLURM_MEM_PER_NODE")]
+    of_cores = [MEBIBYTE * size * cores() for size in _slurm("SLURM_MEM_PER_CPU")]
+    return min([installed, *([] if limit is None else [limit]), *of_node, *of_cores])
+
+
+def _slurm(*names: str) -> list[int]:
+    """Return the first of these numbers that SLURM states, if any; 0 stands for no limit there."""
+    stated = [int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()]
+    return [number for number in stated[:1] if number > 0]
+
+
+def limit_threads() -> None:
+    """Give PyTorch no more threads than the process has cores: of a CPU quota it knows nothing."""
+    import torch
+
+    if torch.get_num_threads() > cores():
+        torch.set_num_threads(cores())
 
 
 def choose_device(accelerator: str, devices: int) -> Choice:
