@@ -85,6 +85,7 @@ SETTING_RULES: dict[str, Rule] = {
     "model.loss.balance": one_of(True, False),
     "model.separate_heads": one_of(True, False),
     "model.compile": one_of(True, False),
+    "model.library": one_of("torchvision", "timm"),
     "early_stopping.patience": whole(1, or_null=True),
     "optimizer.lr": number(0, above=True),
     "optimizer.momentum": number(0, 0.9999),
@@ -218,7 +219,8 @@ def check_config(cfg: DictConfig) -> None:
     check_values(cfg)
     if OmegaConf.is_missing(cfg.model, "name"):
         raise ConfigError(
-            "model.name is not set: give any torchvision classifier, for example model.name=convnext_tiny."
+            f"model.name is not set: give any classifier of {cfg.model.get('library', 'torchvision')}, for example "
+            "model.name=convnext_tiny."
         )
     check_tasks(cfg.trainer.devices, cfg.trainer.num_nodes)
     check_root(cfg.data.root)

@@ -1,9 +1,9 @@
-"""A network by name, backbone and head; backbones are the CNNs of `cnn.py` and torchvision's classifiers."""
+"""A network by name, backbone and head; backbones are the CNNs of `cnn.py`, torchvision's classifiers and timm's."""
 
 import difflib
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchvision.models
@@ -13,7 +13,10 @@ from torchvision.models import WeightsEnum
 from mura.errors import ConfigError
 from mura.models.cnn import CNNS, SMALLEST_SIDE
 from mura.models.heads import build_head
-from mura.models.weights import imagenet_file, load_file
+from mura.models.weights import imagenet_file, load_file, timm_file
+
+IMAGENET = "imagenet"
+TORCHVISION, TIMM = "torchvision", "timm"
 
 # Kumar et al. 2024 and Rajpurkar et al. 2017 say just "ImageNet weights": taken as each model's first. DEFAULT is
 # a later recipe for some, ResNet-50 among them. Two giants have no such first; their linear ones take 224 pixels.
@@ -26,7 +29,7 @@ class Backbone(NamedTuple):
     """A network without its classifier: float images [B, channels, H, W], normalised -> features [B, `n_features`].
 
     `mean` and `std` normalise grey levels between 0 and 1, one value for each channel. `sides` are the smallest and the
-    largest picture in pixels. `classifier` names the layer that was taken away, which files of weights still hold.
+    largest picture in pixels. `classifier` names the layers that were taken away, which files of weights still hold.
     """
 
     module: nn.Module
@@ -34,7 +37,7 @@ class Backbone(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     sides: tuple[int, float]
-    classifier: str | None = None
+    classifier: str | tuple[str, ...] | None = None
 
 
 class Network(nn.Module):
@@ -63,11 +66,18 @@ class Network(nn.Module):
 
 
 def build_network(
-    name: str, *, head: str, weights: str | None, dropout: float = 0.5, heads: int = 1, batch_norm: bool | None = None
+    name: str,
+    *,
+    head: str,
+    weights: str | None,
+    dropout: float = 0.5,
+    heads: int = 1,
+    batch_norm: bool | None = None,
+    library: str = TORCHVISION,
 ) -> Network:
     """Return the network `name` with `heads` separate heads of the kind `head` (see `heads.py`).
 
-    `weights` is `imagenet`, None, or the path of a state dict: of the whole torchvision model, of a backbone,
+    `weights` is `imagenet`, None, or the path of a state dict: of the whole model of its `library`, of a backbone,
     or a checkpoint of this project, whose head is taken too when it fits (see `weights.load_file`).
     `batch_norm` gives a CNN batch normalisation, or none; None leaves every network as it is.
     Raises ConfigError for an unknown name or head, for ImageNet weights of a CNN and for `batch_norm` of another
@@ -78,15 +88,28 @@ def build_network(
             f"model.batch_norm={str(batch_norm).lower()}: can be chosen for {', '.join(CNNS)} only; "
             f"leave it out for {name}"
         )
-    if name in CNNS and weights == "imagenet":
-        raise ConfigError(f"model.weights=imagenet: there are none for {name}; use model.weights=null")
-    backbone = cnn_backbone(name, batch_norm) if name in CNNS else torchvision_backbone(name)
-    file = str(imagenet_file(name, imagenet_entry(name))) if weights == "imagenet" else weights
+    if library == TIMM:
+        backbone = timm_backbone(name)
+    else:
+        backbone = cnn_backbone(name, batch_norm) if name in CNNS else torchvision_backbone(name)
+    file = str(pretrained_file(name, library)) if weights == IMAGENET else weights
     top = build_head(head, backbone.n_features, dropout, heads)
     origin = "random"
     if file is not None:
         origin = load_file(Path(file).expanduser(), backbone.module, top, backbone.classifier)
     return Network(name, backbone, top, origin).to(memory_format=torch.channels_last)  # faster, on CPUs as well
+
+
+def pretrained_file(name: str, library: str = TORCHVISION) -> Path:
+    """Return the file of the ImageNet weights of a model, or those that its name's tag names; fetch it if need be.
+
+    Raises ConfigError when there are none, MuraError when they can't be had.
+    """
+    if library == TIMM:
+        return timm_file(name, *_timm_source(name))
+    if name in CNNS:
+        raise ConfigError(f"model.weights=imagenet: there are none for {name}; use model.weights=null")
+    return imagenet_file(name, imagenet_entry(name))
 
 
 def cnn_backbone(name: str, batch_norm: bool | None = None) -> Backbone:
@@ -112,6 +135,42 @@ def torchvision_backbone(name: str) -> Backbone:
     n_features = last.in_features if isinstance(last, nn.Linear) else last.in_channels
     recipe = entry.transforms()
     return Backbone(model, n_features, tuple(recipe.mean), tuple(recipe.std), accepted_sides(name, entry), path)
+
+
+def timm_backbone(name: str) -> Backbone:
+    """Return timm's model `name`, such as `convnext_atto.d2_in1k`, without weights and without its classifier.
+
+    Raises ConfigError when there is no such model, or no timm.
+    """
+    timm = _import_timm()
+    try:
+        model = timm.create_model(name, num_classes=0)
+    except (RuntimeError, ValueError) as error:
+        near = difflib.get_close_matches(name, [*timm.list_models(), *timm.list_pretrained()], n=3)
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        raise ConfigError(f"model.name={name}: timm has no such model ({error}){hint}") from None
+    recipe, origin = timm.data.resolve_model_data_config(model), model.pretrained_cfg
+    smallest = min((origin.get("min_input_size") or (3, SMALLEST_SIDE))[1:])
+    sides = (recipe["input_size"][1],) * 2 if origin.get("fixed_input_size") else (smallest, math.inf)
+    classifier = origin.get("classifier")
+    return Backbone(model, model.head_hidden_size, recipe["mean"], recipe["std"], sides, classifier)
+
+
+def _timm_source(name: str) -> tuple[str, str]:
+    """Return the repository of a model's weights in the hub, and their file there."""
+    source = _import_timm().models.get_pretrained_cfg(name)
+    if source is None or not source.hf_hub_id:
+        raise ConfigError(f"model.weights=imagenet: timm has none for {name}; use model.weights=null")
+    return source.hf_hub_id, source.hf_hub_filename or "model.safetensors"
+
+
+def _import_timm() -> Any:
+    try:
+        import timm
+        import timm.data
+    except ImportError:
+        raise ConfigError("model.library=timm: timm is not installed; pip install -e '.[timm]'.") from None
+    return timm
 
 
 def imagenet_entry(name: str) -> WeightsEnum:

@@ -60,6 +60,7 @@ class AbnormalityClassifier(LightningModule):
         compile: bool = False,
         loss: dict[str, bool] | None = None,
         class_weights: list[list[float]] | None = None,
+        library: str = "torchvision",
         seed: int = 0,
         augmentation: dict[str, float] | None = None,
         optimizer: Callable[..., Optimizer] | None = None,
@@ -69,12 +70,12 @@ class AbnormalityClassifier(LightningModule):
     ) -> None:
         super().__init__()
         plain = {"name": name, "head": head, "dropout": dropout, "image_size": image_size}
-        plain |= {"batch_norm": batch_norm, "separate_heads": separate_heads}
+        plain |= {"batch_norm": batch_norm, "separate_heads": separate_heads, "library": library}
         # the weights are not among them: a checkpoint brings its own and never downloads others
         self.save_hyperparameters(plain | {"provenance": provenance or {}}, logger=False)
         heads = len(EXTREMITIES) if separate_heads else 1
         self.network = build_network(
-            name, head=head, weights=weights, dropout=dropout, heads=heads, batch_norm=batch_norm
+            name, head=head, weights=weights, dropout=dropout, heads=heads, batch_norm=batch_norm, library=library
         )
         self.image_size, self.seed, self.monitor = image_size, seed, monitor
         self.augmentation = Augmentation(**(augmentation or {}))

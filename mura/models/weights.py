@@ -1,4 +1,4 @@
-"""Pretrained weights: torchvision's ImageNet files or a local file -> parameters of a backbone and its head.
+"""Pretrained weights: torchvision's ImageNet files, timm's, or a local file -> parameters of a backbone and its head.
 
 Files are read with `weights_only=True`: loading never runs code that a file carries.
 """
@@ -23,6 +23,8 @@ from torchvision.models import WeightsEnum
 from mura.errors import MuraError
 from mura.processes import call_with_deadline
 
+BATCHES_SEEN = "num_batches_tracked"  # a counter beside batch normalisation's statistics; not every file has it
+OTHER_WORDS = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 ANSWER_SECONDS = 5.0  # to wait for a connection before there is said to be no network
 STALLED_SECONDS = 30.0  # without a byte before a download is given up
 WRAPPER_PREFIXES = ("module.", "network.", "net.", "model.")  # of keys, from DataParallel and Lightning modules
@@ -54,6 +56,29 @@ def imagenet_file(name: str, entry: WeightsEnum) -> Path:
     return file
 
 
+def timm_file(name: str, repository: str, filename: str) -> Path:
+    """Return the file of timm's weights in the hub's cache folder; download it if it is not there yet.
+
+    Raises MuraError when it can't be downloaded; that takes seconds, not minutes.
+    """
+    from huggingface_hub import constants, hf_hub_download
+
+    try:
+        try:
+            return Path(hf_hub_download(repository, filename, local_files_only=True))
+        except FileNotFoundError:
+            if constants.HF_HUB_OFFLINE:
+                raise OSError("HF_HUB_OFFLINE is set") from None
+        _require_answer(constants.ENDPOINT)
+        return Path(hf_hub_download(repository, filename))
+    except (OSError, HTTPException) as error:
+        raise MuraError(
+            f"the weights of {name} are not on this machine and could not be downloaded ({error}): run once with a "
+            f"network, or fetch {filename} of {repository} elsewhere and give model.weights=/path/to/{filename}, or "
+            "set model.weights=null to train from scratch"
+        ) from None
+
+
 def _require_answer(url: str) -> None:
     """Raise OSError unless the host answers soon, through the proxy if there is one."""
 
@@ -83,7 +108,7 @@ def read_state(file: Path) -> "OrderedDict[str, Tensor]":
     """
     if not file.is_file():
         raise MuraError(f"model.weights: {file} is neither imagenet nor null nor a file")
-    content = read_file(file, "model.weights")
+    content = _read_safetensors(file) if file.suffix == ".safetensors" else read_file(file, "model.weights")
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
     if not (isinstance(content, Mapping) and all(isinstance(each, Tensor) for each in content.values())):
@@ -93,6 +118,18 @@ def read_state(file: Path) -> "OrderedDict[str, Tensor]":
         if any(key.startswith(prefix) for key in state):
             state = entries_below(state, prefix)
     return state
+
+
+def _read_safetensors(file: Path) -> Any:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file as load_tensors
+    except ImportError:
+        raise MuraError(f"model.weights: {file} needs safetensors: pip install -e '.[timm]'") from None
+    try:
+        return load_tensors(file)
+    except (SafetensorError, OSError) as error:
+        raise MuraError(f"model.weights: {file} is no safetensors file, or a damaged one ({error})") from None
 
 
 def read_file(file: Path, key: str) -> Any:
@@ -126,34 +163,41 @@ def entries_below(state: Mapping[str, Tensor], prefix: str) -> "OrderedDict[str,
     return inner
 
 
-def load_file(file: Path, backbone: nn.Module, head: nn.Module, classifier: str | None) -> str:
+def load_file(file: Path, backbone: nn.Module, head: nn.Module, classifier: str | tuple[str, ...] | None) -> str:
     """Fill the backbone from `file`, and the head when the file has one that fits; return what was filled, in words.
 
-    The file is a state dict of the whole torchvision model (its layer `classifier` is ignored), of the
-    backbone alone, or a checkpoint of this project. Raises MuraError when it does not fit the backbone.
+    The file is a state dict of the whole model (its layers `classifier` are ignored), of the backbone alone, under its
+    own names or others (`rename_by_order`), or a checkpoint of this project.
+    Raises MuraError when it does not fit the backbone.
     """
     state = read_state(file)
     inner = entries_below(state, "backbone.")
     if not inner:
-        ignored = AUXILIARY_PREFIXES if classifier is None else (*AUXILIARY_PREFIXES, f"{classifier}.")
+        layers = (classifier,) if isinstance(classifier, str) else classifier or ()
+        ignored = (*AUXILIARY_PREFIXES, *(f"{layer}." for layer in layers))
         for key in [key for key in state if key.startswith(ignored)]:
             del state[key]
-        load_backbone(file, state, backbone)
-        return f"backbone from {file}"
-    load_backbone(file, inner, backbone)
+        return f"backbone from {file}{load_backbone(file, state, backbone)}"
+    remark = load_backbone(file, inner, backbone)
     given, wanted = entries_below(state, "head."), head.state_dict()
     if {key: each.shape for key, each in given.items()} != {key: each.shape for key, each in wanted.items()}:
-        return f"backbone from {file}, another head"
+        return f"backbone from {file}{remark}, another head"
     head.load_state_dict(given)
     return f"backbone and head from {file}"
 
 
-def load_backbone(file: Path, state: "OrderedDict[str, Tensor]", backbone: nn.Module) -> None:
-    """Fill every parameter and buffer of the backbone from `state`; raises MuraError for one more or fewer."""
+def load_backbone(file: Path, state: "OrderedDict[str, Tensor]", backbone: nn.Module) -> str:
+    """Fill every parameter and buffer of the backbone from `state`; return a remark if names played no part.
+
+    Raises MuraError for a tensor more or fewer.
+    """
+    wanted = backbone.state_dict()
+    if not set(wanted) & set(state) and (renamed := rename_by_order(state, wanted)):
+        backbone.load_state_dict(renamed, strict=False)  # BATCHES_SEEN may be missing, and matters to no result
+        return ", by order and shape: its names are others"
     for key in list(state):
         if old := OLD_DENSENET.match(key):
             state["".join(old.groups())] = state.pop(key)
-    wanted = backbone.state_dict()
     misshapen = [key for key, each in state.items() if key in wanted and each.shape != wanted[key].shape]
     shapes = {key: f"{key} {list(state.pop(key).shape)} for {list(wanted[key].shape)}" for key in misshapen}
     try:
@@ -166,3 +210,28 @@ def load_backbone(file: Path, state: "OrderedDict[str, Tensor]", backbone: nn.Mo
             f"model.weights: {file} is of another architecture: of {len(wanted)} tensors {len(missing)} are "
             f"missing, {len(shapes)} of another shape, {len(keys.unexpected_keys)} unexpected; the first: {faults[0]}"
         )
+    return ""
+
+
+def rename_by_order(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Return the tensors of `state` under the names of `wanted`, one by one in their order.
+
+    RadImageNet's files, for example, hold torchvision's networks as numbered layers. Every tensor must have the shape
+    and the kind (weight, bias, mean, variance) of the one in its place; a last linear layer may be left over.
+    None when that does not hold.
+    """
+    given, own = ([(key, each) for key, each in both.items() if BATCHES_SEEN not in key] for both in (state, wanted))
+    rest = [each.dim() for _, each in given[len(own) :]]
+    same = all(
+        theirs.shape == mine.shape and _kind(key) == _kind(name)
+        for (key, theirs), (name, mine) in zip(given, own, strict=False)
+    )
+    if not same or len(given) < len(own) or rest not in ([], [2, 1]):
+        return None
+    return {name: tensor for (name, _), (_, tensor) in zip(own, given, strict=False)}
+
+
+def _kind(key: str) -> str:
+    """Return the last part of a tensor's name, in PyTorch's word for it."""
+    last = key.rsplit(".", 1)[-1]
+    return OTHER_WORDS.get(last, last)

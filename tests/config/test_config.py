@@ -175,7 +175,7 @@ def test_the_command_line_wins_over_the_recipe_and_leaves_no_stray_key() -> None
     ],
 )
 def test_every_option_of_every_group_composes_and_keeps_the_rules(group: str, option: str) -> None:
-    extra = ["model.name=convnext_tiny"] if option == "torchvision" else []
+    extra = ["model.name=convnext_tiny"] if option in ("torchvision", "timm") else []
     check_values(configured(f"{group}={option}", *extra))
 
 
