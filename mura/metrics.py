@@ -4,20 +4,34 @@ A predictions table has a row a view: `split`, `extremity`, `patient`, `study`, 
 normal, 1 abnormal), `logit`, `probability` (of "abnormal").
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
+from mura.calibration import calibration_error, fit_calibration
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 
 THRESHOLD = 0.5
 """A view or a study is called abnormal when its probability is strictly above this."""
 
-REPORTED_METRICS = ("accuracy", "kappa", "auroc", "sensitivity", "specificity", "f1", "brier", "ece")
+CALIBRATION_METRICS = ("calibration_slope", "calibration_intercept")
+REPORTED_METRICS = (
+    "accuracy", "kappa", "auroc", "sensitivity", "specificity", "sensitivity_at_specificity", "f1", "brier", "ece",
+    *CALIBRATION_METRICS,
+)  # fmt: skip
 """The metrics of a results table, in their order."""
 
-CALIBRATION_BINS = 15
+PAPER_SPECIFICITY = 0.887
+"""Of `sensitivity_at_specificity`: the specificity of the MURA paper's model (Rajpurkar et al. 2017)."""
+
+RATES = ("sensitivity", "specificity")
+"""The metrics that have 95 % intervals, `<name>_low` and `<name>_high`."""
+
 LEVELS = ("image", "study")
 OVERALL = "all"
 """The group of all views or studies, beside those of the single extremities."""
@@ -25,18 +39,20 @@ OVERALL = "all"
 STUDY_KEY = ["split", "extremity", "patient", "study"]
 VIEW_KEY = [*STUDY_KEY, "view"]
 
-Metrics = dict[str, float | int | None]
+Metrics = dict[str, Any]
+"""By name: a count, a number, None where it is undefined; `why_no_calibration` is a reason in words, or None."""
 
 
 def binary_metrics(label: ArrayLike, probability: ArrayLike, extremity: ArrayLike | None = None) -> Metrics:
     """Return the metrics of one group: `label` [N] in {0, 1}, `probability` [N] in [0, 1].
 
-    `extremity` [N] tells the extremities of a group that has several: AUROC is then the mean of those within each
-    (`mean_auroc`). All else counts each case by itself.
+    `extremity` [N] tells the extremities of a group that has several: what ranks the cases, AUROC and
+    `sensitivity_at_specificity`, is then the mean of those within each (`mean_within`). All else counts each case by
+    itself.
 
-    `n` and `abnormal` are counts; `brier` is the mean squared error of the probability and `ece` the expected
-    calibration error (`calibration_error`). What is undefined is None: everything in an empty group; kappa and the
-    rate without cases when only one class occurs, AUROC when an extremity has only one; F1 without abnormal cases.
+    `n` and `abnormal` are counts; `brier` is the mean squared error of the probability; for `ece` and the calibration
+    slope and intercept see `mura.calibration`. What is undefined is None: everything in an empty group; kappa and the
+    rate without cases when only one class occurs, what ranks when an extremity has only one; F1 without abnormal cases.
     """
     y = np.asarray(label).astype(bool)
     p = np.asarray(probability, dtype=float)
@@ -45,17 +61,23 @@ def binary_metrics(label: ArrayLike, probability: ArrayLike, extremity: ArrayLik
     true_positive, true_negative = int((called & y).sum()), int((~called & ~y).sum())
     predicted = int(called.sum())
     agreement = _ratio(true_positive + true_negative, n)
+    extremities = np.zeros(n) if extremity is None else np.asarray(extremity)
+    calibration = fit_calibration(y, p)
     return {
         "n": n,
         "abnormal": abnormal,
         "accuracy": agreement,
         "kappa": cohen_kappa(n, abnormal, predicted, true_positive + true_negative),
-        "auroc": auroc(y, p) if extremity is None else mean_auroc(y, p, np.asarray(extremity)),
+        "auroc": mean_within(auroc, y, p, extremities),
         "sensitivity": _ratio(true_positive, abnormal),
         "specificity": _ratio(true_negative, n - abnormal),
+        "sensitivity_at_specificity": mean_within(sensitivity_at_specificity, y, p, extremities),
         "f1": _ratio(2 * true_positive, predicted + abnormal) if abnormal else None,
         "brier": float(np.mean((p - y) ** 2)) if n else None,
         "ece": calibration_error(y, p),
+        "calibration_slope": calibration.slope,
+        "calibration_intercept": calibration.intercept,
+        "why_no_calibration": calibration.why_none,
     }
 
 
@@ -84,16 +106,30 @@ def auroc(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> float |
     return float(wins / (positives * negatives))
 
 
-def mean_auroc(
-    label: NDArray[np.bool_], probability: NDArray[np.float64], extremity: NDArray[np.generic]
+def mean_within(
+    metric: Callable[[NDArray[np.bool_], NDArray[np.float64]], float | None],
+    label: NDArray[np.bool_],
+    probability: NDArray[np.float64],
+    extremity: NDArray[np.generic],
 ) -> float | None:
-    """Return the mean over the extremities of the AUROC within each, all [N]; None unless each has both classes.
+    """Return the mean over the extremities of a metric within each, all [N]; None unless it is defined in each.
 
     The probabilities of separately trained models are never ranked against each other (docs/statistics.md).
     """
-    areas = [auroc(label[extremity == name], probability[extremity == name]) for name in np.unique(extremity)]
-    known = [area for area in areas if area is not None]
-    return sum(known) / len(known) if known and len(known) == len(areas) else None
+    values = [metric(label[extremity == name], probability[extremity == name]) for name in np.unique(extremity)]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def sensitivity_at_specificity(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> float | None:
+    """Return the highest sensitivity of a threshold whose specificity is PAPER_SPECIFICITY or more.
+
+    It is a point of the ROC curve, not between two of them. None with one class.
+    """
+    if label.all() or not label.any():
+        return None
+    false_positive, true_positive = roc_curve(label, probability)
+    return float(true_positive[1 - false_positive >= PAPER_SPECIFICITY - 1e-12].max())
 
 
 def roc_curve(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
@@ -108,21 +144,34 @@ def roc_curve(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> tup
     return false_positive / false_positive[-1], true_positive / true_positive[-1]
 
 
-def calibration_bin(probability: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the bin [N] of each probability [N]: CALIBRATION_BINS of equal width over [0, 1]; 1 is in the last."""
-    return np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+def rate_intervals(label: ArrayLike, probability: ArrayLike, patient: ArrayLike) -> Metrics:
+    """Return the 95 % intervals of RATES, each over its own class: `sensitivity_low`, `sensitivity_high`, and so on."""
+    y, who = np.asarray(label).astype(bool), np.asarray(patient)
+    right = (np.asarray(probability, dtype=float) > THRESHOLD) == y
+    intervals = {name: share_interval(right[of], who[of]) for name, of in zip(RATES, (y, ~y), strict=True)}
+    ends = {name: (f"{name}_low", f"{name}_high") for name in RATES}
+    return {key: end for name in RATES for key, end in zip(ends[name], intervals[name], strict=True)}
 
 
-def calibration_error(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> float | None:
-    """Return the expected calibration error of the probability of "abnormal"; None in an empty group.
+def share_interval(right: NDArray[np.bool_], patient: NDArray[np.generic]) -> tuple[float | None, float | None]:
+    """Return the 95 % interval of the share of `right` [N], whose cases come in clusters, the `patient` [N].
 
-    In each bin it is the distance between the mean probability and the observed share of abnormal cases; over the
-    bins, their mean, weighted by the cases in the bin.
+    Wilson's (1927) interval, with Student's t for the patients and with the number of independent cases that would
+    have the share's cluster-robust variance: at most N, and where no patient differs from the share, as many as there
+    are patients. None with fewer than two patients.
     """
-    if len(label) == 0:
-        return None
-    distance = np.bincount(calibration_bin(probability), weights=probability - label)
-    return float(np.abs(distance).sum() / len(label))
+    _, number = np.unique(patient, return_inverse=True)
+    cases_P, right_P = np.bincount(number), np.bincount(number, weights=right)
+    n, patients = len(right), len(cases_P)
+    if patients < 2:
+        return None, None
+    share = float(right.mean())
+    variance = patients / (patients - 1) * float(np.square(right_P - share * cases_P).sum()) / n**2
+    independent = patients if variance < 1e-15 else min(n, share * (1 - share) / variance)
+    width = float(stdtrit(patients - 1, 0.975)) ** 2 / independent
+    centre = (share + width / 2) / (1 + width)
+    half = (width * share * (1 - share) + width**2 / 4) ** 0.5 / (1 + width)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def study_table(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -154,7 +203,9 @@ def _by_extremity(table: pd.DataFrame) -> dict[str, Metrics]:
     parts = dict(list(table.groupby("extremity", observed=True)))
     groups = {OVERALL: table} | {name: parts[name] for name in EXTREMITIES if name in parts}
     return {
-        name: binary_metrics(group["label"], group["probability"], group["extremity"]) for name, group in groups.items()
+        name: binary_metrics(group["label"], group["probability"], group["extremity"])
+        | rate_intervals(group["label"], group["probability"], group["patient"])
+        for name, group in groups.items()
     }
 
 

@@ -30,6 +30,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
 TESTS_OF = {
     "mura/metrics.py": ["tests/test_metrics.py"],
+    "mura/calibration.py": ["tests/test_calibration.py", "tests/test_metrics.py"],
     "mura/data/split.py": ["tests/data/test_split.py"],
     "mura/data/batches.py": ["tests/data/test_batches.py"],
     "mura/data/datamodule.py": ["tests/data/test_loaders.py", "tests/data/test_datamodule.py"],

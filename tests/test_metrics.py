@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from mura.errors import MuraError
-from mura.metrics import binary_metrics, roc_curve, study_table, summarise
+from mura.metrics import (
+    binary_metrics,
+    rate_intervals,
+    roc_curve,
+    sensitivity_at_specificity,
+    share_interval,
+    study_table,
+    summarise,
+)
 
 CASES = st.lists(
     st.tuples(st.integers(0, 1), st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))),
@@ -45,11 +53,11 @@ def test_metrics_equal_those_of_scikit_learn(cases):
         expected["auroc"] = sk.roc_auc_score(label, probability)
     for name, value in expected.items():
         assert ours[name] == pytest.approx(value, abs=1e-9), name
-    assert {name for name, value in ours.items() if value is None} == set(ours) - set(expected) - {
-        "n",
-        "abnormal",
-        "ece",
-    }
+    calibration = {"calibration_slope", "calibration_intercept", "why_no_calibration"}
+    others = {"n", "abnormal", "ece"} | ({"sensitivity_at_specificity"} if "auroc" in expected else set())
+    assert {name for name, value in ours.items() if value is None} - calibration == (
+        set(ours) - set(expected) - others - calibration
+    )
     json.dumps(ours, allow_nan=False)
 
 
@@ -60,6 +68,22 @@ def test_the_roc_curve_is_scikit_learns(cases):
     ours = roc_curve(label.astype(bool), probability)
     np.testing.assert_allclose(ours[0], false_positive)
     np.testing.assert_allclose(ours[1], true_positive)
+
+
+@given(CASES.filter(lambda cases: 0 < sum(label for label, _ in cases) < len(cases)))
+def test_sensitivity_at_a_specificity_is_the_best_of_scikit_learn_s_curve_there(cases):
+    label, probability = np.array([case[0] for case in cases]), np.array([case[1] for case in cases])
+    false_positive, true_positive, _ = sk.roc_curve(label, probability, drop_intermediate=False)
+    expected = max(t for f, t in zip(false_positive, true_positive, strict=True) if f <= 0.113 + 1e-12)
+    assert sensitivity_at_specificity(label.astype(bool), probability) == expected
+
+
+def test_a_specificity_of_exactly_the_paper_s_counts():
+    normal = np.r_[np.full(113, 0.7), np.full(887, 0.1)]
+    label = np.r_[np.zeros(1000), np.ones(4)].astype(bool)
+    assert sensitivity_at_specificity(label, np.r_[normal, 0.9, 0.7, 0.7, 0.05]) == 0.75
+    one_more = np.where(np.arange(1000) == 113, 0.7, normal)
+    assert sensitivity_at_specificity(label, np.r_[one_more, 0.9, 0.7, 0.7, 0.05]) == 0.25
 
 
 @given(CASES)
@@ -76,6 +100,7 @@ def test_calibration_error_is_the_weighted_distance_in_fifteen_bins(cases):
 def test_an_empty_group_has_counts_and_nothing_else():
     empty = binary_metrics([], [])
     assert (empty.pop("n"), empty.pop("abnormal")) == (0, 0)
+    assert empty.pop("why_no_calibration") == "there are no cases"
     assert set(empty.values()) == {None}
 
 
@@ -84,6 +109,7 @@ def test_an_empty_group_has_counts_and_nothing_else():
 )
 def test_one_class_only_leaves_undefined_what_needs_both(label, undefined):
     ours = binary_metrics([label] * 3, [0.1, 0.6, 0.9])
+    undefined = undefined | {"sensitivity_at_specificity", "calibration_slope", "calibration_intercept"}
     assert {name for name, value in ours.items() if value is None} == undefined
 
 
@@ -158,6 +184,12 @@ def test_auroc_of_all_is_the_mean_of_scikit_learn_s_within_each_extremity_at_bot
         assert groups["all"]["accuracy"] == pytest.approx(((rows["probability"] > 0.5) == rows["label"]).mean())
 
 
+def test_sensitivity_at_a_specificity_of_all_is_the_mean_within_each_extremity():
+    groups = summarise(several_extremities())["image"]
+    within = [groups[name]["sensitivity_at_specificity"] for name in ("elbow", "hand", "wrist")]
+    assert groups["all"]["sensitivity_at_specificity"] == pytest.approx(np.mean(within), abs=1e-12)
+
+
 def test_auroc_of_all_is_undefined_where_an_extremity_has_one_class():
     table = several_extremities()
     table.loc[table["extremity"] == "hand", "label"] = 1
@@ -198,3 +230,75 @@ def test_two_splits_are_not_summarised_together():
     row = ("wrist", "p1", "study1", 1, 1, 0.2)
     with pytest.raises(MuraError, match="test and val"):
         summarise(pd.concat([predictions(row), predictions(row, split="val")]))
+
+
+def test_the_interval_of_one_case_a_patient_is_wilson_s_with_student_s_t():
+    low, high = share_interval(np.repeat([True, False], [42, 8]), np.arange(50))
+    t, share = 2.0095752371, 42 / 50  # t: 97.5 %, 49 degrees of freedom
+    independent = 49  # the variance over the patients has 50 / 49 in it
+    for end in (low, high):  # the two solutions of |share - end| = t x the standard error at the end
+        assert abs(share - end) == pytest.approx(t * np.sqrt(end * (1 - end) / independent), rel=1e-6)
+
+
+def test_views_of_a_patient_that_are_all_alike_count_as_one():
+    right, patient = np.repeat([True, False], [21, 4]), np.arange(25)
+    once = share_interval(right, patient)
+    assert share_interval(np.repeat(right, 3), np.repeat(patient, 3)) == pytest.approx(once, abs=1e-12)
+
+
+def test_patients_that_all_have_the_same_share_count_as_one_case_each():
+    for right in ([True], [False], [True, False]):
+        alike = share_interval(np.tile(right, 30), np.repeat(np.arange(30), len(right)))
+        expected = share_interval_by_hand(np.mean(right), 30)
+        assert alike == pytest.approx(expected, abs=1e-6)
+
+
+def share_interval_by_hand(share, n, t=2.0452296421):  # t: 97.5 %, 29 degrees of freedom
+    centre = share + t**2 / (2 * n)
+    half = t * np.sqrt(share * (1 - share) / n + t**2 / (4 * n**2))
+    return (centre - half) / (1 + t**2 / n), (centre + half) / (1 + t**2 / n)
+
+
+def test_spread_of_views_over_patients_never_counts_for_more_cases_than_there_are():
+    """Each patient has a right and a wrong view but for two: less variance than independent views have."""
+    right = np.r_[np.tile([True, False], 28), True, True, False, False]
+    assert share_interval(right, np.repeat(np.arange(30), 2)) == pytest.approx(share_interval_by_hand(0.5, 60))
+
+
+def test_one_patient_gives_no_interval_and_nor_does_none():
+    assert share_interval(np.array([True, False]), np.array(["p1", "p1"])) == (None, None)
+    assert share_interval(np.array([], bool), np.array([], str)) == (None, None)
+
+
+def test_each_rate_has_its_interval_from_the_patients_of_its_own_class():
+    label = np.repeat([1, 0], [40, 60])
+    probability = np.r_[np.repeat([0.9, 0.5], [30, 10]), np.repeat([0.5, 0.6], [55, 5])]
+    patient = np.array([f"p{number}" for number in range(100)])
+    ends = rate_intervals(label, probability, patient)
+    of_abnormal = share_interval(probability[:40] > 0.5, patient[:40])
+    of_normal = share_interval(probability[40:] <= 0.5, patient[40:])
+    names = ("sensitivity_low", "sensitivity_high", "specificity_low", "specificity_high")
+    expected = dict(zip(names, (*of_abnormal, *of_normal), strict=True))
+    assert ends == expected
+    assert ends["sensitivity_low"] < 0.75 < ends["sensitivity_high"]
+    assert ends["specificity_low"] < 55 / 60 < ends["specificity_high"]
+
+
+def test_a_summary_has_the_intervals_at_both_levels_and_for_every_group():
+    table = several_extremities()
+    for level, rows in (("image", table), ("study", study_table(table))):
+        for name, group in summarise(table)[level].items():
+            part = rows if name == "all" else rows[rows["extremity"] == name]
+            expected = rate_intervals(part["label"], part["probability"], part["patient"])
+            assert {key: group[key] for key in expected} == expected
+
+
+def test_the_interval_holds_the_truth_in_about_95_of_100_clustered_samples():
+    rng, held, samples = np.random.default_rng(0), 0, 1000
+    for _ in range(samples):
+        views = rng.integers(1, 6, 100)
+        patient = np.repeat(np.arange(100), views)
+        right = rng.random(len(patient)) < rng.beta(0.82 * 3, 0.18 * 3, 100)[patient]  # correlation 1/4 in a patient
+        low, high = share_interval(right, patient)
+        held += low <= 0.82 <= high
+    assert 0.93 * samples <= held <= 0.97 * samples

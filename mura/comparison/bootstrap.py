@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mura.metrics import THRESHOLD, cohen_kappa, mean_auroc
+from mura.metrics import THRESHOLD, auroc, cohen_kappa, mean_within
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +66,7 @@ def observed(cases: Cases) -> Floats:
         (
             right_N.mean(),
             cohen_kappa(n, abnormal, int(called_N.sum()), int(right_N.sum())),
-            mean_auroc(cases.label, probability_N, extremity_N),
+            mean_within(auroc, cases.label, probability_N, extremity_N),
         )
         for called_N, right_N, probability_N in zip(cases.called, cases.right, cases.probability, strict=True)
     ]

@@ -18,10 +18,13 @@ from mura.comparison.pairs import ArmTable, Pair, make_arm_tables, make_pairs, p
 from mura.comparison.verdict import PRIMARY, Agreement, Comparison, compare_cases, count_agreement, in_scope
 from mura.comparison.warnings import warnings_beside
 from mura.extremities import ALL_SEVEN, EXTREMITIES
-from mura.metrics import LEVELS, OVERALL, REPORTED_METRICS, THRESHOLD, summarise
+from mura.metrics import CALIBRATION_METRICS, LEVELS, OVERALL, REPORTED_METRICS, THRESHOLD, summarise
 from mura.study.arms import SPECIALISED, UNIFIED
 
-RESULT_COLUMNS = ["model", "arm", "data", "seed", "extremity", "level", "metric", "value", "n", "val_value", "val_n"]
+RESULT_COLUMNS = [
+    "model", "arm", "data", "seed", "extremity", "level", "metric", "value", "n", "val_value", "val_n", "low", "high",
+    "why_undefined",
+]  # fmt: skip
 SYNTHETIC = "Synthetic data: these pictures are drawn by the program. The figures say nothing about patients or MURA."
 
 
@@ -158,7 +161,9 @@ def _one_class_notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
 def results_table(tables: Sequence[ArmTable], pairs: Sequence[Pair]) -> pd.DataFrame:
     """Return RESULT_COLUMNS: every model, arm and seed, by extremity and over all that it or its comparisons have.
 
-    `value` and `n` are of the test views, `val_value` and `val_n` of the validation views of the same runs.
+    `value` and `n` are of the test views, `val_value` and `val_n` of the validation views of the same runs. `low` and
+    `high` are the 95 % interval of `value`, for sensitivity and specificity; `why_undefined` is said of a calibration
+    slope and intercept that the test views don't have.
     """
     rows: list[tuple[object, ...]] = []
     for table in tables:
@@ -176,7 +181,10 @@ def _result_rows(table: ArmTable, names: tuple[str, ...]) -> Iterator[tuple[obje
     test, validation = summarise(table.views_of(names)), summarise(table.validation_of(names))
     for level, metric in product(LEVELS, REPORTED_METRICS):
         values = [groups[level][OVERALL][name] for groups in (test, validation) for name in (metric, "n")]
-        yield (*who, level, metric, *values)
+        group = test[level][OVERALL]
+        interval = group.get(f"{metric}_low"), group.get(f"{metric}_high")
+        why = group["why_no_calibration"] if metric in CALIBRATION_METRICS else None
+        yield (*who, level, metric, *values, *interval, why or "")
 
 
 def surest_mistakes(table: ArmTable, count: int = 5) -> pd.DataFrame:

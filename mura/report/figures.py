@@ -13,9 +13,10 @@ import pandas as pd
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from mura.calibration import calibration_bin
 from mura.comparison.transfer import Matrix
 from mura.comparison.verdict import Comparison
-from mura.metrics import calibration_bin, roc_curve
+from mura.metrics import roc_curve
 from mura.report.words import describe_difference
 from mura.study.arms import arm_rank
 

@@ -10,6 +10,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mura.calibration import ECE_VARIANT
 from mura.comparison.collect import FinishedRun
 from mura.comparison.operating import RESAMPLES_AT_A_POINT
 from mura.comparison.pairs import ArmTable, scope_name
@@ -17,11 +18,12 @@ from mura.comparison.summary import SYNTHETIC, ComparedPair, Study, surest_mista
 from mura.comparison.transfer import ALL_BUT_IT, transfer_matrix
 from mura.comparison.verdict import PRIMARY
 from mura.extremities import EXTREMITIES
-from mura.metrics import LEVELS, REPORTED_METRICS, THRESHOLD, binary_metrics
+from mura.metrics import LEVELS, PAPER_SPECIFICITY, REPORTED_METRICS, THRESHOLD, binary_metrics
 from mura.provenance import versions
 from mura.report import figures
 from mura.report.references import KUMAR, KUMAR_SOURCE, PAPER_SOURCE, REFERENCE_NOTES
 from mura.report.tables import (
+    COLUMN_NAMES,
     METRIC_NAMES,
     TABLE_METRICS,
     confusion,
@@ -69,7 +71,11 @@ def index_html(study: Study) -> str:
         paper_source=PAPER_SOURCE,
         notes=REFERENCE_NOTES,
         numbers=wide_numbers(study.results),
-        metrics=("validation_accuracy", *REPORTED_METRICS),
+        metrics={
+            name: COLUMN_NAMES.get(name, name.replace("_", " ")) for name in ("validation_accuracy", *REPORTED_METRICS)
+        },
+        ece_variant=ECE_VARIANT,
+        paper_specificity=PAPER_SPECIFICITY,
         threshold=THRESHOLD,
         point_resamples=RESAMPLES_AT_A_POINT,
         all_but_it=ALL_BUT_IT,

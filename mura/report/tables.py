@@ -10,7 +10,7 @@ from mura.comparison.collect import views_of
 from mura.comparison.pairs import ArmTable
 from mura.comparison.summary import ComparedPair, Study
 from mura.comparison.verdict import PRIMARY
-from mura.metrics import THRESHOLD
+from mura.metrics import PAPER_SPECIFICITY, THRESHOLD
 from mura.report.references import KUMAR, PAPER, PUBLISHED_ROWS
 from mura.report.words import describe_difference, describe_row, describe_simultaneous, number, p_value, percent
 
@@ -18,6 +18,11 @@ TABLE_METRICS = (("image", "accuracy"), ("study", "accuracy"), ("study", "kappa"
 """What the table by extremity shows, arm beside arm."""
 
 METRIC_NAMES = {"accuracy": "accuracy, %", "kappa": "kappa", "auroc": "AUROC"}
+
+COLUMN_NAMES = {
+    "auroc": "AUROC", "f1": "F1", "ece": "ECE", "sensitivity_at_specificity": f"sensitivity at {PAPER_SPECIFICITY}",
+}  # fmt: skip
+"""The heads of the table of all numbers, where they are other than the metric's name."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +140,19 @@ def confusion(tables: Sequence[ArmTable], extremities: Sequence[str]) -> dict[st
 
 
 def wide_numbers(results: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return results.csv with a column a metric, and one for validation accuracy, in the same order."""
+    """Return results.csv with a column a metric, and one for validation accuracy, in the same order.
+
+    `notes` has what is said beside a value, by metric: its 95 % interval, or why it is undefined.
+    """
     key = ["model", "arm", "data", "seed", "extremity", "level", "n"]
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in results.to_dict("records"):
-        row = rows.setdefault(tuple(record[name] for name in key), {name: record[name] for name in key})
+        row = rows.setdefault(tuple(record[name] for name in key), {name: record[name] for name in key} | {"notes": {}})
         row[str(record["metric"])] = None if pd.isna(record["value"]) else record["value"]
+        if not pd.isna(record["low"]):
+            row["notes"][record["metric"]] = f"({number(record['low'])} to {number(record['high'])})"
+        elif not pd.isna(record["why_undefined"]) and record["why_undefined"]:
+            row["notes"][record["metric"]] = f"({record['why_undefined']})"
         if record["metric"] == "accuracy":
             row["validation_accuracy"] = None if pd.isna(record["val_value"]) else record["val_value"]
     return list(rows.values())

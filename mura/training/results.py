@@ -13,11 +13,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mura.calibration import ECE_VARIANT
 from mura.data.datamodule import MuraDataModule
 from mura.data.index import is_synthetic
 from mura.extremities import data_name
 from mura.files import write_json, write_text
-from mura.metrics import LEVELS, OVERALL, THRESHOLD, summarise
+from mura.metrics import LEVELS, OVERALL, PAPER_SPECIFICITY, THRESHOLD, summarise
 from mura.models.checkpoint import load_checkpoint
 from mura.program import PROGRAM
 from mura.provenance import git_state, versions
@@ -69,6 +70,8 @@ def describe_run(
         "pictures_seen": sum(int(pictures) for pictures, *_ in speed.epochs),
         "stopped_by": stopped_by(trainer),
         "threshold": THRESHOLD,
+        "ece_variant": ECE_VARIANT,
+        "paper_specificity": PAPER_SPECIFICITY,
         "val": summarise(predictions.of_role("val")),
         "test": summarise(predictions.of_role("test")) if data.test else None,
         "synthetic": is_synthetic(data.root),

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from mura.comparison.collect import collect, find_runs, is_synthetic, read_run, recipe_notes
+from mura.comparison.summary import summarise_study
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.runs import RunFolder
@@ -128,6 +129,19 @@ def test_metrics_that_are_no_json_or_of_another_schema_are_refused(run):
         folder.metrics.write_text(content)
         with pytest.raises(MuraError, match=words):
             read_run(folder)
+
+
+def test_a_run_that_was_made_before_a_metric_was_added_is_read_as_the_others_are(run, tmp_path):
+    run("elbow")
+    folder = RunFolder(run("wrist"))
+    about = json.loads(folder.metrics.read_text())
+    for group in (group for part in ("val", "test") for level in about[part].values() for group in level.values()):
+        for added in [key for key in group if key.endswith(("_low", "_high", "calibration", "_specificity"))]:
+            del group[added]
+    folder.metrics.write_text(json.dumps(about))
+    results = summarise_study([tmp_path / "runs"], tmp_path, resamples=50).results
+    sensitivity = results[(results["extremity"] == "wrist") & (results["metric"] == "sensitivity")]
+    assert sensitivity[["value", "low", "high"]].notna().all(axis=None)
 
 
 def test_a_recipe_that_differs_between_runs_is_noted(run, tmp_path):

@@ -90,14 +90,19 @@ def test_all_files_are_written_and_no_other(study, out):
 def test_results_are_the_metrics_of_the_run_folders(study, out):
     results = pd.read_csv(out / "results.csv")
     assert list(results.columns) == RESULT_COLUMNS
-    assert len(results) == 2 * 2 * 8 * 2 * 8  # arms, seeds, extremities and all, levels, metrics
+    assert len(results) == 2 * 2 * 8 * 2 * 11  # arms, seeds, extremities and all, levels, metrics
     for run in study.runs:
         about, before = summarise(run.test), summarise(run.validation)
         for row in results[(results["data"] == run.data) & (results["seed"] == run.seed)].itertuples():
-            assert row.value == about[row.level][row.extremity][row.metric]
-            assert row.n == about[row.level][row.extremity]["n"]
-            assert row.val_value == before[row.level][row.extremity][row.metric]
-            assert row.val_n == before[row.level][row.extremity]["n"]
+            group, group_before = about[row.level][row.extremity], before[row.level][row.extremity]
+            assert as_number(row.value) == close_to(group[row.metric])
+            assert row.n == group["n"]
+            assert as_number(row.val_value) == close_to(group_before[row.metric])
+            assert row.val_n == group_before["n"]
+            for end in ("low", "high"):
+                assert as_number(getattr(row, end)) == close_to(group.get(f"{row.metric}_{end}"))
+            is_of_calibration = row.metric in ("calibration_slope", "calibration_intercept")
+            assert as_number(row.why_undefined) == (group["why_no_calibration"] if is_of_calibration else None)
     routed = results[(results["data"] == "routed") & (results["seed"] == 0)]
     assert set(routed["extremity"]) == {"all"}
     whole = summarise(pd.concat([r.test for r in study.runs if r.arm == "specialised" and r.seed == 0]))
@@ -105,11 +110,33 @@ def test_results_are_the_metrics_of_the_run_folders(study, out):
         assert row.value == pytest.approx(whole[row.level]["all"][row.metric], abs=1e-12)
 
 
+def close_to(value):
+    """What equals a value but for the rounding of a file."""
+    return None if value is None else pytest.approx(value, rel=1e-12)
+
+
+def as_number(cell):
+    """A cell of a table that was read; None where it is empty."""
+    return None if pd.isna(cell) else cell
+
+
+def test_the_page_shows_intervals_reasons_and_which_calibration_error_it_is(study, out):
+    page = (out / "index.html").read_text()
+    row = wide_numbers(study.results)[0]
+    group = study.results[study.results["metric"] == "sensitivity"].iloc[0]
+    assert row["notes"]["sensitivity"] == f"({group['low']:.3f} to {group['high']:.3f})"
+    assert f'{row["sensitivity"]:.3f} <span class="quiet">{row["notes"]["sensitivity"]}</span>' in page
+    assert "(a threshold separates the classes)</span>" in page
+    assert page.count("15 bins of equal width over [0, 1], of the probability of abnormal") == 3
+    for head in ("sensitivity at 0.887", "calibration slope", "calibration intercept", "ECE"):
+        assert f">{head}<" in page
+
+
 def test_the_page_shows_validation_accuracy_beside_test_accuracy(study, out):
     page = (out / "index.html").read_text()
     results = pd.read_csv(out / "results.csv")
     rows = wide_numbers(results)
-    assert len(rows) == len(results) / 8
+    assert len(rows) == len(results) / 11
     first = results.iloc[0]
     assert first["metric"] == "accuracy"
     assert (rows[0]["accuracy"], rows[0]["validation_accuracy"]) == (first["value"], first["val_value"])
