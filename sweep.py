@@ -15,6 +15,8 @@ the missing runs. The study's own settings:
     margin=0.03         two approaches whose accuracies differ by less are called equivalent; none by default
     budget=epochs       or steps: a specialised model is trained for as many steps as the unified one
     wandb.workspace=true  saves a view of the W&B dashboard for this study (needs a login, and -e .[workspace])
+    folds=fixed         every run validates on the fold data.fold; with rotate, seed k on fold k mod 5, in all arms
+                        alike, so that the verdict speaks of several splits
     name=NAME           the study's folder below studies_dir
     studies_dir=studies
     launcher=local      runs on this machine, launcher.workers=N at a time; by default one a GPU, or
@@ -40,7 +42,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mura.config import CONF_DIR
 from mura.config.hydra_hooks import register_resolvers
-from mura.config.rules import check_config, check_extremities, check_launcher
+from mura.config.rules import SETTING_RULES, check_config, check_extremities, check_launcher
 from mura.config.sentences import exit_with_sentence
 from mura.errors import ConfigError, MuraError
 from mura.launch.jobs import Outcome, run_jobs
@@ -48,14 +50,26 @@ from mura.launch.placement import place_runs
 from mura.launch.processes import start_server
 from mura.launch.slurm import queue
 from mura.program import PROGRAM, typed
-from mura.runs import RunFolder
+from mura.runs import FOLDS, RunFolder
 from mura.signals import answering_signals
 from mura.study.arms import ARMS, OTHERS
-from mura.study.grid import BUDGETS, Cell, cells, state_of
+from mura.study.grid import BUDGETS, FIXED, FOLD_CHOICES, Cell, cells, state_of
 from mura.study.plan import Config, Plan, note_planned_seeds
 
 SCRIPT = PROGRAM / "train.py"
-OWN_KEYS = ("models", "seeds", "extremities", "arms", "budget", "margin", "wandb", "name", "studies_dir", "launcher")
+OWN_KEYS = (
+    "models",
+    "seeds",
+    "extremities",
+    "arms",
+    "budget",
+    "folds",
+    "margin",
+    "wandb",
+    "name",
+    "studies_dir",
+    "launcher",
+)
 
 Launch = Callable[..., list[Outcome]]
 
@@ -89,7 +103,9 @@ def read_study(arguments: list[str]) -> tuple[DictConfig, list[str]]:
             (own if key.split(".")[0] in OWN_KEYS else settings).append(argument)
     study = compose("sweep", own)
     check_study(study)
-    return study, [*study.settings, *settings]
+    settings = [*study.settings, *settings]
+    check_folds(study, settings)
+    return study, settings
 
 
 def check_study(study: DictConfig) -> None:
@@ -102,6 +118,9 @@ def check_study(study: DictConfig) -> None:
         if not values or len(set(values)) < len(values):
             raise ConfigError(f"{key}={values}: name at least one, and each only once.")
     check_extremities("extremities", as_list(study.extremities))
+    rule = SETTING_RULES["seed"]
+    if not all(map(rule.holds, as_list(study.seeds))):
+        raise ConfigError(f"seeds={as_list(study.seeds)}: each must be {rule.wanted}.")
     arms = as_list(study.arms)
     for arm in arms:
         if arm not in ARMS:
@@ -115,6 +134,26 @@ def check_study(study: DictConfig) -> None:
         raise ConfigError(f"budget={study.budget}: must be one of {', '.join(BUDGETS)}.")
 
 
+def check_folds(study: DictConfig, settings: list[str]) -> None:
+    """Raise ConfigError for folds that can't be used with the study's seeds or the runs' own settings."""
+    if study.folds not in FOLD_CHOICES:
+        raise ConfigError(
+            f"folds={study.folds}: must be fixed (every run validates on the fold data.fold) or rotate (seed k on fold "
+            f"k mod {FOLDS}); a list of folds can't be given, choose the seeds instead."
+        )
+    if study.folds == FIXED:
+        return
+    given = [setting for setting in settings if setting.lstrip("+").split("=")[0] == "data.fold"]
+    if given:
+        raise ConfigError(f"{given[0]}: folds=rotate gives each run the fold of its seed; leave one of the two out.")
+    seeds = as_list(study.seeds)
+    if len({seed % FOLDS for seed in seeds}) == 1:
+        raise ConfigError(
+            f"folds=rotate: with seeds={seeds} every run validates on fold {seeds[0] % FOLDS}; take seeds on several "
+            f"folds, such as seeds=[0,1,2], or data.fold={seeds[0] % FOLDS} instead."
+        )
+
+
 def as_list(value: Any) -> list[Any]:
     return list(value) if OmegaConf.is_list(value) else [value]
 
@@ -125,7 +164,7 @@ def study_folder(study: DictConfig) -> Path:
 
 def study_grid(study: DictConfig) -> list[Cell]:
     models, extremities, arms, seeds = (as_list(study[key]) for key in ("models", "extremities", "arms", "seeds"))
-    return cells(models, extremities, arms, seeds, study.budget)
+    return cells(models, extremities, arms, seeds, study.budget, study.folds)
 
 
 def plan_study(study: DictConfig, settings: list[str], dry_run: bool) -> Plan:

@@ -22,6 +22,9 @@ SCHEMA = 1
 STUDY_FILE = "study.json"
 """What a study notes in its folder at its first start: the seeds that it was planned with, and the date."""
 
+FOLDS = 5
+"""The folds of the one split: in each run one validates and the others train."""
+
 EXPERIMENT_KEYS = (
     "arm", "seed", "monitor", "mode", "model", "early_stopping", "ensemble", "optimizer", "scheduler", "augmentation",
     "data.extremities", "data.test_extremities", "data.transfer", "data.steps_like", "data.conflicts",

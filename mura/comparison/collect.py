@@ -20,9 +20,11 @@ from mura.metrics import OVERALL, VIEW_KEY, check_predictions, view_name
 from mura.runs import EXPERIMENT_KEYS, PREDICTION_COLUMNS, SCHEMA, RunFolder, read_planned_seeds
 from mura.study.arms import ARM_KEYS, ARMS, UNION, arm_rank
 
-MUST_MATCH = {"data_fingerprint": "data (fingerprint)", "split_hash": "split (hash)", "fold": "validation fold"}
-NEEDED_KEYS = ("model", "arm", "data", "seed", "best_epoch", "epochs", "test", *MUST_MATCH)
-SEED_KEYS = ("seed", "data.seed", "model.seed")
+MUST_MATCH = {"data_fingerprint": "data (fingerprint)", "split_hash": "split (hash)"}
+NEEDED_KEYS = ("model", "arm", "data", "seed", "fold", "best_epoch", "epochs", "test", *MUST_MATCH)
+SEED_KEYS = ("seed", "data.seed", "model.seed", "data.fold")
+"""The settings of a run that may follow from its seed alone."""
+
 OF_ITS_OWN = "its own"
 """Stands for the steps of a pooled run's epoch, which every other run may have or not."""
 
@@ -53,6 +55,11 @@ class FinishedRun:
         """The way it was trained; unions of different extremities are different ways."""
         arm = str(self.metrics["arm"])
         return f"{UNION}({self.data})" if arm == UNION else arm
+
+    @property
+    def fold(self) -> int:
+        """The fold of the training set that it validated on."""
+        return int(self.metrics["fold"])
 
     @property
     def name(self) -> str:
@@ -226,6 +233,7 @@ def check_views(views: pd.DataFrame, source: str) -> None:
 def check_comparable(runs: Sequence[FinishedRun]) -> None:
     """Raise MuraError, naming two runs and what differs, unless all can stand in one table."""
     first = runs[0]
+    check_folds(runs)
     cells: dict[tuple[str, str, int, str], FinishedRun] = {}
     views: dict[str, tuple[Path, pd.DataFrame]] = {}
     for run in runs:
@@ -244,6 +252,19 @@ def check_comparable(runs: Sequence[FinishedRun]) -> None:
                 )
             mine = run.folder.predictions, part
             check_same_views(*mine, *views.setdefault(str(extremity), mine))
+
+
+def check_folds(runs: Sequence[FinishedRun]) -> None:
+    """Raise MuraError, naming two runs, unless all runs of a seed validated on the same fold."""
+    of_seed: dict[int, FinishedRun] = {}
+    for run in runs:
+        other = of_seed.setdefault(run.seed, run)
+        if run.fold != other.fold:
+            raise MuraError(
+                f"These runs can't be compared: both have seed {run.seed}, but the validation fold of "
+                f"{run.folder.path} is {run.fold}, that of {other.folder.path} is {other.fold}; train all with "
+                "folds=rotate, or all on one fold."
+            )
 
 
 def check_transfer(runs: Sequence[FinishedRun]) -> None:

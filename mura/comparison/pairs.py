@@ -29,6 +29,9 @@ Arms = Mapping[str, Sequence[pd.DataFrame]]
 Seeds = Mapping[str, Sequence[int]]
 """By the name of an arm, the seeds of its tables, in their order."""
 
+Folds = Mapping[int, int]
+"""By seed, the fold that its runs validated on, in all arms; none for a fold that is the same for all."""
+
 
 @dataclass(frozen=True)
 class ArmTable:
@@ -47,6 +50,11 @@ class ArmTable:
     @cached_property
     def extremities(self) -> tuple[str, ...]:
         return extremities_in(self.test)
+
+    @property
+    def fold(self) -> int:
+        """The fold that its runs validated on, the same in all (`collect.check_folds`)."""
+        return self.runs[0].fold
 
     @cached_property
     def studies(self) -> pd.DataFrame:
@@ -101,6 +109,15 @@ class Pair:
     def common_seeds(self) -> list[int]:
         return sorted(set(self.seeds[self.a]) & set(self.seeds[self.b]))
 
+    @property
+    def folds(self) -> Folds:
+        return {table.seed: table.fold for tables in self.arms.values() for table in tables}
+
+    @property
+    def splits(self) -> int:
+        """How many ways of splitting the training set the pair was trained on."""
+        return count_splits(self.folds)
+
     def tables(self) -> dict[str, list[pd.DataFrame]]:
         return {arm: [table.views_of(self.extremities) for table in tables] for arm, tables in self.arms.items()}
 
@@ -108,6 +125,10 @@ class Pair:
 def scope_name(extremities: Sequence[str]) -> str:
     """Return OVERALL for the seven, else the names themselves: `finger+wrist`."""
     return OVERALL if len(extremities) == len(EXTREMITIES) else data_name(list(extremities))
+
+
+def count_splits(folds: Folds) -> int:
+    return max(1, len(set(folds.values())))
 
 
 def make_arm_tables(runs: Sequence[FinishedRun]) -> list[ArmTable]:
@@ -128,7 +149,7 @@ def _concatenate(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def make_pairs(tables: Sequence[ArmTable]) -> tuple[list[Pair], list[str]]:
-    """Return every two arms of a model that share an extremity, and a note for each two that don't."""
+    """Return every two arms of a model that share an extremity and a split, and a note for each two that don't."""
     pairs, notes = [], []
     by_arm: dict[str, dict[str, list[ArmTable]]] = {}
     for table in tables:
@@ -138,33 +159,49 @@ def make_pairs(tables: Sequence[ArmTable]) -> tuple[list[Pair], list[str]]:
             notes.append(f"{model}: only the arm {next(iter(arms))} has finished runs, so nothing can be compared.")
         for a, b in combinations(arms, 2):
             pair = _make_pair(model, {a: arms[a], b: arms[b]})
-            if pair is None:
-                notes.append(f"{model}: {a} and {b} share no extremity, so they can't be compared.")
+            if isinstance(pair, str):
+                notes.append(f"{model}: {a} and {b} share no {pair}, so they can't be compared.")
             else:
                 pairs.append(pair)
     return pairs, notes
 
 
-def _make_pair(model: str, arms: dict[str, list[ArmTable]]) -> Pair | None:
-    """Return two arms on the extremities of the highest score, with the seeds that have them all; None without any."""
+def _make_pair(model: str, arms: dict[str, list[ArmTable]]) -> Pair | str:
+    """Return two arms on the extremities of the highest score, with the seeds that have them all.
+
+    Without any, return what the arms don't share.
+    """
 
     def seeds_with(extremities: set[str]) -> dict[str, list[ArmTable]]:
-        return {arm: [t for t in tables if extremities <= set(t.extremities)] for arm, tables in arms.items()}
+        return _on_same_splits(
+            {arm: [t for t in tables if extremities <= set(t.extremities)] for arm, tables in arms.items()}
+        )
 
-    def score(extremities: set[str]) -> tuple[int, int]:
+    def score(extremities: set[str]) -> tuple[bool, int, int]:
         """Return the number of extremities, and of seeds in the arm that has fewer: extremities count first."""
-        return len(extremities), min(map(len, seeds_with(extremities).values()))
+        seeds = min(map(len, seeds_with(extremities).values()))
+        return seeds > 0, len(extremities), seeds
 
     candidates = [set(one.extremities) & set(other.extremities) for one, other in product(*arms.values())]
     chosen = max(candidates, key=score)
     if not chosen:
-        return None
+        return "extremity"
     kept = seeds_with(chosen)
+    if not all(kept.values()):
+        return "seed, and their folds differ"
     extremities = tuple(name for name in EXTREMITIES if name in chosen)
     notes = [*_extremities_left_out(arms, chosen), *_seeds_left_out(arms, kept, extremities)]
     left_out = f"is left out of the comparison of {' and '.join(arms)}"
     a, b = arms
     return Pair(model, a, b, extremities, kept, [f"{model}: {what} {left_out}{why}." for what, why in notes])
+
+
+def _on_same_splits(arms: dict[str, list[ArmTable]]) -> dict[str, list[ArmTable]]:
+    """Return the tables of the seeds that all arms have, if seeds have folds of their own; else all tables."""
+    if len({table.fold for tables in arms.values() for table in tables}) < 2:
+        return arms
+    common = set.intersection(*({table.seed for table in tables} for tables in arms.values()))
+    return {arm: [table for table in tables if table.seed in common] for arm, tables in arms.items()}
 
 
 def _extremities_left_out(arms: dict[str, list[ArmTable]], chosen: set[str]) -> Iterator[tuple[str, str]]:
@@ -180,20 +217,21 @@ def _extremities_left_out(arms: dict[str, list[ArmTable]], chosen: set[str]) -> 
 def _seeds_left_out(
     arms: dict[str, list[ArmTable]], kept: dict[str, list[ArmTable]], extremities: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield each seed of an arm that the comparison does without, and which extremities it lacks."""
+    """Yield each seed of an arm that the comparison does without, and what it lacks."""
     for arm, tables in arms.items():
         for table in tables:
             if table not in kept[arm]:
                 lacks = ", ".join(name for name in extremities if name not in table.extremities)
-                yield f"seed {table.seed} of {arm}", f": it lacks {lacks}"
+                why = f"it lacks {lacks}" if lacks else "the other arm has no run on its fold"
+                yield f"seed {table.seed} of {arm}", f": {why}"
 
 
 @dataclass(frozen=True)
 class PairedCases:
     """The N views or studies of one `level` as all M models of some arms see them.
 
-    `rows` [N] has extremity, patient and label; `probability` [M, N]; `models` says which of the M an arm has, and
-    `seeds` theirs.
+    `rows` [N] has extremity, patient and label; `probability` [M, N]; `models` says which of the M an arm has, `seeds`
+    theirs, and `folds` on what split each seed was trained.
     """
 
     level: str
@@ -201,6 +239,11 @@ class PairedCases:
     probability: Floats
     models: dict[str, list[int]]
     seeds: Seeds
+    folds: Folds
+
+    @property
+    def splits(self) -> int:
+        return count_splits(self.folds)
 
     def matched(self, a: str, b: str) -> list[tuple[int, int, int]]:
         """Return each seed that two arms have in common, and its model in either."""
@@ -225,7 +268,7 @@ class PairedCases:
 class Pairing:
     """The N views that all M models of some arms have, in one order, and where each model's table holds them.
 
-    `orders` [M][N] are the views' places in the tables; `models` says which of the M an arm has, and `seeds` theirs.
+    `orders` [M][N] are the views' places in the tables; `models`, `seeds` and `folds` are as in PairedCases.
     Probabilities are no part of it, so that one pairing serves every operating point.
     """
 
@@ -233,6 +276,7 @@ class Pairing:
     orders: list[NDArray[np.intp]]
     models: dict[str, list[int]]
     seeds: Seeds
+    folds: Folds
 
     @cached_property
     def studies(self) -> pd.DataFrame:
@@ -247,21 +291,22 @@ class Pairing:
         of_studies = pd.DataFrame(of_views.T).groupby(study).mean().to_numpy().T  # mean over views, as in `study_table`
         cases = zip(LEVELS, (self.views, self.studies), (of_views, np.ascontiguousarray(of_studies)), strict=True)
         return {
-            level: PairedCases(level, rows, probability, self.models, self.seeds) for level, rows, probability in cases
+            level: PairedCases(level, rows, probability, self.models, self.seeds, self.folds)
+            for level, rows, probability in cases
         }
 
 
-def pair_views(arms: Arms, seeds: Seeds | None = None) -> Pairing:
+def pair_views(arms: Arms, seeds: Seeds | None = None, folds: Folds | None = None) -> Pairing:
     """Return the common order of the arms' views; the tables have the same ones (`check_arms`, `check_comparable`).
 
-    Without `seeds` a table's place in its arm is its seed.
+    Without `seeds` a table's place in its arm is its seed; without `folds` all were trained on one split.
     """
     tables = [table.reset_index(drop=True) for tables in arms.values() for table in tables]
     orders = [table[VIEW_KEY].sort_values(VIEW_KEY).index.to_numpy() for table in tables]
     starts = np.cumsum([0, *map(len, arms.values())])
     models = {arm: list(range(start, start + len(arms[arm]))) for arm, start in zip(arms, starts, strict=False)}
     seeds = seeds or {arm: range(len(tables)) for arm, tables in arms.items()}
-    return Pairing(tables[0].iloc[orders[0]].reset_index(drop=True), orders, models, seeds)
+    return Pairing(tables[0].iloc[orders[0]].reset_index(drop=True), orders, models, seeds, folds or {})
 
 
 def check_arms(arms: Arms) -> None:

@@ -135,7 +135,7 @@ def summarise_study(directories: Sequence[Path], out: Path, resamples: int, marg
 def compare_pair(pair: Pair, fitted: Sequence[Fitted], resamples: int, margin: float | None = None) -> ComparedPair:
     """Return all that is said of two arms; their views are paired once."""
     arms = pair.tables()
-    pairing = pair_views(arms, pair.seeds)
+    pairing = pair_views(arms, pair.seeds, pair.folds)
     levels = pairing.levels(arms)
     comparisons = [record for paired in levels.values() for record in compare_cases(paired, pair.model, resamples)]
     comparisons = in_scope(apply_margin(comparisons, margin), pair)

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import bdtr, stdtr, stdtrit
 
 from mura.comparison.bootstrap import COMPARED_METRICS, Cases, Floats, bootstrap, observed, permutation
-from mura.comparison.pairs import Arms, Pair, PairedCases, Seeds, check_arms, pair_views
+from mura.comparison.pairs import Arms, Folds, Pair, PairedCases, Seeds, check_arms, pair_views
 from mura.extremities import EXTREMITIES, INDEX_OF
 from mura.metrics import OVERALL
 from mura.study.arms import share_start
@@ -32,6 +32,9 @@ PRIMARY = ("study", "accuracy")
 
 THESE_MODELS = "these trained models"
 THE_APPROACHES = "the two approaches"
+ON_THIS_SPLIT = "on this split"
+"""What the approaches are spoken of as long as all runs validated on one fold."""
+
 AS_INDEPENDENT = ", their seeds counted as independent"
 """Added to the scope of arms that share a start and fewer than two seeds."""
 
@@ -158,15 +161,21 @@ class Estimate:
 
 
 def compare(
-    arms: Arms, model: str, resamples: int = RESAMPLES, seed: int = 0, seeds: Seeds | None = None
+    arms: Arms,
+    model: str,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    seeds: Seeds | None = None,
+    folds: Folds | None = None,
 ) -> list[Comparison]:
     """Return the comparison of every pair of arms, in the order given, at both levels (`compare_cases`).
 
-    `seeds` are those of the tables, their places by default; `seed` is that of the resampling. The same arms and
-    seeds give the same records. MuraError when the tables can't be paired (`check_arms`).
+    `seeds` are those of the tables, their places by default, and `folds` what they validated on, if not all on one;
+    `seed` is that of the resampling. The same arguments give the same records. MuraError when the
+    tables can't be paired (`check_arms`).
     """
     check_arms(arms)
-    levels = pair_views(arms, seeds).levels(arms)
+    levels = pair_views(arms, seeds, folds).levels(arms)
     return [record for paired in levels.values() for record in compare_cases(paired, model, resamples, seed)]
 
 
@@ -191,18 +200,25 @@ def compare_cases(paired: PairedCases, model: str, resamples: int, seed: int = 0
 def _models_to_compare(paired: PairedCases, a: str, b: str) -> tuple[tuple[list[int], list[int]], bool, str]:
     """Return the models of two arms, whether they are paired by seed, and what the verdict speaks of.
 
-    Arms that share a start are paired by seed where they have two in common: then only on these.
+    Arms that share a start, or the splits that their seeds were trained on, are paired by seed where they have two in
+    common: then only on these.
     """
     models, by_seed, note = (paired.models[a], paired.models[b]), False, ""
-    if share_start(a, b):
+    if share_start(a, b) or paired.splits > 1:
         matched = paired.matched(a, b)
         by_seed = len(matched) > 1
         if by_seed:
             models = [one for _, one, _ in matched], [other for _, _, other in matched]
         elif min(map(len, models)) > 1:
             note = AS_INDEPENDENT
-    scope = THE_APPROACHES if min(map(len, models)) >= SEEDS_FOR_AN_APPROACH else THESE_MODELS
+    approaches = f"{THE_APPROACHES} {describe_splits(paired.splits)}"
+    scope = approaches if min(map(len, models)) >= SEEDS_FOR_AN_APPROACH else THESE_MODELS
     return models, by_seed, scope + note
+
+
+def describe_splits(splits: int) -> str:
+    """Return what of: `on this split`, or `over 3 splits`."""
+    return ON_THIS_SPLIT if splits == 1 else f"over {splits} splits"
 
 
 def _generator(seed: int, group: str, purpose: int) -> np.random.Generator:

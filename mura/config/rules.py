@@ -12,6 +12,7 @@ from mura.errors import ConfigError
 from mura.extremities import EXTREMITIES
 from mura.launch.slurm.queue import minutes_of
 from mura.launch.slurm.srun import check_tasks
+from mura.runs import FOLDS
 from mura.study.arms import ARMS, UNION
 
 
@@ -75,7 +76,7 @@ SETTING_RULES: dict[str, Rule] = {
     "data.cache_size": whole(32, 4096),
     "data.batch_size": whole(1),
     "data.accumulate": whole(1),
-    "data.fold": whole(0, 4),
+    "data.fold": whole(0, FOLDS - 1),
     "data.transfer": one_of(True, False),
     "data.resident": one_of("auto", True, False),
     "data.conflicts": one_of("refuse", "leave_out"),

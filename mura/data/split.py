@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from mura.errors import MuraError
+from mura.runs import FOLDS
 
 TINY_CLASS = "The least populated class in y|The number of unique classes"
 
 
-def assign_folds(index: pd.DataFrame, n_folds: int = 5, seed: int = 0) -> pd.Series:
+def assign_folds(index: pd.DataFrame, n_folds: int = FOLDS, seed: int = 0) -> pd.Series:
     """Return fold numbers 0 to n_folds - 1, int64, for the training rows of `index` (and labelled like them).
 
     All views of a patient are in one fold, over all extremities; each fold has the whole set's shares of

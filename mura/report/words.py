@@ -13,6 +13,7 @@ from mura.comparison.verdict import (
     SEEDS_FOR_AN_APPROACH,
     THESE_MODELS,
     Comparison,
+    describe_splits,
 )
 from mura.comparison.warnings import describe_extension
 from mura.metrics import OVERALL
@@ -134,7 +135,7 @@ def describe_scope(pair: Pair) -> str:
         f"{n} {'seed' if n == 1 else 'seeds'} of {arm}" for arm, n in seeds.items()
     )  # fmt: skip
     if fewest >= SEEDS_FOR_AN_APPROACH:
-        return f"With {counts}, this speaks of the two approaches.{how}"
+        return f"With {counts}, this speaks of the two approaches {describe_splits(pair.splits)}.{how}"
     counts = "one seed" if set(seeds.values()) == {1} else counts
     models = "these two trained models" if counts == "one seed" else "these trained models"
     return (
@@ -144,11 +145,15 @@ def describe_scope(pair: Pair) -> str:
 
 
 def _pairing_words(pair: Pair) -> tuple[bool, str]:
-    """Return whether two arms that share a start are paired by seed, and a sentence on it where there is a choice."""
-    if not share_start(pair.a, pair.b) or min(map(len, pair.arms.values())) < 2:
+    """Return whether two arms that share a start or splits are paired by seed, and a sentence where there is a choice.
+
+    Arms that share a start may have too few seeds in common; those that share splits have the same seeds.
+    """
+    shared = [*(["start"] if share_start(pair.a, pair.b) else []), *(["split"] if pair.splits > 1 else [])]
+    if not shared or min(map(len, pair.arms.values())) < 2:
         return False, ""
     if len(pair.common_seeds) > 1:
-        return True, f" Runs of one seed share their start: paired by seed ({_listed(pair.common_seeds)})."
+        return True, f" Runs of one seed share their {_listed(shared)}: paired by seed ({_listed(pair.common_seeds)})."
     return False, " The arms share a start but fewer than two seeds: their seeds are counted as independent."
 
 

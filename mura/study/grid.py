@@ -14,10 +14,14 @@ import yaml
 
 from mura import __version__
 from mura.errors import MuraError
-from mura.runs import EXPERIMENT_KEYS, RunFolder
+from mura.runs import EXPERIMENT_KEYS, FOLDS, RunFolder
 from mura.study.arms import ALL, ARMS, ONE, OTHERS, arm_rank
 
 BUDGETS = ("epochs", "steps")
+FIXED, ROTATE = "fixed", "rotate"
+FOLD_CHOICES = (FIXED, ROTATE)
+"""Which fold validates: the one of the settings, the same in all runs, or one that follows from the seed."""
+
 LARGEST_FIRST = ("wrist", "shoulder", "hand", "finger", "elbow", "forearm", "humerus")
 FINISHED, HALF_DONE, MISSING = "finished", "half-done", "missing"
 
@@ -27,7 +31,7 @@ class Cell:
     """One run of the study. `data` names its folder: unified, shared, wrist, finetuned-wrist, without-wrist.
 
     It trains on `extremities` and is tested on `tested`; an epoch has as many steps as one over `steps_like` has (None:
-    as its own views give).
+    as its own views give). `fold` validates (None: that of the settings).
     """
 
     model: str
@@ -37,6 +41,7 @@ class Cell:
     extremities: tuple[str, ...]
     tested: tuple[str, ...]
     steps_like: tuple[str, ...] | None = None
+    fold: int | None = None
 
     @property
     def name(self) -> str:
@@ -56,6 +61,8 @@ class Cell:
             settings.append(f"data.test_extremities=[{','.join(self.tested)}]")
         if self.steps_like is not None:
             settings.append(f"data.steps_like=[{','.join(self.steps_like)}]")
+        if self.fold is not None:
+            settings.append(f"data.fold={self.fold}")
         settings += ARMS[self.arm].settings
         if self.parent is not None:
             settings.append(f"model.weights='{RunFolder(study / self.parent).best_checkpoint}'")
@@ -68,12 +75,14 @@ def cells(
     arms: Sequence[str],
     seeds: Sequence[int],
     budget: str = "epochs",
+    folds: str = FIXED,
 ) -> list[Cell]:
     """Return every run of the study: the longest first, so that the last ones to end are short.
 
     A run that starts from another one comes after all others; the other is then among them, asked for or not. With
     `budget` "steps", an epoch of every run has as many steps as one of the unified run: so many passes over its own
-    views. Schedules, early stopping and the most that a run is trained are then the same in all arms.
+    views. Schedules, early stopping and the most that a run is trained are then the same in all arms. With `folds`
+    ROTATE, the runs of seed k, of all arms alike, validate on fold k mod FOLDS.
     """
     needed = {*arms, *(origin for name in arms if (origin := ARMS[name].starts_from))}
     grid: list[Cell] = []
@@ -81,7 +90,8 @@ def cells(
         if arm.name in needed:
             equal = tuple(extremities) if budget == "steps" and not arm.is_pooled else None
             runs = arm.runs(extremities)
-            grid += [Cell(model, arm.name, data, seed, trained, tested, equal) for data, trained, tested in runs]
+            fold = seed % FOLDS if folds == ROTATE else None
+            grid += [Cell(model, arm.name, data, seed, trained, tested, equal, fold) for data, trained, tested in runs]
     return sorted(grid, key=_longest_first)
 
 

@@ -68,6 +68,23 @@ def test_runs_of_different_data_split_or_fold_are_refused_with_the_reason(run, r
     assert str(*different.values()) in said
 
 
+def test_a_seed_on_one_fold_in_one_arm_and_on_another_in_the_other_is_refused(run, refused):
+    for seed in (0, 1):
+        run("wrist", seed=seed, fold=seed)
+        run(EXTREMITIES, seed=seed, fold=0)
+    said = refused()
+    assert "both have seed 1, but the validation fold of" in said
+    assert "folds=rotate" in said
+
+
+def test_a_fold_that_follows_from_the_seed_is_no_other_recipe(run, tmp_path):
+    for seed in (0, 1, 2):
+        change_config(run("wrist", seed=seed, fold=seed), {"data": {"fold": seed, "seed": seed}})
+    runs, _ = collect([tmp_path / "runs"])
+    assert [each.fold for each in runs] == [0, 1, 2]
+    assert list(recipe_notes(runs)) == []
+
+
 def test_two_runs_of_one_cell_are_refused_with_both_paths(run, refused):
     first, second = run("wrist"), run("wrist")
     said = refused()

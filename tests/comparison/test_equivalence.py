@@ -13,7 +13,7 @@ def record(low_90=None, high_90=None, **values):
         "model": "m", "comparison": "unified-specialised", "extremity": "all", "level": "study", "metric": "accuracy",
         "a": 0.8, "b": 0.8, "difference": 0.0, "low": -0.05, "high": 0.05, "p": 0.5, "p_holm": 0.5,
         "verdict": "no difference shown", "smallest_detectable": 0.04, "n": 1199, "patients": 783, "seeds": 3,
-        "scope": "the two approaches", "low_90": low_90, "high_90": high_90,
+        "scope": "the two approaches on this split", "low_90": low_90, "high_90": high_90,
     }  # fmt: skip
     return Comparison(**plain | values)
 

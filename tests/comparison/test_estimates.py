@@ -173,7 +173,7 @@ def test_the_record_of_a_single_patient_holds_its_values_and_no_inference(rng: n
     assert [getattr(r, name) for name in ABSENT] == [None] * len(ABSENT)
     assert (r.verdict, r.n, r.patients, r.seeds) == (NOT_ASSESSABLE, 4, 1, seeds)
     assert (r.model, r.comparison, r.level, r.metric) == ("cnn2", "a-b", "study", "accuracy")
-    assert r.scope == ("these trained models" if seeds == 1 else "the two approaches")
+    assert r.scope == ("these trained models" if seeds == 1 else "the two approaches on this split")
 
 
 def test_the_record_of_an_undefined_metric_holds_counts_and_nothing_else(rng: np.random.Generator) -> None:

@@ -109,3 +109,39 @@ def test_a_pairing_serves_other_probabilities_of_the_same_views(study_folder):
     for level, paired in pairing.levels(halved).items():
         np.testing.assert_allclose(2 * paired.probability, pairing.levels(tables)[level].probability)
         assert list(paired.cases) == ["all", *EXTREMITIES]
+
+
+def test_arms_on_rotated_folds_are_compared_on_their_common_seeds_alone(run, tmp_path):
+    for seed in (0, 1, 7):
+        run(["elbow", "hand"], seed=seed, arm="unified", fold=seed % 5)
+        run("elbow", seed=seed, fold=seed % 5)
+        if seed < 7:
+            run("hand", seed=seed, fold=seed % 5)
+    run(["elbow", "hand"], seed=3, arm="unified", fold=3)
+    _, _, [pair], _ = gathered(tmp_path / "runs")
+    assert pair.extremities == ("elbow", "hand")
+    assert pair.seeds == {"unified": [0, 1], "specialised": [0, 1]}
+    assert (pair.folds, pair.splits) == ({0: 0, 1: 1}, 2)
+    about = "is left out of the comparison of unified and specialised"
+    assert pair.notes == [
+        f"cnn4: seed 3 of unified {about}: the other arm has no run on its fold.",
+        f"cnn4: seed 7 of unified {about}: the other arm has no run on its fold.",
+        f"cnn4: seed 7 of specialised {about}: it lacks hand.",
+    ]
+
+
+def test_on_a_fixed_fold_every_seed_counts_and_there_is_one_split(run, tmp_path):
+    for seed in (0, 1, 2):
+        run("elbow", seed=seed, arm="unified", fold=3)
+    run("elbow", seed=0, fold=3)
+    _, _, [pair], _ = gathered(tmp_path / "runs")
+    assert pair.seeds == {"unified": [0, 1, 2], "specialised": [0]}
+    assert pair.splits == 1
+
+
+def test_arms_without_a_common_seed_on_different_folds_are_not_compared(run, tmp_path):
+    run("elbow", seed=0, arm="unified", fold=0)
+    run("elbow", seed=1, fold=1)
+    _, _, pairs, notes = gathered(tmp_path / "runs")
+    assert pairs == []
+    assert notes == ["cnn4: unified and specialised share no seed, and their folds differ, so they can't be compared."]

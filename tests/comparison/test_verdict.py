@@ -378,7 +378,8 @@ def test_a_clear_difference_is_found_and_named(rng):
 
 
 @pytest.mark.parametrize(
-    ("seeds", "scope"), [(1, "these trained models"), (2, "these trained models"), (3, "the two approaches")]
+    ("seeds", "scope"),
+    [(1, "these trained models"), (2, "these trained models"), (3, "the two approaches on this split")],
 )
 def test_the_verdict_speaks_of_the_approaches_only_from_three_seeds_on(rng, seeds, scope):
     table = views(rng)
@@ -504,8 +505,41 @@ def test_with_fewer_than_two_common_seeds_they_count_as_independent_and_the_scop
     arms = {arm: [predicted(table, rng) for _ in range(3)] for arm in ("unified", "finetuned")}
     records = compare(arms, "cnn2", 200, seeds={"unified": [0, 1, 2], "finetuned": [2, 3, 4]})
     as_others = compare({"unified": arms["unified"], "shared": arms["finetuned"]}, "cnn2", 200)
-    assert {r.scope for r in records} == {"the two approaches, their seeds counted as independent"}
+    assert {r.scope for r in records} == {"the two approaches on this split, their seeds counted as independent"}
     assert [(r.low, r.p) for r in records] == [(r.low, r.p) for r in as_others]
+
+
+def test_arms_whose_seeds_have_splits_of_their_own_are_paired_by_seed(rng):
+    table = views(rng)
+    tables = [[predicted(table, rng, skill) for _ in range(3)] for skill in (1.5, 0.8)]
+    arms = dict(zip(("unified", "specialised"), tables, strict=True))
+    rotated = compare(arms, "cnn2", 200, folds={0: 0, 1: 1, 2: 2})
+    by_seed = compare(dict(zip(("unified", "finetuned"), tables, strict=True)), "cnn2", 200)
+    assert {(r.seeds, r.scope) for r in rotated} == {(3, "the two approaches over 3 splits")}
+    assert [(r.low, r.high, r.p) for r in rotated] == [(r.low, r.high, r.p) for r in by_seed]
+    on_one = compare(arms, "cnn2", 200, folds={0: 4, 1: 4, 2: 4})
+    assert {(r.seeds, r.scope) for r in on_one} == {(3, "the two approaches on this split")}
+    assert [r.low for r in on_one] == [r.low for r in compare(arms, "cnn2", 200)]
+    assert [r.low for r in on_one] != pytest.approx([r.low for r in rotated])
+
+
+def test_a_split_that_is_harder_for_both_arms_widens_no_interval_of_rotated_folds(rng):
+    table = views(rng, patients=200)
+    sign = 2 * table["label"] - 1
+
+    def on_a_split(skill, luck):
+        logit = skill * sign + luck  # the same mistakes on every split: only its difficulty differs
+        return table.assign(logit=logit, probability=1 / (1 + np.exp(-logit)))
+
+    arms = {
+        arm: [on_a_split(skill, luck) for skill in (0.4, 1.2, 2.0)]
+        for arm, luck in zip(("unified", "specialised"), rng.normal(size=(2, len(table))), strict=True)
+    }
+    rotated = compare(arms, "cnn2", 400, folds={0: 0, 1: 1, 2: 2})
+    fixed = compare(arms, "cnn2", 400)
+    for one_way, other_way in zip(rotated, fixed, strict=True):
+        if one_way.extremity == "all":
+            assert one_way.high - one_way.low < 0.5 * (other_way.high - other_way.low)
 
 
 # --- bad input ----------------------------------------------------------------------------------------------

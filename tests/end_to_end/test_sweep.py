@@ -102,6 +102,11 @@ def test_a_disk_that_fills_in_the_middle_fails_runs_in_a_sentence_and_the_study_
         (["seeds=[0,0]"], "each only once"),
         (["name=null"], "name=None: must be the name of a folder"),
         (["budget=hours"], "budget=hours: must be one of epochs, steps"),
+        (["seeds=[a]"], "seeds=['a']: each must be a whole number"),
+        (["folds=[0,1,2]"], "folds=[0, 1, 2]: must be fixed"),
+        (["folds=2"], "folds=2: must be fixed"),
+        (["folds=rotate", "seeds=[0,1]", "data.fold=1"], "data.fold=1: folds=rotate gives each run the fold"),
+        (["folds=rotate", "seeds=[2,7]"], "every run validates on fold 2; take seeds on several folds"),
         (["margin=3"], "margin=3: must be a difference in accuracy between 0 and 1"),
         (["arms=[leave_one_out]", "extremities=[wrist]"], "needs two extremities"),
         (["wandb.workspace=true"], "take logger=wandb"),
@@ -118,6 +123,23 @@ def test_a_faulty_study_is_refused_before_anything_starts(
     assert sentence in found.stderr
     assert "Traceback" not in found.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_with_rotated_folds_takes_no_run_of_a_fixed_fold(
+    mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "study" / "cnn2" / "hand" / "seed1"
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra" / "overrides.yaml").write_text("[]\n")
+    rotating = ("seeds=[0,1]", "folds=rotate", "--dry-run")
+    (run / "config.yaml").write_text("seed: 1\ndata: {fold: 0, image_size: 32}\n")
+    refused = sweep(mura_root, cache_dir, tmp_path, *rotating)
+    assert refused.returncode == 1
+    assert "data.fold 0, now 1" in refused.stderr
+    (run / "config.yaml").unlink()
+    listed = sweep(mura_root, cache_dir, tmp_path, *rotating)
+    assert listed.returncode == 0, listed.stderr
+    assert "0 of 6 runs finished" in listed.stdout
 
 
 def test_all_arms_are_trained_and_compared_and_the_comparison_is_a_run_in_wandb(

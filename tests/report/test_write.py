@@ -249,7 +249,9 @@ def test_few_seeds_speak_of_models_and_three_of_the_approaches(study_folder, run
         run("elbow", seed=seed)
         run("hand", seed=seed)
     three = report(tmp_path / "runs", tmp_path / "three")
-    assert describe_verdict(three.pairs[0])[-1] == "With 3 seeds an arm, this speaks of the two approaches."
+    assert describe_verdict(three.pairs[0])[-1] == (
+        "With 3 seeds an arm, this speaks of the two approaches on this split."
+    )
     shutil.rmtree(tmp_path / "runs")
     run("elbow", seed=5)
     run(["elbow", "hand"], arm="unified")
@@ -263,6 +265,24 @@ def test_few_seeds_speak_of_models_and_three_of_the_approaches(study_folder, run
         assert f"<h2>cnn4, unified or specialised{models}: " in page
         assert f"**cnn4, unified and specialised{models}.**" in (tmp_path / folder / "results.md").read_text()
     assert "cnn4, these two trained models, test: unified / specialised" in printed(one)
+
+
+def test_a_study_whose_folds_rotate_speaks_of_several_splits(run, tmp_path):
+    for seed in range(3):
+        run(["elbow", "hand"], seed=seed, arm="unified", fold=seed)
+        run("elbow", seed=seed, fold=seed)
+        run("hand", seed=seed, fold=seed)
+    study = report(tmp_path / "runs", tmp_path / "out")
+    sentence = (
+        "With 3 seeds an arm, this speaks of the two approaches over 3 splits. "
+        "Runs of one seed share their split: paired by seed (0, 1 and 2)."
+    )
+    page = (tmp_path / "out" / "index.html").read_text()
+    for text in (" ".join(printed(study).split()), page, (tmp_path / "out" / "results.md").read_text()):
+        assert sentence in text
+    assert "validation fold 0, 1, 2 (by seed)." in page
+    assert {record.scope for record in study.comparisons} == {"the two approaches over 3 splits"}
+    assert study.notes == []
 
 
 def test_warnings_stand_beside_the_verdict_in_page_markdown_and_console(tmp_path):

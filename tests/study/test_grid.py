@@ -80,6 +80,16 @@ def test_with_a_budget_in_steps_every_epoch_is_as_long_as_the_unified_ones() -> 
     assert not any("steps_like" in setting for cell in plain for setting in cell.overrides(Path("study")))
 
 
+def test_with_rotated_folds_the_fold_follows_from_the_seed_in_every_arm() -> None:
+    arms = ["unified", "specialised", "finetuned", "leave_one_out"]
+    grid = cells(["cnn4"], ["wrist", "hand"], arms, [0, 1, 7, 14], folds="rotate")
+    fold_of = {0: 0, 1: 1, 7: 2, 14: 4}
+    for cell in grid:
+        assert f"data.fold={fold_of[cell.seed]}" in cell.overrides(Path("study"))
+    fixed = cells(["cnn4"], ["wrist", "hand"], arms, [0, 1])
+    assert not any("data.fold" in setting for cell in fixed for setting in cell.overrides(Path("study")))
+
+
 def test_a_run_is_missing_half_done_or_finished(tmp_path: Path) -> None:
     assert state_of(RunFolder(tmp_path / "none"), SETTINGS, "abc") == MISSING
     assert state_of(write_run(tmp_path / "half", finished=False), SETTINGS, "abc") == HALF_DONE
