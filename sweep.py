@@ -244,8 +244,8 @@ def build_caches(data: list[Config]) -> None:
     """Build the caches once, before the runs, each of which would wait for the first."""
     from mura.data.cache import open_cache
 
-    for root, size, cache_dir in {(each["root"], each["cache_size"], each["cache_dir"]) for each in data}:
-        open_cache(root, size, cache_dir)
+    for choice in {(each["root"], each["cache_size"], each["cache_dir"], each["fit"]) for each in data}:
+        open_cache(*choice)
 
 
 def compare_runs(plan: Plan, margin: float | None, workspace: bool) -> None:

@@ -28,7 +28,7 @@ FOLDS = 5
 EXPERIMENT_KEYS = (
     "arm", "seed", "monitor", "mode", "model", "early_stopping", "ensemble", "optimizer", "scheduler", "augmentation",
     "data.extremities", "data.test_extremities", "data.transfer", "data.steps_like", "data.conflicts",
-    "data.image_size", "data.cache_size", "data.batch_size", "data.accumulate", "data.fold", "data.seed",
+    "data.image_size", "data.cache_size", "data.fit", "data.batch_size", "data.accumulate", "data.fold", "data.seed",
     "trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_predict_batches",
 )  # fmt: skip
 """Two runs with these settings alike are the same experiment; where it ran and how it was logged may differ."""

@@ -74,6 +74,7 @@ SETTING_RULES: dict[str, Rule] = {
     "monitor": one_of("val_loss", "val_accuracy", "val_kappa", "val_auroc", "train_loss", "train_accuracy"),
     "data.image_size": whole(32, 2048),
     "data.cache_size": whole(32, 4096),
+    "data.fit": one_of("pad", "stretch"),
     "data.batch_size": whole(1),
     "data.accumulate": whole(1),
     "data.fold": whole(0, FOLDS - 1),

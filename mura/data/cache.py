@@ -23,7 +23,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from mura.data.fingerprint import content_hashes, fingerprint, folder_state
-from mura.data.images import UnreadableImage, decode, fit
+from mura.data.images import PAD, UnreadableImage, decode, fit
 from mura.data.index import find_root, scan
 from mura.data.problems import summarise
 from mura.data.split import assign_folds, split_hash
@@ -67,21 +67,24 @@ class Identity:
     index: pd.DataFrame | None = None
 
 
-def open_cache(root: str | Path, cache_size: int, cache_dir: str | Path | None = None) -> Cache:
+def open_cache(root: str | Path, cache_size: int, cache_dir: str | Path | None = None, how: str = PAD) -> Cache:
     """Return the cache of `root` at `cache_size` pixels a side; builds it if it is not there yet.
+
+    `how` says how a picture becomes a square (`fit`); squares of another kind lie in a cache of their own.
 
     A folder that was not changed since the last time is listed, but neither indexed nor compared with its lists.
     Raises MuraError: no MURA folder, more than 1 % of the pictures damaged, disk full, folder not writable.
     """
     home, root = _home(cache_dir), find_root(root)
     identity = identify(root, home)
-    folder = home / f"{identity.fingerprint[:24]}-{cache_size}px-v{FORMAT}"
+    kind = "" if how == PAD else f"-{how}"
+    folder = home / f"{identity.fingerprint[:24]}-{cache_size}px{kind}-v{FORMAT}"
     with _disk_errors(home, identity.views * cache_size**2):
         if not folder.is_dir():
             with _only_one_builder(folder):
                 if not folder.is_dir():
                     index = scan(root)[0] if identity.index is None else identity.index
-                    build(folder, root, index, cache_size, identity.fingerprint)
+                    build(folder, root, index, cache_size, identity.fingerprint, how)
     return _load(folder, cache_size)
 
 
@@ -114,7 +117,7 @@ def _home(cache_dir: str | Path | None) -> Path:
     return Path(cache_dir or platformdirs.user_cache_dir("mura")).expanduser()
 
 
-def build(folder: Path, root: Path, index: pd.DataFrame, size: int, key: str) -> None:
+def build(folder: Path, root: Path, index: pd.DataFrame, size: int, key: str, how: str = PAD) -> None:
     """Write the cache of `index` into `folder`, `size` pixels a side; goes on from what a killed build left.
 
     Raises MuraError if more than 1 % of the pictures are damaged, OSError if the disk is full.
@@ -127,7 +130,7 @@ def build(folder: Path, root: Path, index: pd.DataFrame, size: int, key: str) ->
     remaining = np.flatnonzero(state == TODO)
     if 0 < len(remaining) < len(index):
         log.info("cache: going on with a build that was stopped, %d of %d left", len(remaining), len(index))
-    faults = decode_all(part, root, index, size, state, remaining)
+    faults = decode_all(part, root, index, size, state, remaining, how)
     damaged = np.flatnonzero(state == DAMAGED)
     _refuse_or_report_damage(index, damaged, faults, part)
     table = index.assign(fold=folds.reindex(index.index).fillna(-1).astype(int), readable=state == GOOD)
@@ -150,7 +153,7 @@ def _state(path: Path, n: int) -> np.ndarray:
 
 
 def decode_all(
-    part: Path, root: Path, index: pd.DataFrame, size: int, state: np.ndarray, rows: np.ndarray
+    part: Path, root: Path, index: pd.DataFrame, size: int, state: np.ndarray, rows: np.ndarray, how: str = PAD
 ) -> dict[int, str]:
     """Decode `rows` into images.bin and mark them in `state`; return the sentence for each damaged one."""
     paths = index["path"].to_numpy()
@@ -162,7 +165,7 @@ def decode_all(
         if stop.is_set():
             return
         try:
-            picture = fit(decode(root / paths[row]), size)
+            picture = fit(decode(root / paths[row]), size, how)
         except UnreadableImage as error:
             faults[row] = str(error)
             picture = np.zeros((size, size), np.uint8)

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from mura.data.batches import Batch, EvaluationBatches, Resident, TrainingBatches, Views, steps_of_a_pass
 from mura.data.cache import Cache, open_cache
-from mura.data.images import cache_size_for
+from mura.data.images import PAD, cache_size_for
 from mura.data.index import BOTH_LABELS, has_both_labels, study_names
 from mura.errors import ConfigError, MuraError
 from mura.extremities import EXTREMITIES
@@ -27,7 +27,8 @@ class MuraDataModule(LightningDataModule):
     the test views of all others are predicted too; without `test`, no test view is. `resident` keeps the pictures in
     the device's memory (see `choose_residence`). With `steps_like`, an epoch has as many steps as one over those
     extremities would have. `accumulate` is the number of pieces that each process gets its part of a batch in.
-    Studies with both labels are refused, or left out and counted (`conflicts`: refuse, leave_out).
+    `fit` says how a picture becomes a square: pad, stretch. Studies with both labels are refused, or left out and
+    counted (`conflicts`: refuse, leave_out).
 
     `setup` raises MuraError when there is no MURA folder at `root`, when an extremity or a part of the split is empty,
     and for a study with both labels among the views that it uses.
@@ -49,6 +50,7 @@ class MuraDataModule(LightningDataModule):
         accumulate: int = 1,
         resident: str | bool = "auto",
         conflicts: str = "refuse",
+        fit: str = PAD,
         test: bool = True,
     ) -> None:
         super().__init__()
@@ -57,7 +59,7 @@ class MuraDataModule(LightningDataModule):
         self.test_extremities = self.extremities if test_extremities is None else list(test_extremities)
         self.test, self.transfer, self.steps_like = test, transfer, steps_like
         self.cache_size = cache_size_for(image_size) if cache_size is None else cache_size
-        self.cache_dir = cache_dir
+        self.cache_dir, self.fit = cache_dir, fit
         self.batch_size, self.fold, self.seed, self.accumulate = batch_size, fold, seed, accumulate
         self.resident, self.conflicts = resident, conflicts
         self.conflicting: list[str] = []  # studies that are left out
@@ -68,7 +70,7 @@ class MuraDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the cache, once; every process may call this, and one of them builds what is missing."""
         if self.cache is None:
-            self.cache = open_cache(self.root, self.cache_size, self.cache_dir)
+            self.cache = open_cache(self.root, self.cache_size, self.cache_dir, self.fit)
             self.rows = self._choose_rows()
             counts = ", ".join(f"{len(rows)} {part}" for part, rows in self.rows.items() if part != "transfer")
             log.info("data: %s: %s views (fold %d validates)", self._names(), counts, self.fold)

@@ -17,6 +17,10 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 64_000_000  # a digital radiograph has 20 million at most
 MARGIN = 8 / 7  # oversampling, so that turned pictures stay sharp: 224 -> 256
 SIDE_STEP = 16  # pixels
+PAD, STRETCH = "pad", "stretch"
+FITS = (PAD, STRETCH)
+"""How a picture becomes a square: with black added to its shorter sides, or stretched along them."""
+
 
 # Opened by class and not by Image.open, which only warns of a bomb of 89 to 178 million pixels, and warnings
 # can't be caught safely in threads. None of these decodes a pixel or runs a program on opening.
@@ -49,9 +53,15 @@ def decode(path: str | Path) -> np.ndarray:
         raise _undecodable(path, data, error) from error
 
 
-def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """Return `image` uint8 [H, W] as uint8 [size, size]: aspect kept, longest side `size`, centred on black."""
+def fit(image: np.ndarray, size: int, how: str = PAD) -> np.ndarray:
+    """Return `image` uint8 [H, W] as uint8 [size, size].
+
+    PAD keeps the aspect: the longest side becomes `size`, and the picture lies centred on black. STRETCH fills the
+    square with the picture.
+    """
     height, width = (max(1, round(side * size / max(image.shape))) for side in image.shape)
+    if how == STRETCH:
+        height = width = size
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     square = np.zeros((size, size), np.uint8)
     top, left = (size - height) // 2, (size - width) // 2

@@ -18,7 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mura.data.images import UnreadableImage, decode, fit
+from mura.data.images import PAD, UnreadableImage, decode, fit
 from mura.data.index import EXTREMITY_NAME, MAC_NAME
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, EXTREMITY_OF, INDEX_OF
@@ -45,6 +45,7 @@ class Predictor:
     members: list[AbnormalityClassifier]
     cache_size: int
     extremities: list[str]
+    fit: str
 
     @property
     def needs_extremity(self) -> bool:
@@ -82,7 +83,8 @@ def load_predictor(model: Path) -> Predictor:
         member.load_state_dict(content["state_dict"])
         members.append(member.eval().to(device))
     provenance = contents[0]["hyper_parameters"]["provenance"]
-    return Predictor(model, members, int(provenance["cache_size"]), provenance["extremities"])
+    square = provenance.get("fit", PAD)  # models from before there was a choice say nothing
+    return Predictor(model, members, int(provenance["cache_size"]), provenance["extremities"], square)
 
 
 def checkpoints_of(model: Path) -> list[Path]:
@@ -143,7 +145,7 @@ def _read_and_predict(
 
     def read(path: str) -> np.ndarray | UnreadableImage:
         try:
-            return fit(decode(path), predictor.cache_size)
+            return fit(decode(path), predictor.cache_size, predictor.fit)
         except UnreadableImage as fault:
             return fault
 

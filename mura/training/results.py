@@ -39,6 +39,7 @@ def provenance(data: MuraDataModule, weights: str | None) -> dict[str, Any]:
         "extremities": data.extremities,
         "fold": data.fold,
         "cache_size": data.cache_size,
+        "fit": data.fit,
         "threshold": THRESHOLD,
         "initial_weights": weights,
         "data_fingerprint": data.opened.fingerprint,

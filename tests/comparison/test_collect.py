@@ -176,6 +176,7 @@ def test_a_recipe_that_differs_between_runs_is_noted(run, tmp_path):
         ("monitor: val_auroc", 'monitor is not the same in all runs ("val_auroc", null)'),
         ("mode: max", 'mode is not the same in all runs ("max", null)'),
         ("data: {cache_size: 80}", "data.cache_size is not the same in all runs (80, null)"),
+        ("data: {fit: stretch}", 'data.fit is not the same in all runs ("stretch", null)'),
         ("data: {accumulate: 4}", "data.accumulate is not the same in all runs (4, null)"),
         ("data: {steps_like: [hand]}", 'data.steps_like is not the same in all runs (["hand"], null)'),
         ("trainer: {max_epochs: 3}", "trainer.max_epochs is not the same in all runs (3, null)"),

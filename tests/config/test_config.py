@@ -34,6 +34,7 @@ REFUSED = [
     (["model=cnn4", "model.batch_norm=2"], "model.batch_norm=2: must be true, false or null."),
     (["model=resnet18", "model.batch_norm=true"], "model.batch_norm=true: can be chosen for cnn2, cnn4, cnn15 only"),
     (["optimizer.lr=-0.1"], "optimizer.lr=-0.1: must be a number above 0."),
+    (["data.fit=crop"], "data.fit=crop: must be one of pad, stretch."),
     (["data.fold=5"], "data.fold=5: must be a whole number from 0 to 4."),
     (["data.extremities=[wrist,toe]"], "there is no extremity toe"),
     (["data.extremities=[]"], "data.extremities is empty"),

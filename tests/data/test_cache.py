@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from mura.data import cache as cache_module
-from mura.data.cache import Cache, fingerprint_of, open_cache
+from mura.data.cache import FORMAT, Cache, fingerprint_of, open_cache
 from mura.data.datamodule import MuraDataModule, rows_of
 from mura.data.images import fit
 from mura.errors import MuraError
@@ -203,6 +203,21 @@ def test_the_aspect_is_kept_and_the_rest_is_black(small: Path, tmp_path: Path) -
     assert (cached[:, 4:12] == 200).all()
     assert (cached[:, :4] == 0).all()
     assert (cached[:, 12:] == 0).all()
+
+
+def test_stretched_pictures_have_a_cache_of_their_own_and_padded_ones_keep_its_name(
+    small: Path, tmp_path: Path
+) -> None:
+    Image.new("L", (20, 40), 200).save(small / FIRST)
+    home = tmp_path / "cache"
+    padded = open_cache(small, SIZE, home)
+    [name] = caches(home)
+    stretched = open_cache(small, SIZE, home, "stretch")
+    assert caches(home) == sorted([name, name.replace(f"{SIZE}px", f"{SIZE}px-stretch")])
+    assert name.endswith(f"-{SIZE}px-v{FORMAT}")
+    assert (picture(stretched, FIRST) == 200).all()
+    assert (picture(padded, FIRST)[:, :4] == 0).all()
+    assert (stretched.fingerprint, stretched.split_hash) == (padded.fingerprint, padded.split_hash)
 
 
 def test_every_row_of_the_table_has_its_own_picture(small: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mura.data.images import MOST_PIXELS, UnreadableImage, cache_size_for, decode, fit
+from mura.data.images import MOST_PIXELS, STRETCH, UnreadableImage, cache_size_for, decode, fit
 
 GREY = np.arange(0, 250, 5, dtype=np.uint8).reshape(5, 10)
 
@@ -231,6 +231,23 @@ def test_fit_puts_the_odd_row_of_black_below_and_to_the_right(
 ) -> None:
     lit = np.argwhere(fit(np.full((height, width), 200, np.uint8), size))
     assert tuple(lit.min(axis=0)) == (top, left)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(20, 40, 32), (40, 20, 32), (7, 3, 64), (1, 50, 32)])
+def test_stretched_a_picture_fills_the_square(height: int, width: int, size: int) -> None:
+    assert (fit(np.full((height, width), 200, np.uint8), size, STRETCH) == np.full((size, size), 200)).all()
+
+
+def test_stretched_each_quarter_of_a_picture_becomes_a_quarter_of_the_square() -> None:
+    quarters = np.kron(np.array([[40, 90], [140, 190]], np.uint8), np.ones((64, 16), np.uint8))
+    square = fit(quarters, 32, STRETCH)
+    assert [square[6, 6], square[6, 25], square[25, 6], square[25, 25]] == [40, 90, 140, 190]
+    assert (fit(quarters, 32)[:, :12] == 0).all()  # padded, it stands in a strip of 8
+
+
+def test_a_square_picture_is_the_same_padded_and_stretched() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (50, 50), dtype=np.uint8)
+    assert np.array_equal(fit(picture, 32), fit(picture, 32, STRETCH))
 
 
 def test_fit_leaves_a_picture_of_the_right_size_as_it_is() -> None:

@@ -45,7 +45,7 @@ def test_the_defaults_are_those_of_the_study() -> None:
     data = MuraDataModule("somewhere", ["wrist"])
     assert (data.cache_size, data.cache_dir, data.batch_size, data.fold, data.seed) == (256, None, 32, 0, 0)
     assert (data.test_extremities, data.transfer, data.steps_like) == (["wrist"], False, None)
-    assert (data.accumulate, data.resident) == (1, "auto")
+    assert (data.accumulate, data.resident, data.fit) == (1, "auto", "pad")
     assert MuraDataModule("somewhere", ["wrist"], 224, cache_size=100).cache_size == 100
 
 

@@ -29,6 +29,7 @@ def table_of(found: subprocess.CompletedProcess[str]) -> pd.DataFrame:
         ("trainer.precision=32-true",),
         ("trainer.precision=bf16-mixed",),  # trained in bfloat16, predicted in float32, by the run as by `mura predict`
         ("ensemble=2", "trainer.max_epochs=3", "early_stopping.patience=null"),
+        ("data.fit=stretch",),  # the pictures here are not square
     ],
 )
 def test_a_run_says_of_its_test_views_what_it_predicted(
