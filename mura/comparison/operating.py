@@ -5,14 +5,16 @@ metric and the paired comparison, then keeps its one definition.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from mura.comparison.bootstrap import Floats
+from mura.comparison.bootstrap import Floats, patient_weights
 from mura.comparison.collect import views_of
 from mura.comparison.equivalence import apply_margin
 from mura.comparison.pairs import Arms, ArmTable, Pair, Pairing
@@ -27,8 +29,10 @@ TEMPERATURE_BOUNDS = (0.05, 20.0)
 """Beyond these a fit has run away: on separable data any smaller temperature is better still."""
 
 RESAMPLES_AT_A_POINT = 2_000
+RESAMPLES_OF_A_FIT = 500
 OPERATING_COLUMNS = [
-    "model", "arm", "seed", "point", "scope", "extremity", "fitted", "level", "metric", "value", "n",
+    "model", "arm", "seed", "point", "scope", "extremity", "fitted", "level", "metric", "value", "n", "fitted_error",
+    "fitted_studies",
 ]  # fmt: skip
 
 
@@ -51,12 +55,23 @@ POINTS = (
 )  # fmt: skip
 
 
+class Basis(NamedTuple):
+    """What a fitted threshold rests on: its standard error, and the number of validation `studies`."""
+
+    error: float | None
+    studies: int | None
+
+
+NO_BASIS = Basis(None, None)
+"""That of what is no fitted threshold."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """One arm with one seed at one operating point.
 
     `values` has the fitted threshold or temperature of each extremity, None where it could not be fitted and the fixed
-    point stands; `test` are the test predictions as they are there.
+    point stands; `test` are the test predictions as they are there. `bases` has what each threshold rests on.
     """
 
     model: str
@@ -65,6 +80,7 @@ class Fitted:
     point: Point
     values: dict[str, float | None]
     test: pd.DataFrame
+    bases: dict[str, Basis] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,13 +88,14 @@ class AtPoint:
     """Two arms at one operating point.
 
     `records` have the verdict's level and metric, extremity by extremity and last together; `brier` and `ece` are the
-    calibration of each arm's views, means over the seeds.
+    calibration of each arm's views, means over the seeds. `bases` is what each arm's thresholds rest on.
     """
 
     point: Point
     records: list[Comparison]
     brier: tuple[float, float]
     ece: tuple[float, float]
+    bases: dict[str, list[Basis]] = field(default_factory=dict)
 
     @property
     def main(self) -> Comparison:
@@ -92,12 +109,13 @@ class AtPoint:
 
 def fit_all(tables: Sequence[ArmTable]) -> list[Fitted]:
     """Return every arm and seed at every operating point, but for those that nothing can be fitted for."""
-    return [
-        Fitted(table.model, table.arm, table.seed, point, *fit(table.validation, table.test, point))
-        for table in tables
-        if _why_without_points(table) is None
-        for point in POINTS
-    ]
+    return [_fit_table(table, point) for table in tables if _why_without_points(table) is None for point in POINTS]
+
+
+def _fit_table(table: ArmTable, point: Point) -> Fitted:
+    values, test = fit(table.validation, table.test, point)
+    bases = threshold_bases(table.validation, table.extremities, point)
+    return Fitted(table.model, table.arm, table.seed, point, values, test, bases)
 
 
 def _why_without_points(table: ArmTable) -> str | None:
@@ -137,13 +155,46 @@ def fit_threshold(validation: pd.DataFrame) -> float | None:
     """
     if validation["label"].nunique() < 2:
         return None
+    shifts_C, right_CS, _ = studies_at_shifts(validation)
+    return float(expit(shifts_C[int(np.argmax(right_CS.mean(axis=1)))]))
+
+
+def studies_at_shifts(validation: pd.DataFrame) -> tuple[Floats, NDArray[np.bool_], NDArray[np.intp]]:
+    """Return the candidate shifts [C], which of S studies are called rightly at each [C, S], and their patients [S]."""
     study, _ = pd.factorize(pd.MultiIndex.from_frame(validation[STUDY_KEY]))
     views = np.bincount(study)
     abnormal = np.bincount(study, weights=validation["label"]) > 0
     logit = validation["logit"].to_numpy(float)
     shifts = candidate_shifts(logit)
-    right = [np.mean((np.bincount(study, weights=expit(logit - s)) / views > 0.5) == abnormal) for s in shifts]
-    return float(expit(shifts[int(np.argmax(right))]))
+    right = [(np.bincount(study, weights=expit(logit - shift)) / views > 0.5) == abnormal for shift in shifts]
+    _, first = np.unique(study, return_index=True)
+    return shifts, np.array(right), pd.factorize(validation["patient"].to_numpy()[first])[0]
+
+
+def threshold_bases(validation: pd.DataFrame, extremities: Sequence[str], point: Point) -> dict[str, Basis]:
+    """Return what the threshold of each extremity rests on at a point; empty where no threshold is fitted."""
+    if point.kind != THRESHOLDED:
+        return {}
+    if point.scope == ONE_FOR_ALL:
+        return dict.fromkeys(extremities, threshold_basis(validation))
+    return {name: threshold_basis(validation[validation["extremity"] == name]) for name in extremities}
+
+
+def threshold_basis(validation: pd.DataFrame) -> Basis:
+    """Return what `fit_threshold` rests on: its spread over resamples of the patients, and the number of studies.
+
+    In each of RESAMPLES_OF_A_FIT resamples, the best of the same candidates is taken. The spread is None where nothing
+    is fitted, and for a single patient.
+    """
+    studies = len(validation.drop_duplicates(STUDY_KEY))
+    if validation["label"].nunique() < 2 or validation["patient"].nunique() < 2:
+        return Basis(None, studies)
+    shifts_C, right_CS, patient_S = studies_at_shifts(validation)
+    patients = int(patient_S.max()) + 1
+    right_CP = np.stack([np.bincount(patient_S, weights=right_S, minlength=patients) for right_S in right_CS])
+    weights_PR = patient_weights(patients, RESAMPLES_OF_A_FIT, np.random.default_rng(0))
+    chosen_R = np.argmax(right_CP @ weights_PR, axis=0)
+    return Basis(float(expit(shifts_C[chosen_R]).std(ddof=1)), studies)
 
 
 def candidate_shifts(logit: Floats) -> Floats:
@@ -194,8 +245,18 @@ def compare_at_points(
             compared = in_scope(apply_margin(compared, fixed[-1].margin), pair)
             by_group = {record.extremity: record for record in compared if record.metric == metric}
             records = [by_group[group] for group in pair.groups]
-        points.append(AtPoint(point, records, *_calibration(arms)))
+        brier, ece = _calibration(arms)
+        points.append(AtPoint(point, records, brier, ece, _bases(pair, point, fitted)))
     return points
+
+
+def _bases(pair: Pair, point: Point, fitted: Sequence[Fitted]) -> dict[str, list[Basis]]:
+    """Return what the thresholds of either arm rest on, of the pair's extremities and seeds."""
+    bases: dict[str, list[Basis]] = {pair.a: [], pair.b: []}
+    for one in fitted:
+        if one.model == pair.model and one.point == point and one.seed in pair.seeds.get(one.arm, ()):
+            bases[one.arm] += dict.fromkeys(one.bases[name] for name in pair.extremities if name in one.bases)
+    return bases
 
 
 def _calibration(arms: Arms) -> Iterator[tuple[float, float]]:
@@ -210,12 +271,15 @@ def operating_table(fitted: Sequence[Fitted]) -> pd.DataFrame:
     """Return OPERATING_COLUMNS: every arm and seed at every operating point, by extremity and together."""
     rows = []
     for one in fitted:
-        for_all = next(iter(one.values.values())) if one.point.scope == ONE_FOR_ALL else None
+        is_for_all = one.point.scope == ONE_FOR_ALL
+        for_all = next(iter(one.values.values())) if is_for_all else None
+        basis_for_all = next(iter(one.bases.values()), NO_BASIS) if is_for_all else NO_BASIS
         for level, groups in summarise(one.test).items():
             for name, metrics in groups.items():
                 value = one.values.get(name, for_all)
                 who = (one.model, one.arm, one.seed, one.point.kind, one.point.scope, name, value, level)
-                rows += [(*who, metric, metrics[metric], metrics["n"]) for metric in REPORTED_METRICS]
+                basis = one.bases.get(name, basis_for_all)
+                rows += [(*who, metric, metrics[metric], metrics["n"], *basis) for metric in REPORTED_METRICS]
     return pd.DataFrame(rows, columns=OPERATING_COLUMNS)
 
 

@@ -6,7 +6,15 @@ from mura.comparison.summary import SYNTHETIC, ComparedPair, Study
 from mura.comparison.transfer import transfer_matrix
 from mura.report.references import KUMAR, PAPER, REFERENCE_NOTES
 from mura.report.tables import METRIC_NAMES, TABLE_METRICS, pair_rows, point_rows, published_rows
-from mura.report.words import NOT_PUBLISHED, QUESTION, describe_models, describe_transfer, describe_verdict, number
+from mura.report.words import (
+    NOT_PUBLISHED,
+    QUESTION,
+    describe_models,
+    describe_thresholds,
+    describe_transfer,
+    describe_verdict,
+    number,
+)
 
 
 def results_md(study: Study) -> str:
@@ -59,7 +67,8 @@ def _pair_section(compared: ComparedPair) -> list[str]:
     header = ["operating point", pair.a, pair.b, "difference (95 % interval)", "verdict", "other verdicts than at 0.5"]
     rows = [[row.point, row.a, row.b, row.difference, row.verdict, row.other_verdicts] for row in point_rows(compared)]
     title = "Study accuracy at operating points fitted on the validation part:"
-    return lines + ([title, "", *_table(header, rows), ""] if rows else [])
+    thresholds = [f"- {escape(sentence)}" for sentence in describe_thresholds(compared)]
+    return lines + ([title, "", *_table(header, rows), "", *thresholds, ""] if rows else [])
 
 
 def _transfer_section(study: Study, model: str) -> list[str]:

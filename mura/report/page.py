@@ -37,6 +37,7 @@ from mura.report.words import (
     QUESTION,
     describe_duration,
     describe_models,
+    describe_thresholds,
     describe_transfer,
     describe_verdict,
     number,
@@ -96,6 +97,7 @@ def pair_context(compared: ComparedPair) -> dict[str, Any]:
         "budget": "; ".join(describe_budget(arm, tables) for arm, tables in pair.arms.items()),
         "rows": pair_rows(compared),
         "points": point_rows(compared),
+        "thresholds": describe_thresholds(compared),
         "forest": figures.forest(compared.records(*PRIMARY), pair.a, pair.b),
         "forests": [
             (

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from mura.comparison import transfer
+from mura.comparison.operating import ONE_EACH, AtPoint
 from mura.comparison.pairs import Pair
 from mura.comparison.summary import ComparedPair, Study
 from mura.comparison.verdict import (
@@ -81,6 +82,30 @@ def _threshold_words(compared: ComparedPair) -> Iterator[str]:
     for at in others:
         verdict = _sentence(at.main, compared.pair)
         yield f"With another operating point ({at.point.description}) the verdict is: {verdict}"
+
+
+def describe_thresholds(compared: ComparedPair) -> list[str]:
+    """Return how sure each kind of fitted threshold is; empty where none was fitted."""
+    return [sentence for at in compared.points if (sentence := _threshold_error_words(at))]
+
+
+def _threshold_error_words(at: AtPoint) -> str | None:
+    parts = []
+    for arm, bases in at.bases.items():
+        errors = [basis.error for basis in bases if basis.error is not None]
+        if errors:
+            studies = _span([basis.studies for basis in bases if basis.studies is not None], 0)
+            parts.append(f"{_span(errors, 2)} for {arm} ({studies} validation studies)")
+    if not parts:
+        return None
+    noise = "; fitted on few studies, it is partly noise" if at.point.scope == ONE_EACH else ""
+    return f"{at.point.description.capitalize()}: its standard error is {' and '.join(parts)}{noise}."
+
+
+def _span(values: Sequence[float], digits: int) -> str:
+    """Return `0.05 to 0.21`, or the one number that all are."""
+    low, high = (f"{end:.{digits}f}" for end in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
 
 
 def describe_transfer(study: Study, model: str) -> str | None:

@@ -21,6 +21,7 @@ from mura.comparison.operating import (
     fit_temperature,
     fit_threshold,
     notes_on_fits,
+    threshold_basis,
 )
 from mura.comparison.pairs import make_arm_tables
 from mura.extremities import EXTREMITIES
@@ -60,6 +61,34 @@ def test_the_threshold_is_the_best_one_for_studies_and_nearest_to_a_half(views: 
     assert fit_threshold(easy) == 0.5
     one_study = table.assign(study="study1", patient=["a", "a", "a", "b", "b", "b"])
     assert fit_threshold(one_study) == 0.5  # the means over the views, 0.2 and 0.9, lie on either side already
+
+
+def test_the_standard_error_of_a_threshold_is_its_spread_over_refits_on_resampled_patients(views: Views) -> None:
+    table = views(80, shift=0.7)
+    basis = threshold_basis(table)
+    rng = np.random.default_rng(5)
+    by_patient = dict(list(table.groupby("patient")))
+    refits = []
+    for _ in range(300):
+        drawn = [by_patient[name].assign(patient=str(k)) for k, name in enumerate(rng.choice(list(by_patient), 80))]
+        refits.append(fit_threshold(pd.concat(drawn)))
+    assert basis.studies == 80
+    assert basis.error == pytest.approx(np.std([each for each in refits if each is not None], ddof=1), rel=0.2)
+    assert threshold_basis(table) == basis  # the same each time
+
+
+def test_more_patients_make_a_threshold_surer_and_more_views_of_the_same_ones_don_t(views: Views) -> None:
+    few, many = views(60), views(4000)
+    assert threshold_basis(many).error < 0.5 * threshold_basis(few).error
+    doubled = pd.concat([few, few.assign(study="study2")])
+    assert threshold_basis(doubled) == (pytest.approx(threshold_basis(few).error), 120)
+
+
+def test_a_threshold_that_can_t_be_fitted_has_no_standard_error(views: Views) -> None:
+    table = views(10)
+    assert threshold_basis(table.assign(label=0)) == (None, 10)
+    assert threshold_basis(table.assign(patient="p1", study=[f"study{number}" for number in range(10)])) == (None, 10)
+    assert threshold_basis(table[:0]) == (None, 0)
 
 
 def test_logits_three_times_too_large_have_a_temperature_of_three_times_as_much(views: Views) -> None:
@@ -135,6 +164,16 @@ def test_the_report_has_every_arm_at_every_point(study_folder: Path, tmp_path: P
     points = compared.points
     assert [at.point for at in points] == list(POINTS)
     page = (tmp_path / "index.html").read_text()
+    each = table[(table["point"] == "threshold") & (table["scope"] == "extremity")]
+    assert each[each["extremity"] != "all"]["fitted_error"].between(0, 0.5).all()
+    assert set(each[each["extremity"] == "wrist"]["fitted_studies"]) == {24}
+    assert table[table["point"] != "threshold"][["fitted_error", "fitted_studies"]].isna().all(axis=None)
+    errors = each[(each["arm"] == "unified") & (each["extremity"] != "all")]["fitted_error"]
+    sentence = f"Threshold fitted, one each: its standard error is {errors.min():.2f} to {errors.max():.2f} for unified"
+    for text in (page, (tmp_path / "results.md").read_text()):
+        assert sentence in text
+        assert "(24 validation studies); fitted on few studies, it is partly noise." in text
+        assert "Threshold fitted, one for all: its standard error is" in text
     for at in points:
         assert at.point.description in page
         assert [r.extremity for r in at.records] == [*EXTREMITIES, "all"]
