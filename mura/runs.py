@@ -33,6 +33,9 @@ EXPERIMENT_KEYS = (
 )  # fmt: skip
 """Two runs with these settings alike are the same experiment; where it ran and how it was logged may differ."""
 
+ADDED_LATER = {"data.fit": "pad"}
+"""Settings among these that older runs don't name, with what those runs did."""
+
 PREDICTION_COLUMNS = [
     "split",
     "extremity",

@@ -17,7 +17,7 @@ import yaml
 from mura.errors import MuraError
 from mura.extremities import BOXES, EXTREMITIES, TOP_FOLDER
 from mura.metrics import OVERALL, VIEW_KEY, check_predictions, view_name
-from mura.runs import EXPERIMENT_KEYS, PREDICTION_COLUMNS, SCHEMA, RunFolder, read_planned_seeds
+from mura.runs import ADDED_LATER, EXPERIMENT_KEYS, PREDICTION_COLUMNS, SCHEMA, RunFolder, read_planned_seeds
 from mura.study.arms import ARM_KEYS, ARMS, UNION, arm_rank
 
 MUST_MATCH = {"data_fingerprint": "data (fingerprint)", "split_hash": "split (hash)"}
@@ -327,7 +327,7 @@ def _recipe(run: FinishedRun) -> dict[str, Any]:
 
     The precision is the one that was used: the setting may say `auto`.
     """
-    flat = dict(_flat(run.config, "")) | {"precision": run.metrics.get("precision")}
+    flat = ADDED_LATER | dict(_flat(run.config, "")) | {"precision": run.metrics.get("precision")}
     arm = ARMS.get(run.arm)
     if arm is not None and arm.starts_from:  # as the run that it starts from began
         flat["model.weights"] = _initial_weights(run)

@@ -14,7 +14,7 @@ import yaml
 
 from mura import __version__
 from mura.errors import MuraError
-from mura.runs import EXPERIMENT_KEYS, FOLDS, RunFolder
+from mura.runs import ADDED_LATER, EXPERIMENT_KEYS, FOLDS, RunFolder
 from mura.study.arms import ALL, ARMS, ONE, OTHERS, arm_rank
 
 BUDGETS = ("epochs", "steps")
@@ -146,7 +146,7 @@ def _at(settings: dict[str, Any], key: str) -> Any:
     value: Any = settings
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    return value
+    return ADDED_LATER.get(key) if value is None else value
 
 
 def seconds_left(finished: list[RunFolder], missing: list[Cell], workers: int) -> float | None:

@@ -176,7 +176,7 @@ def test_a_recipe_that_differs_between_runs_is_noted(run, tmp_path):
         ("monitor: val_auroc", 'monitor is not the same in all runs ("val_auroc", null)'),
         ("mode: max", 'mode is not the same in all runs ("max", null)'),
         ("data: {cache_size: 80}", "data.cache_size is not the same in all runs (80, null)"),
-        ("data: {fit: stretch}", 'data.fit is not the same in all runs ("stretch", null)'),
+        ("data: {fit: stretch}", 'data.fit is not the same in all runs ("pad", "stretch")'),
         ("data: {accumulate: 4}", "data.accumulate is not the same in all runs (4, null)"),
         ("data: {steps_like: [hand]}", 'data.steps_like is not the same in all runs (["hand"], null)'),
         ("trainer: {max_epochs: 3}", "trainer.max_epochs is not the same in all runs (3, null)"),
@@ -186,6 +186,12 @@ def test_every_setting_that_makes_an_experiment_is_compared(run, tmp_path, setti
     run("elbow")
     change_config(run("hand"), yaml.safe_load(settings))
     assert list(recipe_notes(collect([tmp_path / "runs"])[0])) == [f"cnn4: {note}."]
+
+
+def test_a_run_from_before_pictures_could_be_stretched_counts_as_padded(run, tmp_path):
+    run("elbow")
+    change_config(run("hand"), {"data": {"fit": "pad"}})
+    assert list(recipe_notes(collect([tmp_path / "runs"])[0])) == []
 
 
 def test_a_precision_that_differs_is_noted_as_it_was_used(run, tmp_path):

@@ -116,6 +116,12 @@ def test_a_run_without_test_predictions_is_not_used_and_how_to_test_it_is_said(t
             state_of(run, SETTINGS | {"test": True}, "abc")
 
 
+def test_a_run_from_before_a_setting_was_added_did_what_was_done_then() -> None:
+    padded, stretched = (SETTINGS | {"data": {"fold": 0, "root": "/here", "fit": fit}} for fit in ("pad", "stretch"))
+    assert list(differences(SETTINGS, padded)) == []
+    assert list(differences(SETTINGS, stretched)) == ["data.fit pad, now stretch"]
+
+
 def test_where_the_data_lies_makes_no_other_experiment() -> None:
     moved = SETTINGS | {"data": {"fold": 0, "root": "/there"}}
     assert list(differences(SETTINGS, moved)) == []
