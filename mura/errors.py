@@ -1,6 +1,7 @@
 """The errors that are a user's to mend. Raised where the fault is known; turned into one line at the door."""
 
 import errno
+import io
 import sys
 from pathlib import Path
 
@@ -29,4 +30,17 @@ class InterruptedRunError(MuraError):
 
 def say(sentence: str) -> None:
     """Print the sentence on stderr, behind the program's name."""
-    print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr, flush=True)
+    print(f"{Path(sys.argv[0]).name}: {printable(sentence)}", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Return `text` with escapes for what a terminal would obey or can't show: `\\x1b`, `\\n`, `\\udce9`."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def escape_on_stdout() -> None:
+    """Have stdout write escapes for what its encoding lacks, such as a Latin-1 terminal's, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

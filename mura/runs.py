@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from mura.errors import MuraError
+from mura.files import acquire, lock_beside
 from mura.processes import is_rank_zero
 from mura.program import typed
 
@@ -144,9 +145,9 @@ class RunFolder:
         if not is_rank_zero():
             yield
             return
-        lock, writer = FileLock(self.path / ".lock"), self.path / ".writer"
+        lock, writer = lock_beside(self.path / ".lock"), self.path / ".writer"
         try:
-            lock.acquire(timeout=0)
+            acquire(lock)
         except Timeout:
             who = writer.read_text(encoding="utf-8") if writer.is_file() else "another process"
             raise MuraError(f"{self.path}: {who} is writing this {what}; wait for it, or stop it.") from None
