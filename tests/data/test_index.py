@@ -1,6 +1,7 @@
 """The index says what is in the folder, and everything that doesn't belong there is reported."""
 
 import logging
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -123,7 +124,7 @@ def test_mac_files_are_ignored_and_reported_each(tree) -> None:
 def test_strangers_in_the_folder_are_ignored_and_reported(tree) -> None:
     for path in ("train/XR_FOOT", "train/XR_WRIST/patient", f"{STUDY}/image9.png"):
         (tree.root / path).mkdir()
-    for path in (f"{STUDY}/image4.jpg", f"{STUDY}/copy of image1.png", "valid/notes.txt"):
+    for path in (f"{STUDY}/image4.gif", f"{STUDY}/copy of image1.png", "valid/notes.txt"):
         (tree.root / path).touch()
     assert kinds(tree.root) == {"unknown-file": 6}
     assert len(read_index(tree.root)) == 21
@@ -171,6 +172,117 @@ def test_a_folder_that_cant_be_read_is_reported(tree, monkeypatch: pytest.Monkey
     table, problems = scan(tree.root)
     assert len(table) == 10
     assert (problems[-1].kind, problems[-1].path) == ("unreadable-folder", "train/XR_WRIST/patient00010")
+
+
+def test_a_run_is_refused_rather_than_goes_on_without_a_folder(tree) -> None:
+    (tree.root / "train/XR_WRIST/patient00077").symlink_to(tree.root / "not mounted")
+    with pytest.raises(
+        MuraError, match=r"patient00077 is a link that can't be followed .*folders that can't be read: 1"
+    ):
+        read_index(tree.root)
+
+
+# --- copies that were converted or renamed ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["PNG", "jpg", "JPG", "jpeg", "tif", "tiff", "TIF", "bmp"])
+def test_a_copy_with_another_ending_has_the_same_views_and_says_so(tree, ending: str) -> None:
+    whole = read_index(tree.root)
+    for file in tree.root.glob("*/*/*/*/*.png"):
+        file.rename(file.with_suffix(f".{ending}"))
+    index, problems = scan(tree.root)
+    assert index.drop(columns="path").equals(whole.drop(columns="path"))
+    assert Counter(problem.kind for problem in problems) == {"other-name": 21}  # and the lists agree
+    assert problems[0].detail == "read as image1.png"
+
+
+@pytest.mark.parametrize("name", ["image1.jpg", "IMAGE1.PNG", "Image01.png", "image001.PNG"])
+def test_a_single_renamed_picture_stays_in_its_study(tree, name: str) -> None:
+    whole = read_index(tree.root)
+    (tree.root / STUDY / "image1.png").rename(tree.root / STUDY / name)
+    index, problems = scan(tree.root)
+    assert index.drop(columns="path").equals(whole.drop(columns="path"))
+    assert [(problem.kind, problem.path) for problem in problems] == [("other-name", f"{STUDY}/{name}")]
+
+
+@pytest.mark.parametrize("listed", [".PNG", ".jpg"])
+def test_lists_may_name_the_pictures_as_before_or_after_they_were_converted(tree, listed: str) -> None:
+    tree.edit(IMAGES, ".png", listed)
+    assert kinds(tree.root) == {}
+
+
+@pytest.mark.parametrize("name", ["image01.png", "image\u0661.png", "image1.jpg", "image1.PNG"])
+def test_a_view_is_never_there_twice(tree, name: str) -> None:
+    shutil.copyfile(tree.root / STUDY / "image2.png", tree.root / STUDY / name)
+    index, problems = scan(tree.root)
+    assert not index.duplicated(["split", "extremity", "patient", "study", "view"]).any()
+    assert f"{STUDY}/image1.png" in set(index["path"])
+    assert [(problem.kind, problem.path) for problem in problems] == [("doubled-view", f"{STUDY}/{name}")]
+    assert problems[0].detail == f"has the number of {STUDY}/image1.png; ignored"
+
+
+def test_patients_and_studies_of_one_number_and_two_names_are_reported(tree) -> None:
+    tree.draw("train/XR_WRIST/patient2/study1_negative/image1.png")
+    tree.draw("train/XR_ELBOW/patient00003/study01_positive/image1.png")
+    tree.write_lists()
+    problems = scan(tree.root)[1]
+    assert [(problem.kind, problem.path) for problem in problems] == [
+        ("doubled-number", "train/XR_ELBOW/patient00003/study1_positive"),
+        ("doubled-number", "train/XR_WRIST/patient2"),
+    ]
+
+
+# --- what is no file --------------------------------------------------------------------------------------
+
+
+def test_fifos_devices_and_folders_called_like_pictures_are_named_and_never_opened(tree) -> None:
+    os.mkfifo(tree.root / STUDY / "image4.png")
+    (tree.root / STUDY / "image5.png").symlink_to("/dev/zero")
+    (tree.root / STUDY / "image6.png").mkdir()
+    (tree.root / STUDY / "image7.png").symlink_to(tree.root / STUDY / "image4.png")
+    (tree.root / "valid/XR_WRIST/patient00099").touch()
+    index, problems = scan(tree.root)
+    assert len(index) == 21
+    assert [(problem.kind, problem.detail) for problem in problems] == [
+        ("unknown-file", "is a FIFO and not a picture; ignored"),
+        ("unknown-file", "is a link to a device; ignored"),
+        ("unknown-file", "is a folder and not a picture; ignored"),
+        ("unknown-file", "is a link to a FIFO; ignored"),
+        ("unknown-file", "is a file and not a folder; ignored"),
+    ]
+
+
+@pytest.mark.parametrize("path", [f"{STUDY}/image4.png", "train/XR_WRIST/patient00099", "train/XR_HAND"])
+def test_a_link_to_itself_is_a_problem_and_no_traceback(tree, path: str) -> None:
+    (tree.root / path).symlink_to(tree.root / path)
+    index, problems = scan(tree.root)
+    if path.endswith(".png"):
+        assert len(index) == 22  # who reads it says that it can't be read
+    else:
+        assert [(problem.kind, problem.path) for problem in problems] == [("unreadable-folder", path)]
+
+
+def test_a_root_that_links_to_itself_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(MuraError, match=r"is not a MURA folder|can't be read"):
+        find_root(tmp_path / "loop")
+
+
+@pytest.mark.parametrize("root", ["~nobody-of-that-name/mura", "x" * 300])
+def test_a_root_that_cant_be_there_is_one_sentence(root: str) -> None:
+    with pytest.raises(MuraError, match=r"is not a MURA folder|can't be read"):
+        find_root(root)
+
+
+def test_links_out_of_the_folder_are_followed_and_said(tree, tmp_path: Path) -> None:
+    whole = read_index(tree.root)
+    for path in ("train/XR_WRIST/patient00010", f"{STUDY}/image1.png"):
+        moved = (tree.root / path).rename(tmp_path / Path(path).name)
+        (tree.root / path).symlink_to(moved)
+    index, problems = scan(tree.root)
+    assert index.equals(whole)
+    assert [problem.kind for problem in problems] == ["link-out"] * 2
+    assert problems[1].detail == f"leads to {tmp_path / 'patient00010'}"
 
 
 def test_problems_are_logged_a_line_a_kind(tree, caplog: pytest.LogCaptureFixture) -> None:

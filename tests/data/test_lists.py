@@ -1,5 +1,6 @@
 """The lists are read in whatever form a copy has them, and every disagreement with the folder is reported."""
 
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -123,3 +124,20 @@ def test_rows_that_name_nothing_of_the_split_are_reported_once(tree) -> None:
 def test_a_study_without_its_label_is_a_row_that_cant_be_read(tree) -> None:
     tree.edit(STUDIES, f"{STUDY}/,1", f"{STUDY}/,?")
     assert kinds(tree.root) == {"list-row": 1, "not-listed": 1}
+
+
+@pytest.mark.parametrize("strange", [" " * 300_000 + "x", "train/XR_" * 30_000, 'train/XR_A"' + " " * 300_000 + '"'])
+@pytest.mark.parametrize("name", [IMAGES, STUDIES])
+def test_a_line_of_any_length_is_read_in_no_time(tree, name: str, strange: str) -> None:
+    with (tree.root / name).open("a") as file:
+        file.write(strange + "\n")  # a time that grows with the square would be minutes, and the test's end
+    assert kinds(tree.root).keys() <= {"list-row", "listed-but-missing"}
+
+
+def test_a_list_that_is_a_fifo_or_a_device_is_never_opened(tree) -> None:
+    (tree.root / IMAGES).unlink()
+    os.mkfifo(tree.root / IMAGES)
+    (tree.root / STUDIES).unlink()
+    (tree.root / STUDIES).symlink_to("/dev/zero")
+    details = [problem.detail for problem in scan(tree.root)[1]]
+    assert details == [f"can't be read (it is {kind}); the folder is used" for kind in ("a FIFO", "a device")]
