@@ -198,7 +198,7 @@ def run_config(cell: Cell, settings: list[str], folder: Path) -> Config:
 def data_fingerprint(data: Config) -> str:
     from mura.data.cache import fingerprint_of
 
-    return fingerprint_of(data["root"], data["cache_dir"])
+    return fingerprint_of(data["root"], data["cache_dir"], data["trust_cache"])
 
 
 def choose_launcher(settings: DictConfig, plan: Plan) -> tuple[int | None, Launch]:
@@ -244,8 +244,9 @@ def build_caches(data: list[Config]) -> None:
     """Build the caches once, before the runs, each of which would wait for the first."""
     from mura.data.cache import open_cache
 
-    for choice in {(each["root"], each["cache_size"], each["cache_dir"], each["fit"]) for each in data}:
-        open_cache(*choice)
+    keys = ("root", "cache_size", "cache_dir", "fit", "trust_cache")
+    for place in {tuple(each[key] for key in keys) for each in data}:
+        open_cache(*place)
 
 
 def compare_runs(plan: Plan, margin: float | None, workspace: bool) -> None:

@@ -1,15 +1,16 @@
 """What each setting may be: checked before anything heavy is imported, started or written."""
 
 import difflib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from mura.errors import ConfigError
 from mura.extremities import EXTREMITIES
+from mura.files import expand_home
 from mura.launch.slurm.queue import minutes_of
 from mura.launch.slurm.srun import check_tasks
 from mura.runs import FOLDS
@@ -80,6 +81,7 @@ SETTING_RULES: dict[str, Rule] = {
     "data.fold": whole(0, FOLDS - 1),
     "data.transfer": one_of(True, False),
     "data.resident": one_of("auto", True, False),
+    "data.trust_cache": one_of(True, False),
     "data.conflicts": one_of("refuse", "leave_out"),
     "ensemble": whole(1),
     "model.dropout": number(0, 0.99),
@@ -209,7 +211,7 @@ def check_root(root: str | None) -> None:
             "data.root is not set: give data.root=DIR or set MURA_ROOT to your MURA-v1.1 folder "
             "(`mura synth DIR` writes a synthetic one)."
         )
-    if not Path(root).expanduser().is_dir():
+    if not os.path.isdir(expand_home(root)):  # noqa: PTH112  Path.is_dir raises for a name that is too long
         raise ConfigError(f"data.root={root}: there is no such folder; give the path of MURA-v1.1.")
     from mura.data.index import find_root  # pandas comes with it, so this check is the last
 

@@ -28,7 +28,7 @@ class MuraDataModule(LightningDataModule):
     the device's memory (see `choose_residence`). With `steps_like`, an epoch has as many steps as one over those
     extremities would have. `accumulate` is the number of pieces that each process gets its part of a batch in.
     `fit` says how a picture becomes a square: pad, stretch. Studies with both labels are refused, or left out and
-    counted (`conflicts`: refuse, leave_out).
+    counted (`conflicts`: refuse, leave_out). `trust_cache` knows the folder by names and sizes alone (`open_cache`).
 
     `setup` raises MuraError when there is no MURA folder at `root`, when an extremity or a part of the split is empty,
     and for a study with both labels among the views that it uses.
@@ -52,14 +52,22 @@ class MuraDataModule(LightningDataModule):
         conflicts: str = "refuse",
         fit: str = PAD,
         test: bool = True,
+        trust_cache: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["root", "cache_dir"], logger=False)  # no path of this machine
+        for name, value in (
+            ("extremities", extremities),
+            ("test_extremities", test_extremities),
+            ("steps_like", steps_like),
+        ):
+            if isinstance(value, str):
+                raise ConfigError(f"data.{name}={value}: write it as a list, 'data.{name}=[{value}]'.")
         self.root, self.extremities = root, list(extremities)
         self.test_extremities = self.extremities if test_extremities is None else list(test_extremities)
         self.test, self.transfer, self.steps_like = test, transfer, steps_like
         self.cache_size = cache_size_for(image_size) if cache_size is None else cache_size
-        self.cache_dir, self.fit = cache_dir, fit
+        self.cache_dir, self.fit, self.trust_cache = cache_dir, fit, trust_cache
         self.batch_size, self.fold, self.seed, self.accumulate = batch_size, fold, seed, accumulate
         self.resident, self.conflicts = resident, conflicts
         self.conflicting: list[str] = []  # studies that are left out
@@ -70,7 +78,7 @@ class MuraDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the cache, once; every process may call this, and one of them builds what is missing."""
         if self.cache is None:
-            self.cache = open_cache(self.root, self.cache_size, self.cache_dir, self.fit)
+            self.cache = open_cache(self.root, self.cache_size, self.cache_dir, self.fit, self.trust_cache)
             self.rows = self._choose_rows()
             counts = ", ".join(f"{len(rows)} {part}" for part, rows in self.rows.items() if part != "transfer")
             log.info("data: %s: %s views (fold %d validates)", self._names(), counts, self.fold)

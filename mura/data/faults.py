@@ -9,10 +9,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from mura.data.fingerprint import file_hash, map_in_threads
-from mura.data.images import UnreadableImage, decode
+from mura.data.fingerprint import content_hash, map_in_threads
+from mura.data.images import UnreadableImage, decode, read_picture
 from mura.data.index import find_root, scan
 from mura.data.problems import HARMLESS, PHRASE_OF_PROBLEM, Problem, by_kind, worst_first
+from mura.errors import printable
 
 EXAMPLES_PER_KIND = 5
 
@@ -66,10 +67,11 @@ def render(report: Report) -> Group:
 def _check_picture(root: Path, path: str) -> tuple[str | None, Problem | None]:
     """Return the digest of a picture's bytes, or None and what is wrong with it."""
     try:
-        decode(root / path)
+        data = read_picture(root / path)
+        decode(root / path, data)
     except UnreadableImage as error:
         return None, Problem(error.kind, path, str(error).removeprefix(f"{root / path} "))
-    return file_hash(root / path), None
+    return content_hash(data), None
 
 
 def _duplicates(index: pd.DataFrame, hashes: list[str | None]) -> list[Problem]:
@@ -130,7 +132,9 @@ def _problem_lines(problems: list[Problem]) -> list[Text]:
     for kind, group in by_kind(problems).items():
         style = "yellow" if kind in HARMLESS else "bold red"
         lines.append(Text(f"{len(group):,} {PHRASE_OF_PROBLEM[kind]}", style=style))
-        lines += [Text(f"  {problem.path}: {problem.detail}") for problem in group[:EXAMPLES_PER_KIND]]
+        lines += [
+            Text(f"  {printable(problem.path)}: {printable(problem.detail)}") for problem in group[:EXAMPLES_PER_KIND]
+        ]
         if len(group) > EXAMPLES_PER_KIND:
             lines.append(Text(f"  and {len(group) - EXAMPLES_PER_KIND:,} more"))
     return lines

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,8 +11,13 @@ import pandas as pd
 
 from mura.data.index import FOLDER_OF_SPLIT
 from mura.data.lists import LISTS
+from mura.errors import MuraError
+from mura.files import LASTING, persistently, read_file
 from mura.machine import cores
 from mura.progress import progress_bar
+
+HASH_BYTES = 16
+TAB = "\t"
 
 Result = TypeVar("Result")
 
@@ -30,47 +34,66 @@ def content_hashes(root: Path, index: pd.DataFrame) -> list[str]:
 
 
 def file_hash(path: str | Path) -> str:
-    """Return a digest of the file's bytes, 32 hex characters; that of no bytes if the file can't be read."""
+    """Return `content_hash` of the file's bytes. Raises MuraError when it can't be read."""
     try:
-        content = Path(path).read_bytes()
-    except OSError:
-        content = b""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+        return content_hash(read_file(path))
+    except OSError as error:
+        raise MuraError(
+            f"{path} can't be read ({error.strerror}), which need not mean that it is damaged: check the disk, the "
+            "mount and the rights, or remove the file, and give the same command again."
+        ) from error
 
 
-def folder_state(root: Path) -> str:
+def content_hash(content: bytes) -> str:
+    """Return a digest of the bytes, 32 hex characters."""
+    return hashlib.blake2b(content, digest_size=HASH_BYTES).hexdigest()
+
+
+def folder_state(root: Path, by_size: bool = False) -> str:
     """Return 32 hex characters over where `root` lies and names, sizes and times of its lists, train/ and valid/.
 
     While they stay, index, problems and fingerprint do too. Names are listed, since many network mounts don't keep a
-    folder's own time. Folders are listed as deep as MURA's are: extremity, patient, study.
+    folder's own time. Folders are listed as deep as MURA's are: extremity, patient, study. `by_size` leaves out where
+    it lies, and the times. Raises MuraError for a folder that can't be read.
     """
-    entries = (_entry_lines(root, folder, levels=3) for folder in FOLDER_OF_SPLIT.values())
-    lists = (_file_line(root, name) for name in LISTS)
-    return _digest(chain([f"{root.resolve()}\n"], *entries, lists))
+    try:
+        lines = [line for folder in FOLDER_OF_SPLIT.values() for line in _entry_lines(root, folder, levels=3)]
+        lines += [_file_line(root, name) for name in LISTS]
+    except OSError as error:
+        raise MuraError(
+            f"{error.filename} can't be read ({error.strerror}): check the disk, the mount and the rights, and give "
+            "the same command again."
+        ) from error
+    if by_size:
+        return _digest(f"{line.rpartition(TAB)[0]}\n" for line in lines)
+    return _digest([f"{os.path.realpath(root)}\n", *lines])
 
 
 def _entry_lines(root: Path, folder: str, levels: int) -> Iterator[str]:
     """Yield a line for each entry of `folder` and, down to so many `levels`, of the folders in it."""
-    try:
-        with os.scandir(f"{root}/{folder}") as entries:
-            ordered = sorted(entries, key=lambda entry: entry.name)
-    except OSError:
-        yield f"{folder}\t-\n"
-        return
-    for entry in ordered:
+    for entry in sorted(persistently(lambda: list(os.scandir(f"{root}/{folder}"))), key=lambda entry: entry.name):
         path = f"{folder}/{entry.name}"
-        if levels and entry.is_dir():
-            yield f"{path}/\n"
+        if levels and _is_folder(entry):
+            yield f"{path}/\t\n"
             yield from _entry_lines(root, path, levels - 1)
         else:
             yield _file_line(root, path)
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _file_line(root: Path, path: str) -> str:
     try:
         stat = os.stat(f"{root}/{path}")  # noqa: PTH116  a Path each would take longer than the call
-    except OSError:
-        return f"{path}\t-\n"
+    except OSError as error:
+        if error.errno in LASTING:
+            return f"{path}\t-\t-\n"
+        stat = persistently(lambda: os.stat(f"{root}/{path}"))  # noqa: PTH116
     return f"{path}\t{stat.st_size}\t{stat.st_mtime_ns}\n"
 
 

@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from mura.errors import MuraError
+from mura.files import read_file
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 64_000_000  # a digital radiograph has 20 million at most
@@ -28,19 +29,27 @@ FORMATS: list[type[ImageFile]] = [PngImageFile, JpegImageFile, TiffImageFile, Bm
 
 
 class UnreadableImage(MuraError):  # noqa: N818
-    """A picture that can't be decoded. `kind`: missing, empty, truncated, too-large or unreadable."""
+    """A picture that can't be decoded. `kind`: missing, unread, empty, truncated, too-large or unreadable."""
 
     def __init__(self, sentence: str, kind: str = "unreadable") -> None:
         super().__init__(sentence)
         self.kind = kind
 
+    @property
+    def is_damage(self) -> bool:
+        """Whether its bytes are at fault; else they could not be read, and may be sound."""
+        return self.kind not in ("missing", "unread")
 
-def decode(path: str | Path) -> np.ndarray:
+
+def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
     """Return the grey pixels of a PNG, JPEG, TIFF or BMP file: uint8 [H, W], maybe read-only, without transparency.
 
-    More than 8 bits are rescaled by the bit depth that is really used. Raises UnreadableImage.
+    More than 8 bits are rescaled by the bit depth that is really used. `data` are the file's bytes, if they have been
+    read. Raises UnreadableImage.
     """
-    data = _read(path)
+    data = read_picture(path) if data is None else data
+    if not data:
+        raise UnreadableImage(f"{path} is empty (0 bytes).", "empty")
     image = _open(path, data)
     if image.width * image.height > MOST_PIXELS:
         raise UnreadableImage(
@@ -74,16 +83,14 @@ def cache_size_for(image_size: int) -> int:
     return -(-round(image_size * MARGIN) // SIDE_STEP) * SIDE_STEP
 
 
-def _read(path: str | Path) -> bytes:
+def read_picture(path: str | Path) -> bytes:
+    """Return the bytes of a picture file, as `read_file` does. Raises UnreadableImage, which is no damage then."""
     try:
-        data = Path(path).read_bytes()
+        return read_file(path)
     except FileNotFoundError as error:
         raise UnreadableImage(f"{path} is not there.", "missing") from error
     except OSError as error:
-        raise UnreadableImage(f"{path} can't be read ({error.strerror}).") from error
-    if not data:
-        raise UnreadableImage(f"{path} is empty (0 bytes).", "empty")
-    return data
+        raise UnreadableImage(f"{path} can't be read ({error.strerror}).", "unread") from error
 
 
 def _open(path: str | Path, data: bytes) -> ImageFile:

@@ -1,5 +1,6 @@
 """The cache: built once, shared by content, right to the pixel, and never half there, whatever gets in the way."""
 
+import errno
 import hashlib
 import logging
 import os
@@ -9,8 +10,10 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from mura import files
 from mura.data import cache as cache_module
 from mura.data.cache import FORMAT, Cache, fingerprint_of, open_cache
 from mura.data.datamodule import MuraDataModule, rows_of
@@ -65,6 +69,21 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("big"), pictures_a_patient=80, side=256)
 
 
+AS_USER = ("setpriv", "--regid", "4711", "--clear-groups", "--reuid")
+AS_ANYBODY = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that other users may enter, which pytest's own are not."""
+    if subprocess.run([*AS_USER, "4001", sys.executable, "-c", ""], capture_output=True, check=False).returncode:
+        pytest.skip("another user can't start this Python")
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
 def write_folder(root: Path, pictures_a_patient: int, side: int) -> Path:
     for patient in range(28):
         split, label = ("train", "valid")[patient >= 20], ("negative", "positive")[patient % 2]
@@ -90,6 +109,16 @@ def picture(cache: Cache, path: str) -> np.ndarray:
 def start_build(root: Path, size: int, home: Path, **settings: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", BUILD, str(root), str(size), str(home)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+
+
+def wait_for_a_mark(build: subprocess.Popen[str], home: Path) -> list[Path]:
+    """Wait until the build has noted that its first pictures are done; return where."""
+    deadline = time.monotonic() + 120
+    while not (states := list(home.glob("*.part/state.bin"))):
+        assert build.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    return states
 
 
 # --- shared by content ------------------------------------------------------------------------------------
@@ -332,17 +361,284 @@ def test_a_picture_mended_after_it_was_left_out_is_used(roomy: Path, tmp_path: P
     assert open_cache(roomy, SIZE, tmp_path / "cache").table["readable"].all()
 
 
+def test_every_run_says_that_pictures_are_left_out(
+    roomy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = min((roomy / "train").rglob("image3.png"))
+    file.write_bytes(b"")
+    said = f"1 of 420 pictures are damaged and left out, first {file.relative_to(roomy).as_posix()}"
+    for _ in range(3):
+        caplog.clear()
+        open_cache(roomy, SIZE, tmp_path / "cache")
+        assert caplog.messages.count(said) == 1
+
+
+# --- what could not be read ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stumbling(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The disk refuses to read one picture, so many times and with such an error, after so many good reads."""
+    monkeypatch.setattr(files, "PAUSE", 0)
+    real = Path.read_bytes
+
+    def refuse(picture: Path, times: int, number: int, after: int = 0) -> None:
+        reads = iter(range(10**6))
+
+        def read_bytes(path: Path) -> bytes:
+            if path == picture and after <= next(reads) < after + times:
+                raise OSError(number, os.strerror(number), str(path))
+            return real(path)
+
+        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+    return refuse
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_read_that_failed_in_passing_costs_no_picture(
+    after: int, small: Path, tmp_path: Path, stumbling: Callable[..., None]
+) -> None:
+    expected = open_cache(small, SIZE, tmp_path / "other")
+    stumbling(small / FIRST, 2, errno.EIO, after)  # while its content is hashed, or while it is decoded
+    cache = open_cache(small, SIZE, tmp_path / "cache")
+    assert cache.table["readable"].all()
+    assert cache.fingerprint == expected.fingerprint
+    np.testing.assert_array_equal(cache.images, expected.images)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_picture_that_cant_be_read_stops_the_build_which_goes_on_later(
+    number: int, after: int, small: Path, tmp_path: Path, stumbling: Callable[..., None]
+) -> None:
+    stumbling(small / FIRST, 10**5, number, after)
+    with pytest.raises(MuraError, match=rf"{FIRST} can't be read \({os.strerror(number)}\).*the same command again"):
+        open_cache(small, SIZE, tmp_path / "cache")
+    stumbling(small / FIRST, 0, number)
+    assert open_cache(small, SIZE, tmp_path / "cache").table["readable"].all()
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_folder_that_cant_be_listed_costs_no_patient(
+    times: int, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PAUSE", 0)
+    left, real = [times], os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("patient00010") and left[0]:
+            left[0] -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    if times > 3:
+        with pytest.raises(MuraError, match="patient00010 can't be read"):
+            open_cache(small, SIZE, tmp_path / "cache")
+        left[0] = 0
+    assert len(open_cache(small, SIZE, tmp_path / "cache").table) == 84
+
+
+@pytest.mark.parametrize("link", ["gone", FIRST])
+def test_a_link_to_nowhere_or_to_itself_stops_a_run_with_its_name(link: str, small: Path, tmp_path: Path) -> None:
+    (small / FIRST).unlink()
+    (small / FIRST).symlink_to(small / link)
+    with pytest.raises(MuraError, match=f"{FIRST} can't be read"):
+        open_cache(small, SIZE, tmp_path / "cache")
+
+
+def test_a_picture_replaced_between_hashing_and_decoding_is_noticed(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cache_module.content_hashes
+
+    def content_hashes(root: Path, index: pd.DataFrame) -> list[str]:
+        hashes = real(root, index)
+        Image.new("L", (12, 12), 77).save(root / FIRST)
+        return hashes
+
+    monkeypatch.setattr(cache_module, "content_hashes", content_hashes)
+    with pytest.raises(MuraError, match="were changed while they were read"):
+        open_cache(small, SIZE, tmp_path / "cache")
+    assert caches(tmp_path / "cache") == []
+    monkeypatch.undo()
+    assert picture(open_cache(small, SIZE, tmp_path / "cache"), FIRST).max() == 77
+
+
+# --- checked when it is opened ------------------------------------------------------------------------------
+
+
+def cut(lines: int) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        text = (folder / "table.csv").read_text().splitlines(keepends=True)
+        (folder / "table.csv").write_text("".join(text[:lines]))
+
+    return damage
+
+
+def swap_labels(folder: Path) -> None:
+    text = (folder / "table.csv").read_text()
+    (folder / "table.csv").write_text(text.replace(",0,train/", ",1,train/", 1))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a cut table": cut(21),
+    "an empty table": cut(0),
+    "a table of no rows": cut(1),
+    "an edited table": swap_labels,
+    "cut pictures": lambda folder: os.truncate(folder / "images.bin", 100),
+    "no pictures": lambda folder: (folder / "images.bin").unlink(),
+    "no table": lambda folder: (folder / "table.csv").unlink(),
+    "a cut note": lambda folder: os.truncate(folder / "cache.json", 20),
+    "a list as note": lambda folder: (folder / "cache.json").write_text("[1]"),
+    "deep nesting as note": lambda folder: (folder / "cache.json").write_text("[" * 100_000),
+    "an empty note": lambda folder: (folder / "cache.json").write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_refused_with_what_to_do(damage: str, small: Path, tmp_path: Path) -> None:
+    open_cache(small, SIZE, tmp_path / "cache")
+    [name] = caches(tmp_path / "cache")
+    DAMAGES[damage](tmp_path / "cache" / name)
+    with pytest.raises(MuraError, match=rf"{name}: the cache there .*remove the folder, and the next run builds it"):
+        open_cache(small, SIZE, tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache" / name)
+    assert len(open_cache(small, SIZE, tmp_path / "cache").table) == 84
+
+
+@pytest.mark.parametrize(
+    "memo",
+    ['{"fingerprint": "../../../x", "views": 84, "remarks": []}', '{"fingerprint": null, "views": 84, "remarks": []}',
+     '{"fingerprint": "' + "a" * 32 + '", "views": "many", "remarks": []}', "[]", "{", "", "[" * 100_000,
+     '{"fingerprint": "' + "A/" * 16 + '", "views": 84, "remarks": []}', '{"fingerprint": 5, "views": 84}'],
+    ids=range(9),
+)  # fmt: skip
+def test_a_memo_that_this_program_cant_have_written_counts_for_nothing(memo: str, small: Path, tmp_path: Path) -> None:
+    first = open_cache(small, SIZE, tmp_path / "above" / "cache")
+    for file in (tmp_path / "above" / "cache" / "fingerprints").iterdir():
+        file.write_text(memo)
+    assert open_cache(small, SIZE, tmp_path / "above" / "cache").fingerprint == first.fingerprint
+    assert [path.name for path in (tmp_path / "above").iterdir()] == ["cache"]
+    assert len(caches(tmp_path / "above" / "cache")) == 1
+
+
+# --- read-only, trusted, shared -----------------------------------------------------------------------------
+
+
+def test_a_cache_that_is_there_is_used_where_nothing_can_be_written(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = tmp_path / "cache"
+    first = open_cache(small, SIZE, home)
+    shutil.rmtree(home / "fingerprints")
+    caplog.clear()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for name in ("write_json", "lock_beside"):
+        monkeypatch.setattr(cache_module, name, refuse)
+    assert open_cache(small, SIZE, home).fingerprint == first.fingerprint
+    assert sum("can't be written (Read-only file system)" in line for line in caplog.messages) == 1
+    with pytest.raises(MuraError, match=r"the cache can't be written there \(Read-only file system\)"):
+        open_cache(small, 2 * SIZE, home)
+
+
+def test_a_trusted_cache_is_known_by_names_and_sizes_whatever_times_and_place(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_cache(small, SIZE, tmp_path / "cache")
+    moved = small.rename(tmp_path / "moved")
+    for file in moved.rglob("*.png"):
+        os.utime(file, ns=(5, 5))
+    with monkeypatch.context() as patched:
+        patched.delattr(cache_module, "content_hashes")
+        assert open_cache(moved, SIZE, tmp_path / "cache", trust=True).fingerprint == first.fingerprint
+        with pytest.raises(NameError):  # without trust, every picture is read
+            open_cache(moved, SIZE, tmp_path / "cache")
+    (moved / FIRST).write_bytes((moved / FIRST).read_bytes() + b"\0")
+    assert open_cache(moved, SIZE, tmp_path / "cache", trust=True).fingerprint != first.fingerprint
+
+
+def test_trust_ends_where_pictures_are_decoded(small: Path, tmp_path: Path) -> None:
+    open_cache(small, SIZE, tmp_path / "cache")
+    data = (small / FIRST).read_bytes()
+    (small / FIRST).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(MuraError, match=r"not those that data\.trust_cache=true took them for"):
+        open_cache(small, 2 * SIZE, tmp_path / "cache", trust=True)
+
+
+is_root = pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="takes two users")
+
+
+def build_as(user: int, umask: int, root: Path, home: Path, **settings: Any) -> subprocess.Popen[str]:
+    """Open the cache as a user of a group, by a program that all may read."""
+    command = [*AS_USER, str(user), sys.executable, "-c", BUILD, str(root), str(SIZE), str(home)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, umask=umask, env=AS_ANYBODY, **settings
+    )
+
+
+@is_root
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("users", [(4001, 4002), (4002, 4001)])
+def test_two_users_of_a_group_share_a_cache(users: tuple[int, int], killed: bool, big: Path, open_to_all: Path) -> None:
+    root, home = shutil.copytree(big, open_to_all / "data"), open_to_all / "cache"
+    root.chmod(0o755)
+    home.mkdir()
+    os.chown(home, users[0], 4711)
+    home.chmod(0o2775)
+    build = build_as(users[0], 0o002, root, home)
+    if killed:
+        wait_for_a_mark(build, home)
+        build.send_signal(signal.SIGKILL)
+    first, said = build.communicate(timeout=120)
+    assert killed or build.returncode == 0, said
+    build = build_as(users[1], 0o002, root, home)
+    second, said = build.communicate(timeout=120)
+    assert build.returncode == 0, said
+    assert ("going on with a build" in said) == killed
+    assert killed or second == first
+
+
+@is_root
+@pytest.mark.slow
+def test_another_users_cache_is_used_without_leaving_a_trace(small: Path, open_to_all: Path) -> None:
+    root, home = shutil.copytree(small, open_to_all / "data"), open_to_all / "cache"
+    open_cache(root, SIZE, home)
+    shutil.rmtree(home / "fingerprints")
+    before = sorted(home.rglob("*"))
+    build = build_as(4001, 0o022, root, home)
+    _, said = build.communicate(timeout=120)
+    assert build.returncode == 0, said
+    assert "can't be written (Permission denied)" in said
+    assert sorted(home.rglob("*")) == before
+
+
+@is_root
+@pytest.mark.slow
+@pytest.mark.parametrize("home", [None, "/", "/nowhere"])
+def test_a_user_without_a_home_is_told_to_choose_a_place(home: str | None, small: Path, open_to_all: Path) -> None:
+    root = shutil.copytree(small, open_to_all / "data")
+    environment = AS_ANYBODY | ({} if home is None else {"HOME": home})
+    command = [*AS_USER, "4003", sys.executable, "-c", BUILD.replace(", cache_dir)", ")"), str(root), str(SIZE), ""]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=open_to_all, check=False)
+    assert found.returncode == 1
+    assert "data.cache_dir=DIR" in found.stderr
+    assert "Traceback" not in found.stderr
+    assert list(open_to_all.iterdir()) == [root]
+
+
 # --- interrupted, together, without room ------------------------------------------------------------------
 
 
 def test_a_killed_build_goes_on_and_ends_as_an_undisturbed_one(big: Path, tmp_path: Path) -> None:
     home = tmp_path / "cache"
     build = start_build(big, 128, home)
-    deadline = time.monotonic() + 120
-    while not (states := list(home.glob("*.part/state.bin"))):
-        assert build.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    states = wait_for_a_mark(build, home)
     build.send_signal(signal.SIGKILL)
     build.communicate()
     done = int((np.fromfile(states[0], np.uint8) == 1).sum())
@@ -397,6 +693,34 @@ def test_a_full_disk_gives_one_sentence_and_leaves_no_half_cache(big: Path, tmp_
     assert "Traceback" not in said
     assert caches(home) == [other.name]
     assert open_cache(big, 64, home).table["readable"].all()
+
+
+def test_a_cache_folder_that_goes_while_it_is_built_is_one_sentence(big: Path, tmp_path: Path) -> None:
+    home = tmp_path / "cache"
+    build = start_build(big, 128, home)
+    wait_for_a_mark(build, home)
+    while home.exists():
+        shutil.rmtree(home, ignore_errors=True)
+    _, said = build.communicate(timeout=120)
+    assert build.returncode == 1
+    assert f"{home}: the cache was removed while it was built" in said.strip().splitlines()[-1]
+    assert "Traceback" not in said
+
+
+def test_two_builds_where_no_lock_holds_back_the_second_end_with_the_right_cache(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = open_cache(small, SIZE, tmp_path / "alone")
+    real = cache_module.build
+
+    def build(folder: Path, *arguments: Any) -> None:
+        real(folder, *arguments)  # the faster one
+        real(folder, *arguments)
+
+    monkeypatch.setattr(cache_module, "build", build)
+    cache = open_cache(small, SIZE, tmp_path / "cache")
+    np.testing.assert_array_equal(cache.images, expected.images)
+    assert len(caches(tmp_path / "cache")) == 1
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])

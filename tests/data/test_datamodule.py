@@ -9,7 +9,7 @@ from conftest import conflict_in
 
 from mura.data.datamodule import MuraDataModule, other_test_rows, rows_of
 from mura.data.index import scan
-from mura.errors import MuraError
+from mura.errors import ConfigError, MuraError
 
 
 def table(*rows: tuple[str, str, int, bool]) -> pd.DataFrame:
@@ -98,3 +98,10 @@ def test_only_conflicts_of_views_that_a_run_uses_count(contradictory: Path, tmp_
     for settings in ({"test_extremities": ["hand", "wrist"]}, {"transfer": True}):
         with pytest.raises(MuraError, match="is there as _positive and as _negative"):
             data(**settings).setup()
+
+
+@pytest.mark.parametrize("name", ["extremities", "test_extremities", "steps_like"])
+def test_an_extremity_that_is_no_list_is_refused_by_its_own_name(name: str, mura_root: Path) -> None:
+    settings: dict[str, Any] = {"extremities": ["wrist"], name: "wrist"}
+    with pytest.raises(ConfigError, match=rf"data\.{name}=wrist: write it as a list"):
+        MuraDataModule(str(mura_root), **settings)

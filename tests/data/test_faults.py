@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -156,3 +157,25 @@ def test_people_see_problems_by_kind_and_the_first_few_of_each(tree) -> None:
     assert "[red]25.txt" not in text
     assert "and 2 more" in text
     assert "No problems." not in text
+
+
+def test_what_a_terminal_would_obey_is_escaped(tree) -> None:
+    (tree.root / STUDY / "evil\x1b[31m\nname").touch()
+    (tree.root / STUDY / os.fsdecode(b"caf\xe9")).touch()
+    text = printed(check_folder(tree.root))
+    assert r"evil\x1b[31m\nname: not" in text.replace("\n", "")
+    assert r"caf\udce9" in text
+    assert "\x1b" not in text
+
+
+def test_a_picture_that_could_not_be_read_is_no_damage(tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name == "image2.png" and STUDY in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    (problem,) = check_folder(tree.root).problems
+    assert problem == Problem("unread", f"{STUDY}/image2.png", "can't be read (Permission denied).")

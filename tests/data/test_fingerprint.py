@@ -8,6 +8,7 @@ import pytest
 
 from mura.data.fingerprint import content_hashes, fingerprint, folder_state
 from mura.data.index import find_root, read_index
+from mura.errors import MuraError
 
 STUDY = "train/XR_WRIST/patient00002/study1_positive"
 
@@ -35,13 +36,20 @@ def test_a_renamed_study_changes_the_fingerprint(tree) -> None:
     assert fingerprint(flipped, hashes) != fingerprint(index, hashes)
 
 
-def test_an_unreadable_file_has_the_digest_of_nothing(tree) -> None:
+def test_there_is_no_fingerprint_of_a_file_that_cant_be_read(tree) -> None:
     index = read_index(tree.root)
     (tree.root / index["path"][3]).unlink()
-    (tree.root / index["path"][5]).write_bytes(b"")
-    hashes = content_hashes(tree.root, index)
-    assert hashes[3] == hashes[5]
-    assert len(set(hashes)) == 20
+    with pytest.raises(MuraError, match=r"image1\.png can't be read .*need not mean that it is damaged"):
+        content_hashes(tree.root, index)
+
+
+def test_the_state_by_size_stays_with_other_times_and_another_place(tree, tmp_path: Path) -> None:
+    copy = shutil.copytree(tree.root, tmp_path / "elsewhere" / "mura", copy_function=shutil.copyfile)
+    assert folder_state(copy) != folder_state(tree.root)
+    assert folder_state(copy, by_size=True) == folder_state(tree.root, by_size=True)
+    file = copy / STUDY / "image1.png"
+    file.write_bytes(file.read_bytes() + b"\0")
+    assert folder_state(copy, by_size=True) != folder_state(tree.root, by_size=True)
 
 
 def test_the_state_changes_with_size_or_time_of_a_file(tree) -> None:
