@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mura.errors import MuraError, say
+from mura.errors import MuraError, escape_on_stdout, say
 from mura.processes import quick_imports
 from mura.program import run_command
 from mura.progress import progress_bar
@@ -91,18 +91,24 @@ def predict(
     """
     with quick_imports():
         from mura.inference.predict import load_predictor, predict_pictures, print_studies
-    from mura.files import write_text
+    from rich.console import Console
 
-    if out is not None and not out.parent.is_dir():
-        raise MuraError(f"--out {out}: there is no folder {out.parent}.")
+    from mura.files import refuse_unwritable, write_text
+
+    if out is not None:
+        refuse_unwritable(out, "--out")  # before the hours of work that would be lost
     with progress_bar("predicting") as progress:
         table, faults = predict_pictures(load_predictor(model), pictures, extremity, progress)
     for fault in faults:
         say(fault)
     if out is not None:
-        write_text(out, table.to_csv(index=False))
+        try:
+            write_text(out, table.to_csv(index=False))
+        except OSError as error:
+            print(table.to_csv(index=False), end="")
+            raise MuraError(f"--out {out}: can't be written ({error.strerror}); the table was printed.") from error
     elif sys.stdout.isatty():
-        print_studies(table)
+        print_studies(table, Console())
     else:
         print(table.to_csv(index=False), end="")
     raise typer.Exit(1 if faults else 0)
@@ -140,6 +146,7 @@ def sweep(context: typer.Context) -> None:
 def main() -> None:
     """The console script: an error of the user's is one sentence on stderr."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    escape_on_stdout()
     try:
         app()
     except MuraError as error:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from mura.config.rules import describe_unknown
-from mura.errors import DISK_FULL, ConfigError, InterruptedRunError, MuraError, say
+from mura.errors import DISK_FULL, ConfigError, InterruptedRunError, MuraError, escape_on_stdout, say
 from mura.processes import is_rank_zero
 from mura.signals import signal_behind
 
@@ -25,6 +25,7 @@ NULL_GROUPS = ("experiment",)  # a group that chooses nothing by default leaves 
 @contextmanager
 def exit_with_sentence() -> Iterator[None]:
     """Say a user's error on stderr and exit with its code; any other error keeps its traceback."""
+    escape_on_stdout()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then hands its errors on instead of printing them
     try:
         yield
@@ -53,6 +54,8 @@ def explain_error(error: Exception) -> MuraError | None:
             return raised
     if isinstance(error, (HydraException, OmegaConfBaseException)) and not isinstance(error, InstantiationException):
         return ConfigError(describe_config_error(error))
+    if isinstance(error, UnicodeEncodeError):
+        return MuraError(f"{str(error.object)[:200]}: holds a name that is not UTF-8; rename that file or folder.")
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         place = error.filename or "the disk"
         return MuraError(f"{place}: no room ({error.strerror}); make room and give the same command again.")
@@ -69,6 +72,8 @@ def describe_config_error(error: Exception) -> str:
             return f"{group}={name}: {describe_unknown(name, list(error.options or []), group)}"
         return f"{name}: there is no such config."
     if isinstance(error, OverrideParseError):
+        if not str(error.override).isascii():
+            return f"{error.override}: not understood; put such a name in quotes, \"key='name'\"."
         return f"{error.override}: not understood; settings are written key=value, lists 'key=[a,b]'."
     for cause in _causes(error):
         if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and OmegaConf.is_dict(cause.parent_node):

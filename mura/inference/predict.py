@@ -17,18 +17,19 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mura.data.images import PAD, UnreadableImage, decode, fit
-from mura.data.index import EXTREMITY_NAME, MAC_NAME
-from mura.errors import MuraError
+from mura.data.index import EXTREMITY_NAME
+from mura.errors import MuraError, printable
 from mura.extremities import EXTREMITIES, EXTREMITY_OF, INDEX_OF
+from mura.inference.places import find_pictures
 from mura.machine import cores, in_float32
 from mura.metrics import THRESHOLD
 from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import AbnormalityClassifier
 from mura.runs import RunFolder
 
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 COLUMNS = ["path", "extremity", "probability", "study", "study_probability", "study_is"]
 BATCH_SIZE = 32
 
@@ -110,18 +111,20 @@ def predict_pictures(
     """
     if extremity is not None and extremity not in EXTREMITIES:
         raise MuraError(f"--extremity {extremity}: there is no such extremity. Options: {', '.join(EXTREMITIES)}.")
-    table = pd.DataFrame(list(pictures_of(places)), columns=["path", "study"])
+    found = find_pictures(places)
+    table = pd.DataFrame(found.pictures, columns=["path", "study"])
     table["extremity"] = pd.Series([extremity or extremity_in(path) for path in table["path"]], dtype=object)
     check_extremities(predictor, table)
     readings = list(_read_and_predict(predictor, table, show))
     table["probability"] = [None if isinstance(each, UnreadableImage) else each for each in readings]
-    faults = [str(each) for each in readings if isinstance(each, UnreadableImage)]
-    if len(faults) == len(table):
-        raise MuraError(faults[0])
+    unreadable = [str(each) for each in readings if isinstance(each, UnreadableImage)]
+    if len(unreadable) == len(table):
+        others = f" None of the {len(table)} pictures can be read." if len(table) > 1 else ""
+        raise MuraError(unreadable[0] + others)
     table = table[table["probability"].notna()].astype({"probability": float})
     table["study_probability"] = table.groupby("study")["probability"].transform("mean")
     table["study_is"] = (table["study_probability"] > THRESHOLD).map({True: "abnormal", False: "normal"})
-    return Answer(table[COLUMNS].reset_index(drop=True), faults)
+    return Answer(table[COLUMNS].reset_index(drop=True), found.faults + unreadable)
 
 
 def check_extremities(predictor: Predictor, pictures: pd.DataFrame) -> None:
@@ -169,37 +172,26 @@ def _predict_readable(
     return [image if isinstance(image, UnreadableImage) else next(probabilities) for image in images]
 
 
-def pictures_of(places: list[Path]) -> Iterator[tuple[str, str]]:
-    """Yield path and study of every picture named, or below a folder named; sorted within a folder."""
-    for place in places:
-        if not place.is_dir():
-            yield str(place), str(place)
-            continue
-        files = sorted(path for path in place.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-        pictures = [path for path in files if path.is_file() and not MAC_NAME.fullmatch(path.name)]
-        if not pictures:
-            raise MuraError(f"{place} holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))}).")
-        yield from ((str(path), str(path.parent)) for path in pictures)
-
-
 def extremity_in(path: str) -> str | None:
     """Return the extremity that a folder on the path names, such as XR_WRIST; None when none does."""
-    folder = EXTREMITY_NAME.search(str(Path(path).resolve()))
+    folder = EXTREMITY_NAME.search(os.path.realpath(path))
     return EXTREMITY_OF[folder[1]] if folder else None
 
 
-def print_studies(table: pd.DataFrame) -> None:
-    """Print a line a study, named from where the paths part, with its pictures' probabilities."""
-    above = os.path.commonpath([Path(study).parent for study in table["study"]])
-    lines = Table(title=f"studies below {above}", title_justify="left", box=box.SIMPLE_HEAD)
-    lines.add_column("study", overflow="fold", min_width=32)
-    lines.add_column("extremity")
-    lines.add_column("abnormal", justify="right")
-    lines.add_column("each picture", justify="right")
-    for study, views in table.groupby("study", sort=False):
+def print_studies(table: pd.DataFrame, console: Console) -> None:
+    """Print a line a study, named from where the paths part, with its pictures' probabilities, all of them."""
+    studies = [os.path.abspath(study) for study in table["study"]]  # noqa: PTH100  names stay links
+    above = os.path.commonpath([os.path.dirname(study) for study in studies])  # noqa: PTH120
+    title = Text(f"studies below {printable(above)}")
+    lines = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    lines.add_column("study", overflow="fold", min_width=8)
+    lines.add_column("extremity", no_wrap=True)
+    lines.add_column("abnormal", justify="right", no_wrap=True)
+    lines.add_column("each picture", justify="right", overflow="fold", min_width=5)
+    for study, views in table.groupby(studies, sort=False):
         first = views.iloc[0]
         style = "bold" if first["study_is"] == "abnormal" else ""
         each = ", ".join(f"{probability:.2f}" for probability in views["probability"])
-        name = os.path.relpath(str(study), above)
+        name = Text(printable(os.path.relpath(str(study), above)))
         lines.add_row(name, first["extremity"] or "", f"{first['study_probability']:.3f}", each, style=style)
-    Console().print(lines)
+    console.print(lines)

@@ -36,6 +36,37 @@ def test_a_batch_in_parts_goes_on_bit_for_bit(train: Command, tmp_path: Path) ->
     assert all(torch.equal(whole["state_dict"][key], broken["state_dict"][key]) for key in whole["state_dict"])
 
 
+# --- a poor place -----------------------------------------------------------------------------------------
+
+WITHOUT_LOCKS = """
+import errno, fcntl, os
+def flock(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+fcntl.flock = flock
+"""
+
+
+@pytest.mark.slow
+def test_without_locks_and_in_a_folder_that_is_no_utf_8_a_run_ends_with_one_warning(
+    mura_root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_LOCKS)
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    command = [
+        sys.executable, str(REPOSITORY / "train.py"), "model=cnn2", "data=wrist", "logger=none", *ON_CPU,
+        "data.image_size=32", "trainer.max_epochs=1", "hydra.run.dir=run", f"data.cache_dir={tmp_path / 'cache'}",
+    ]  # fmt: skip
+    more = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "OMP_NUM_THREADS": "1", "MURA_ROOT": str(mura_root)}
+    ended = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=os.environ | more, check=False, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert (folder / "run" / "metrics.json").is_file()
+    assert ended.stdout.count("has no locks (No locks available)") == 1
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
 # --- memory -----------------------------------------------------------------------------------------------
 
 

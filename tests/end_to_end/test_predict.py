@@ -1,6 +1,7 @@
 """`mura predict`: what a run predicted of its test views it says of them again; faults are sentences."""
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,8 @@ def test_pictures_from_anywhere_are_predicted_and_bad_ones_named(
         ((checkpoint, picture, "--extremity", "knee"), "there is no such extremity"),
         ((checkpoint, tmp_path / "run" / ".hydra"), "holds no picture"),
         ((checkpoint, picture, "--out", tmp_path / "no" / "out.csv"), "there is no folder"),
+        ((checkpoint, picture, "--out", tmp_path / ("x" * 300)), "can't be written (File name too long)"),
+        ((checkpoint, picture, "--out", "/dev/null"), "that is a device"),
     ):
         found = ask(*arguments)
         assert found.returncode == 1
@@ -87,6 +90,47 @@ def test_pictures_from_anywhere_are_predicted_and_bad_ones_named(
         assert sentence.startswith("mura: ")
         assert words in sentence
         assert found.stdout == ""
+
+
+def test_a_folder_of_anything_is_predicted_once_and_the_rest_is_said(
+    train: Command, mura_root: Path, tmp_path: Path
+) -> None:
+    train(*TRAINED)
+    pictures = sorted((mura_root / "valid" / "XR_WRIST").rglob("*.png"))
+    study = tmp_path / "XR_WRIST" / "study"
+    (study / ".ipynb_checkpoints").mkdir(parents=True)
+    for name, picture in zip(("a.png", os.fsdecode(b"caf\xe9.png"), "[red]\x1b[31m.png"), pictures, strict=False):
+        shutil.copy(picture, study / name)
+    shutil.copy(pictures[0], study / ".ipynb_checkpoints" / "a-checkpoint.png")
+    (study / "link.png").symlink_to("a.png")
+    (study / "notes.txt").touch()
+    os.mkfifo(study / "pipe.png")
+    found = ask(tmp_path / "run", tmp_path / "XR_WRIST", study / "zero.png", "--out", tmp_path / "out.csv")
+    assert found.returncode == 1
+    said = found.stderr.splitlines()
+    assert sorted(said[0].removeprefix("left out: ").split(", ", 2)) == [
+        ".txt (1)", "folder .ipynb_checkpoints (1)", "named twice, or a link to another (1)",
+    ]  # fmt: skip
+    assert said[1:] == [
+        f"mura: {study}/pipe.png can't be read (it is a FIFO).", f"mura: {study}/zero.png is not there.",
+    ]  # fmt: skip
+    views = pd.read_csv(tmp_path / "out.csv")
+    assert [Path(path).name for path in views["path"]] == ["[red]\x1b[31m.png", "a.png", r"caf\udce9.png"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_terminal_of_any_encoding_gets_all_rows(
+    encoding: str, train: Command, mura_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(*TRAINED)
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    pictures = sorted((mura_root / "valid" / "XR_WRIST").rglob("*.png"))[:2]
+    for name, picture in zip(("骨.png", "é.png"), pictures, strict=True):
+        shutil.copy(picture, tmp_path / name)
+    command = [str(Path(sys.executable).with_name("mura")), "predict", "run", "骨.png", "é.png"]
+    found = subprocess.run(command, capture_output=True, cwd=tmp_path, timeout=120, check=True)
+    assert found.stdout.decode(encoding).count("png,") == 4
+    assert b"\\u9aa8.png" in found.stdout
 
 
 def test_a_model_with_separate_heads_must_know_what_it_looks_at(
