@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from filelock import Timeout
 from mura.data.fingerprint import HASH_BYTES, content_hash, content_hashes, fingerprint, folder_state
 from mura.data.images import PAD, UnreadableImage, decode, fit, read_picture
 from mura.data.index import find_root, refuse_unread, scan
+from mura.data.levels import why_blank
 from mura.data.problems import summarise
 from mura.data.split import assign_folds, split_hash
 from mura.errors import DISK_FULL, MuraError, printable
@@ -38,7 +40,7 @@ from mura.progress import progress_bar
 FORMAT = 2  # raise when decode() or fit() gives other pixels, or the files here other content
 MOST_DAMAGED = 0.01  # of all pictures
 SAVE_EVERY = 512  # pictures
-TODO, GOOD, DAMAGED = 0, 1, 2  # what state.bin says of each picture
+TODO, GOOD, DAMAGED, BLANK = 0, 1, 2, 3  # what state.bin says of each picture
 HASH = re.compile(f"[0-9a-f]{{{2 * HASH_BYTES}}}")
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ class Cache:
     """All views of a MURA folder, ready to be read by rows.
 
     `images` is uint8 [N, S, S], memory-mapped and read-only; `table` is the index (N rows, in the same order) with
-    two more columns: `fold` (-1 for test rows) and `readable` (False for damaged pictures, which stay black).
+    three more columns: `fold` (-1 for test rows), `readable` (False for damaged pictures, which stay black), `blank`.
     """
 
     images: np.ndarray
@@ -202,7 +204,8 @@ def build(folder: Path, root: Path, index: pd.DataFrame, size: int, key: str, ho
     damaged = np.flatnonzero(state == DAMAGED)
     _refuse_or_report_damage(index, damaged, faults, part)
     _refuse_changed_pictures(part, root, index, key)
-    table = index.assign(fold=folds.reindex(index.index).fillna(-1).astype(int), readable=state == GOOD)
+    fold = folds.reindex(index.index).fillna(-1).astype(int)
+    table = index.assign(fold=fold, readable=state != DAMAGED, blank=state == BLANK)
     text = table.to_csv(index=False)
     write_text(part / "table.csv", text)
     about = {"fingerprint": key, "split_hash": split_hash(index, folds), "table": content_hash(text.encode())}
@@ -246,12 +249,12 @@ def decode_all(
     def store(row: int) -> None:
         if stop.is_set():
             return
-        content, picture, fault = _decoded(root / paths[row], size, how)
-        if fault is not None:
-            faults[row] = fault
-        os.pwrite(images, picture.tobytes(), row * size * size)
-        os.pwrite(hashes, bytes.fromhex(content), row * HASH_BYTES)
-        state[row] = GOOD if fault is None else DAMAGED
+        done = _decoded(root / paths[row], size, how)
+        if done.fault is not None:
+            faults[row] = done.fault
+        os.pwrite(images, done.square.tobytes(), row * size * size)
+        os.pwrite(hashes, bytes.fromhex(done.content), row * HASH_BYTES)
+        state[row] = done.state
 
     try:
         with _synced(part / "images.bin") as images, _synced(part / "hashes.bin") as hashes:
@@ -276,11 +279,17 @@ def decode_all(
     return faults
 
 
-def _decoded(path: Path, size: int, how: str) -> tuple[str, np.ndarray, str | None]:
-    """Return a picture's content hash, its pixels [size, size], and what is damaged, if it is; then it is black.
+class Decoded(NamedTuple):
+    """What one picture gave: its content hash, its square [size, size], GOOD, DAMAGED or BLANK, and the damage."""
 
-    Raises MuraError when it can't be read, which is no damage.
-    """
+    content: str
+    square: np.ndarray
+    state: int
+    fault: str | None = None
+
+
+def _decoded(path: Path, size: int, how: str) -> Decoded:
+    """Return what a picture gives; a damaged one is black. Raises MuraError when it can't be read: no damage."""
     try:
         data = read_picture(path)
     except UnreadableImage as error:
@@ -289,9 +298,10 @@ def _decoded(path: Path, size: int, how: str) -> tuple[str, np.ndarray, str | No
             "again. The cache's build then goes on where it stopped."
         ) from error
     try:
-        return content_hash(data), fit(decode(path, data), size, how), None
+        pixels = decode(path, data)
     except UnreadableImage as error:
-        return content_hash(data), np.zeros((size, size), np.uint8), str(error)
+        return Decoded(content_hash(data), np.zeros((size, size), np.uint8), DAMAGED, str(error))
+    return Decoded(content_hash(data), fit(pixels, size, how), BLANK if why_blank(pixels) else GOOD)
 
 
 @contextmanager

@@ -1,0 +1,93 @@
+"""Levels of grey: samples of any depth become the 8 bits that all models see. docs/pictures.md states the rule."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+DETECTOR_BITS = (8, 10, 12, 14, 16, 32)
+OUTLIERS = 100  # one pixel in so many at either end, such as a burnt-in marker, does not decide the range
+SMALLEST_WITH_OUTLIERS = 32  # pixels
+TOLERANCE = 0.05  # of white: what rescaling and sharpening throw beyond it
+BLACK = 4  # levels below this are black
+MOST_BLACK = 0.99  # of the pixels of a picture that shows something
+BLOCK = 2**20  # samples that are scaled at a time, so that memory stays bounded
+
+Range = tuple[float, float]
+
+
+def to_8_bits(values: np.ndarray, is_inverted: bool = False) -> np.ndarray:
+    """Return `values` [H, W], integers or floats of more than 8 bits, as uint8 [H, W]; raise ValueError for NaN.
+
+    `is_inverted` says that white is zero.
+    """
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError("holds values that are not finite (NaN or infinite): replace them")
+    if values.dtype == np.uint16:
+        table = scale(np.arange(2**16, dtype=np.uint16), range_of(values))
+        levels = table[values]
+    else:
+        levels = scale(values, range_of(values))
+    return 255 - levels if is_inverted else levels
+
+
+def range_of(values: np.ndarray) -> Range:
+    """Return what is black and what is white in `values`: the declared depth that they fill, else percentiles."""
+    if values.dtype == np.uint16 and not any((block % 257).any() for block in _blocks(values)):
+        return 0, 65535  # 8 bits, scaled to 16 as the PNG specification says
+    low, high = percentiles(values)
+    white = _depth(values, low, high)
+    if white is None:
+        return low, high
+    peak = float(values.max())
+    return 0, peak if white < peak <= (1 + TOLERANCE) * white else white
+
+
+def _depth(values: np.ndarray, low: float, high: float) -> int | None:
+    """Return the largest number of the depth that a picture from `low` to `high` uses, if it uses a usual one."""
+    if values.dtype.kind == "f" and _fills(1, low, high):
+        return 1
+    if low >= 0 and high <= (1 + TOLERANCE) * 255 and _is_whole(values):
+        return 255  # a dark picture of 8 bits stays dark
+    return next((2**bits - 1 for bits in DETECTOR_BITS if _fills(2**bits - 1, low, high)), None)
+
+
+def percentiles(values: np.ndarray) -> Range:
+    """Return the smallest and the largest value, one pixel in a hundred left out at either end."""
+    count = values.size
+    left_out = max(count // OUTLIERS, min(1, count // SMALLEST_WITH_OUTLIERS))
+    ordered = np.partition(values, (left_out, count - 1 - left_out), axis=None)
+    return float(ordered[left_out]), float(ordered[count - 1 - left_out])
+
+
+def why_blank(levels: np.ndarray) -> str | None:
+    """Return why a picture uint8 [H, W] shows nothing, as the rest of a sentence; None if it shows something."""
+    if levels.min() == levels.max():
+        return f"is blank: all its pixels are {levels.min()} of 255"
+    if np.count_nonzero(levels < BLACK) > MOST_BLACK * levels.size:
+        return f"is nearly blank: more than {MOST_BLACK:.0%} of it is black"
+    return None
+
+
+def _fills(white: int, low: float, high: float) -> bool:
+    """Return whether a picture from `low` to `high` uses the depth whose largest value is `white`."""
+    is_within = -TOLERANCE * white <= low and high <= (1 + TOLERANCE) * white
+    return is_within and high >= white / 2 and high - low >= white / 4
+
+
+def _is_whole(values: np.ndarray) -> bool:
+    return values.dtype.kind != "f" or not any((block % 1).any() for block in _blocks(values))
+
+
+def scale(values: np.ndarray, black_and_white: Range) -> np.ndarray:
+    """Return `values` as uint8, from black at 0 to white at 255; what lies beyond is clipped."""
+    black, white = black_and_white
+    factor = 255 / (white - black) if white > black else 0
+    levels = np.empty(values.shape, np.uint8)
+    for block, out in zip(_blocks(values), _blocks(levels), strict=True):
+        out[:] = np.clip((block.astype(np.float64) - black) * factor + 0.5, 0, 255)
+    return levels
+
+
+def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
+    flat = values.reshape(-1)
+    return (flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK))
