@@ -82,6 +82,8 @@ class MuraDataModule(LightningDataModule):
             self.rows = self._choose_rows()
             counts = ", ".join(f"{len(rows)} {part}" for part, rows in self.rows.items() if part != "transfer")
             log.info("data: %s: %s views (fold %d validates)", self._names(), counts, self.fold)
+            if self.blank():
+                log.warning("%d of these views are blank or nearly so; `mura check` names them", self.blank())
 
     def _choose_rows(self) -> dict[str, np.ndarray]:
         """Return the rows of each part, without studies that have both labels. Raises MuraError as `setup` does."""
@@ -132,6 +134,11 @@ class MuraDataModule(LightningDataModule):
         table = self.opened.table
         mine = {*self.extremities, *self.test_extremities}
         return int((table["extremity"].isin(mine) & ~table["readable"]).sum())
+
+    def blank(self) -> int:
+        """Return how many of the views that this data module uses are blank or nearly so."""
+        used = np.unique(np.concatenate(list(self.rows.values())))
+        return int(self.opened.table["blank"].iloc[used].sum())
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of this process's parts of the shuffled global batches.

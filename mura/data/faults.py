@@ -12,6 +12,7 @@ from rich.text import Text
 from mura.data.fingerprint import content_hash, map_in_threads
 from mura.data.images import UnreadableImage, decode, read_picture
 from mura.data.index import find_root, scan
+from mura.data.levels import why_blank
 from mura.data.problems import HARMLESS, PHRASE_OF_PROBLEM, Problem, by_kind, worst_first
 from mura.errors import printable
 
@@ -65,13 +66,13 @@ def render(report: Report) -> Group:
 
 
 def _check_picture(root: Path, path: str) -> tuple[str | None, Problem | None]:
-    """Return the digest of a picture's bytes, or None and what is wrong with it."""
+    """Return the digest of a picture's bytes, None if it can't be decoded, and what is wrong with it."""
     try:
         data = read_picture(root / path)
-        decode(root / path, data)
+        blank = why_blank(decode(root / path, data))
     except UnreadableImage as error:
         return None, Problem(error.kind, path, str(error).removeprefix(f"{root / path} "))
-    return content_hash(data), None
+    return content_hash(data), Problem("blank", path, blank) if blank else None
 
 
 def _duplicates(index: pd.DataFrame, hashes: list[str | None]) -> list[Problem]:

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from mura.data.images import PAD, UnreadableImage, decode, fit
 from mura.data.index import EXTREMITY_NAME
+from mura.data.levels import why_blank
 from mura.errors import MuraError, printable
 from mura.extremities import EXTREMITIES, EXTREMITY_OF, INDEX_OF
 from mura.inference.places import find_pictures
@@ -148,7 +149,10 @@ def _read_and_predict(
 
     def read(path: str) -> np.ndarray | UnreadableImage:
         try:
-            return fit(decode(path), predictor.cache_size, predictor.fit)
+            pixels = decode(path)
+            if blank := why_blank(pixels):
+                log.warning("%s %s; its probability says nothing.", path, blank)
+            return fit(pixels, predictor.cache_size, predictor.fit)
         except UnreadableImage as fault:
             return fault
 

@@ -78,6 +78,7 @@ def describe_run(
         "synthetic": is_synthetic(data.root),
         "damaged_left_out": data.left_out(),
         "conflicting_left_out": len(data.conflicting),
+        "blank_views": data.blank(),
         "speed": speed.summary(),
         "device": str(trainer.strategy.root_device),
         "devices": trainer.world_size,

@@ -632,6 +632,20 @@ def test_a_user_without_a_home_is_told_to_choose_a_place(home: str | None, small
     assert list(open_to_all.iterdir()) == [root]
 
 
+def test_blank_pictures_are_used_counted_and_said(
+    roomy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("L", (40, 30)).save(next((roomy / "train" / "XR_WRIST").rglob("*.png")))
+    with caplog.at_level("INFO"):
+        data = MuraDataModule(str(roomy), ["wrist"], cache_size=SIZE, cache_dir=str(tmp_path / "cache"))
+        data.setup()
+    assert (data.blank(), data.left_out()) == (1, 0)
+    assert "1 of these views are blank or nearly so; `mura check` names them" in caplog.text
+    other = MuraDataModule(str(roomy), ["hand"], cache_size=SIZE, cache_dir=str(tmp_path / "cache"))
+    other.setup()
+    assert other.blank() == 0
+
+
 # --- interrupted, together, without room ------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from mura.data.faults import Report, check_folder, render
@@ -70,6 +71,21 @@ def test_damaged_pictures_are_reported_each_with_its_fault(tree) -> None:
     ]
     assert report.problems[1].detail == f"is truncated: it ends after {len(whole) // 2} bytes."
     assert report.views == 21
+
+
+def test_blank_pictures_and_pictures_of_other_kinds_are_named(tree) -> None:
+    Image.new("L", (40, 30), 77).save(tree.root / STUDY / "image1.png")
+    Image.new("L", (41, 31)).save(tree.root / STUDY / "image2.png")
+    Image.new("L", (40, 30)).save(tree.root / STUDY / "image3.png", "GIF")
+    problems = {problem.path: (problem.kind, problem.detail) for problem in check_folder(tree.root).problems}
+    assert problems == {
+        f"{STUDY}/image1.png": ("blank", "is blank: all its pixels are 77 of 255"),
+        f"{STUDY}/image2.png": ("blank", "is blank: all its pixels are 0 of 255"),
+        f"{STUDY}/image3.png": (
+            "unsupported",
+            "is a GIF picture, which is not read: save it as a PNG of 8 or 16 bits.",
+        ),
+    }
 
 
 def test_empty_files_are_not_duplicates_of_each_other(tree) -> None:

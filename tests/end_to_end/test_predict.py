@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from command import Command, weights
+from PIL import Image
 
 TRAINED = ("data=wrist", "trainer.max_epochs=1", "hydra.run.dir=run")
 
@@ -66,6 +67,12 @@ def test_pictures_from_anywhere_are_predicted_and_bad_ones_named(
     assert list(views["path"]) == [str(picture)]
     assert list(views["study"]) == [str(picture)]
     assert list(views["extremity"]) == ["hand"]
+
+    Image.new("L", (40, 30)).save(tmp_path / "blank.png")
+    found = ask(checkpoint, tmp_path / "blank.png", "--extremity", "wrist")
+    assert found.returncode == 0
+    assert len(table_of(found)) == 1
+    assert "blank.png is blank: all its pixels are 0 of 255; its probability says nothing." in found.stderr
 
     damaged = tmp_path / "damaged.ckpt"
     content = bytearray(checkpoint.read_bytes())

@@ -322,7 +322,8 @@ def test_a_study_with_both_labels_ends_a_run_before_training_or_is_left_out(
     assert "Traceback" not in found.said
     run = tmp_path / "run"
     train(*data, f"hydra.run.dir={run}", "data.conflicts=leave_out")
-    assert json.loads((run / "metrics.json").read_text())["conflicting_left_out"] == 1
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["conflicting_left_out"], metrics["blank_views"]) == (1, 0)
     paths = pd.read_csv(run / "predictions.csv")["path"]
     assert not paths.str.startswith(conflict_in(contradictory)).any()
 
