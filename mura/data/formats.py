@@ -19,7 +19,11 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import COMPRESSION_INFO, TiffImageFile
 
+from mura.data.levels import Range
+
 MOST_PIXELS = 64_000_000  # a digital radiograph has 20 million at most
+UNKNOWN = "is not a PNG, JPEG, TIFF, BMP or DICOM picture"
+SEVERAL = "holds several pictures (pages or frames): save the one that is meant in a file of its own"
 WAY_OUT = "save it as a PNG of 8 or 16 bits"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH = 24  # where a PNG file says how many bits a sample has
@@ -63,11 +67,15 @@ class Refusal(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Samples:
-    """Grey samples [H, W] as the file holds them, uint8 if they are final; `opacity` float32 [H, W] from 0 to 1."""
+    """Grey samples [H, W] as the file holds them, `opacity` float32 [H, W] from 0 to 1, and what the file says of them.
+
+    `limits` are black and white if the file says so. Samples of type uint8 without limits are levels already.
+    """
 
     values: np.ndarray
     opacity: np.ndarray | None = None
     is_inverted: bool = False
+    limits: Range | None = None
 
 
 class Tiff(TiffImageFile):
@@ -164,7 +172,7 @@ def _refuse(image: ImageFile) -> None:
         size = f"{image.width} x {image.height}"
         raise Refusal(f"declares {size} pixels, more than any radiograph; not decoded", "too-large")
     if getattr(image, "is_animated", False) or _has_companions(image):
-        raise Refusal("holds several pictures (pages or frames): save the one that is meant in a file of its own")
+        raise Refusal(SEVERAL)
     if image.mode == "LAB":
         raise Refusal(f"is a TIFF in CIELAB colours, which are not read: {WAY_OUT}")
 
@@ -227,7 +235,7 @@ def _deep_colours(data: bytes, image: ImageFile, rawmode: str, key: tuple[int, .
     opacity = values[..., -1] if values.shape[2] in (2, 4) and not is_composed else None
     if key is not None:
         opacity = (values != np.array(key, np.uint16)).any(axis=2)
-    return Samples(_grey(values), _opacity(opacity))
+    return Samples(grey_of(values), _opacity(opacity))
 
 
 def _rawmode(image: ImageFile) -> str:
@@ -241,14 +249,14 @@ def _other_byte(args: Any) -> str | tuple:
     return (_other_byte(args[0]), *args[1:])
 
 
-def _grey(values: np.ndarray) -> np.ndarray:
-    """Return the grey uint16 [H, W] of uint16 [H, W, C]: grey, grey and alpha, RGB, or RGB and alpha."""
+def grey_of(values: np.ndarray) -> np.ndarray:
+    """Return the grey [H, W] of uint8 or uint16 [H, W, C]: grey, grey and alpha, RGB, or RGB and alpha."""
     if values.shape[2] < 3:
         return values[..., 0]
     weighted = np.full(values.shape[:2], 2**15, np.uint32)
     for channel, weight in enumerate(LUMA):
         weighted += values[..., channel] * np.uint32(weight)
-    return (weighted >> 16).astype(np.uint16)
+    return (weighted >> 16).astype(values.dtype)
 
 
 def _opacity(alpha: np.ndarray | None) -> np.ndarray | None:
@@ -278,7 +286,7 @@ def _foreign(data: bytes) -> Refusal:
     for start, pattern, name in FOREIGN:
         if re.match(pattern, data[start : start + 64], re.DOTALL):
             return Refusal(f"is {name}, which is not read: {WAY_OUT}")
-    return Refusal("is not a PNG, JPEG, TIFF or BMP picture", "unreadable")
+    return Refusal(UNKNOWN, "unreadable")
 
 
 def _refusal(data: bytes, reader: type[ImageFile], error: Exception) -> Refusal:

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mura.data.formats import Refusal, Samples, read_samples, silence_libraries
+from mura.data import dicom, formats
+from mura.data.dicom import HEAD, looks_like_dicom
+from mura.data.formats import Refusal, Samples
 from mura.data.levels import to_8_bits, why_blank
 from mura.errors import MuraError
 from mura.files import read_file
@@ -17,7 +19,7 @@ FITS = (PAD, STRETCH)
 """How a picture becomes a square: with black added to its shorter sides, or stretched along them."""
 
 
-silence_libraries()
+formats.silence_libraries()
 
 
 class UnreadableImage(MuraError):  # noqa: N818
@@ -42,18 +44,17 @@ def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
     data = read_picture(path) if data is None else data
     if not data:
         raise UnreadableImage(f"{path} is empty (0 bytes).", "empty")
+    reader = dicom if looks_like_dicom(data[:HEAD]) else formats
     try:
-        samples = read_samples(data)
+        samples = reader.read_samples(data)
         return _compose(_levels(samples), samples.opacity)
     except Refusal as refusal:
         raise UnreadableImage(f"{path} {refusal}.", refusal.kind) from refusal
 
 
 def _levels(samples: Samples) -> np.ndarray:
-    if samples.values.dtype == np.uint8:
-        return samples.values
     try:
-        return to_8_bits(samples.values, samples.is_inverted)
+        return to_8_bits(samples.values, samples.is_inverted, samples.limits)
     except ValueError as error:
         raise Refusal(str(error)) from error
 

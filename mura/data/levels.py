@@ -15,40 +15,44 @@ BLOCK = 2**20  # samples that are scaled at a time, so that memory stays bounded
 Range = tuple[float, float]
 
 
-def to_8_bits(values: np.ndarray, is_inverted: bool = False) -> np.ndarray:
-    """Return `values` [H, W], integers or floats of more than 8 bits, as uint8 [H, W]; raise ValueError for NaN.
+def to_8_bits(values: np.ndarray, is_inverted: bool = False, limits: Range | None = None) -> np.ndarray:
+    """Return `values` [H, W], integers or floats, as uint8 [H, W]; raise ValueError for NaN.
 
-    `is_inverted` says that white is zero.
+    `is_inverted` says that white is zero. `limits` are black and white where they are known.
     """
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("holds values that are not finite (NaN or infinite): replace them")
-    if values.dtype == np.uint16:
-        table = scale(np.arange(2**16, dtype=np.uint16), range_of(values))
-        levels = table[values]
+    if values.dtype == np.uint8 and limits is None:
+        levels = values
+    elif values.dtype == np.uint16:
+        levels = _scale(np.arange(2**16, dtype=np.uint16), limits or range_of(values))[values]
     else:
-        levels = scale(values, range_of(values))
+        levels = _scale(values, limits or range_of(values))
     return 255 - levels if is_inverted else levels
 
 
-def range_of(values: np.ndarray) -> Range:
-    """Return what is black and what is white in `values`: the declared depth that they fill, else percentiles."""
+def range_of(values: np.ndarray, declared: int | None = None) -> Range:
+    """Return what is black and what is white in `values`: a depth that they fill, else percentiles.
+
+    `declared` are the bits that the file says to use of its integers; they are tried before DETECTOR_BITS.
+    """
     if values.dtype == np.uint16 and not any((block % 257).any() for block in _blocks(values)):
         return 0, 65535  # 8 bits, scaled to 16 as the PNG specification says
     low, high = percentiles(values)
-    white = _depth(values, low, high)
+    white = _depth(values, low, high, DETECTOR_BITS if declared is None else (declared, *DETECTOR_BITS))
     if white is None:
         return low, high
     peak = float(values.max())
     return 0, peak if white < peak <= (1 + TOLERANCE) * white else white
 
 
-def _depth(values: np.ndarray, low: float, high: float) -> int | None:
+def _depth(values: np.ndarray, low: float, high: float, depths: tuple[int, ...]) -> int | None:
     """Return the largest number of the depth that a picture from `low` to `high` uses, if it uses a usual one."""
     if values.dtype.kind == "f" and _fills(1, low, high):
         return 1
     if low >= 0 and high <= (1 + TOLERANCE) * 255 and _is_whole(values):
         return 255  # a dark picture of 8 bits stays dark
-    return next((2**bits - 1 for bits in DETECTOR_BITS if _fills(2**bits - 1, low, high)), None)
+    return next((2**bits - 1 for bits in depths if _fills(2**bits - 1, low, high)), None)
 
 
 def percentiles(values: np.ndarray) -> Range:
@@ -78,7 +82,7 @@ def _is_whole(values: np.ndarray) -> bool:
     return values.dtype.kind != "f" or not any((block % 1).any() for block in _blocks(values))
 
 
-def scale(values: np.ndarray, black_and_white: Range) -> np.ndarray:
+def _scale(values: np.ndarray, black_and_white: Range) -> np.ndarray:
     """Return `values` as uint8, from black at 0 to white at 255; what lies beyond is clipped."""
     black, white = black_and_white
     factor = 255 / (white - black) if white > black else 0

@@ -111,7 +111,7 @@ def test_the_content_counts_and_not_the_suffix(tmp_path: Path, kind: str) -> Non
     [
         (None, "missing", "is not there"),
         (b"", "empty", r"is empty \(0 bytes\)"),
-        (b"hello, this is text", "unreadable", "is not a PNG, JPEG, TIFF or BMP picture"),
+        (b"hello, this is text", "unreadable", "is not a PNG, JPEG, TIFF, BMP or DICOM picture"),
         (b"\0\5\x16\7" * 30, "unreadable", "is not a"),
         (b"\x89PNG\r\n\x1a\n", "truncated", "is truncated: it ends after 8 bytes"),
         (b"GIF89a" + b"\0" * 50, "unsupported", "is a GIF picture, which is not read"),
