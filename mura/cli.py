@@ -84,6 +84,9 @@ def predict(
         str | None, typer.Option(help="What they show, where their path does not say it as MURA's does.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the table to this CSV file.")] = None,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Number studies and pictures, write no names.")
+    ] = False,
 ) -> None:
     """How probably pictures are abnormal, one by one and by study. For research: not a medical device.
 
@@ -98,7 +101,7 @@ def predict(
     if out is not None:
         refuse_unwritable(out, "--out")  # before the hours of work that would be lost
     with progress_bar("predicting") as progress:
-        table, faults = predict_pictures(load_predictor(model), pictures, extremity, progress)
+        table, faults = predict_pictures(load_predictor(model), pictures, extremity, progress, anonymous)
     for fault in faults:
         say(fault)
     if out is not None:

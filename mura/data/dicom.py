@@ -56,11 +56,10 @@ def is_dicom_file(path: Path) -> bool:
 
 def study_key(path: str | Path) -> str | None:
     """Return what the files of one study have in common, for this process only; None if a file does not say."""
+    if not is_dicom_file(Path(path)):
+        return None
     with suppress(Exception):
         with Path(path).open("rb") as file:
-            if not looks_like_dicom(file.read(HEAD)):
-                return None
-            file.seek(0)
             header = _pydicom().dcmread(file, force=True, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
         uid = str(header.get("StudyInstanceUID") or "")
         return hashlib.blake2b(uid.encode(), key=SECRET).hexdigest() if uid else None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mura.data.dicom import is_dicom_file
 from mura.errors import MuraError, printable
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
@@ -23,51 +24,57 @@ class Found(NamedTuple):
     faults: list[str]
 
 
-def find_pictures(places: list[Path]) -> Found:
+def find_pictures(places: list[Path], anonymous: bool = False) -> Found:
     """Return every picture named, or below a folder named, each once; sorted within a folder.
 
     The pictures of one folder are one study; one that is named by itself is a study of its own. Copies that other
     programs leave (PASSED_OVER) are passed over. What is left out of folders is logged. A FIFO or a file that can't be
-    read stays: who opens it will say so. Raises MuraError for a folder without a picture.
+    read stays: who opens it will say so. `anonymous` names no place. Raises MuraError for a folder without a picture.
     """
     pictures: list[tuple[str, str]] = []
     faults: list[str] = []
     left_out: Counter[str] = Counter()
-    for place in places:
+    for number, place in enumerate(places, 1):
+        name = f"folder {number}" if anonymous else place
         if not os.path.isdir(place):  # noqa: PTH112  Path.is_dir raises for a name that is too long
             pictures.append((str(place), str(place)))
             continue
-        files = sorted(_below(place, left_out, faults))
+        files = sorted(_below(place, name, left_out, faults))
         if not files:
-            raise MuraError(" ".join([f"{place} holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))}).", *faults]))
+            kinds = ", ".join(sorted(PICTURE_SUFFIXES))
+            raise MuraError(" ".join([f"{name} holds no picture (DICOM, {kinds}).", *faults]))
         pictures += [(str(file), str(file.parent)) for file in files]
     once = _once(pictures)
     if len(once) < len(pictures):
         left_out["named twice, or a link to another"] = len(pictures) - len(once)
     if left_out:
-        log.info("left out: %s", _in_words(left_out))
+        log.info("left out: %s", f"{left_out.total()} files or folders" if anonymous else _in_words(left_out))
     return Found(once, faults)
 
 
-def _below(place: Path, left_out: Counter[str], faults: list[str]) -> Iterator[Path]:
-    """Yield the picture files below a folder, and count what else is there. A linked folder is entered once."""
+def _below(place: Path, name: Path | str, left_out: Counter[str], faults: list[str]) -> Iterator[Path]:
+    """Yield the picture files below a folder, and count what else is there. A linked folder is entered once.
+
+    A folder that can't be read is called by its own path, unless `place` has another `name`.
+    """
     entered = {os.path.realpath(place)}
 
     def refuse(error: OSError) -> None:
-        faults.append(f"{error.filename} can't be read ({error.strerror}).")
+        what = error.filename if name is place else f"something in {name}"
+        faults.append(f"{what} can't be read ({error.strerror}).")
 
     for folder, folders, names in os.walk(place, onerror=refuse, followlinks=True):
-        passed_over = {name for name in folders if name.startswith(".") or name in PASSED_OVER}
-        left_out.update(f"folder {name}" for name in passed_over)
-        again = {name for name in folders if _leads_back(Path(folder, name), entered)}
+        passed_over = {each for each in folders if each.startswith(".") or each in PASSED_OVER}
+        left_out.update(f"folder {each}" for each in passed_over)
+        again = {each for each in folders if _leads_back(Path(folder, each), entered)}
         left_out.update("links to folders that are there already" for _ in again)
-        folders[:] = [name for name in folders if name not in passed_over | again]
-        for name in names:
-            suffix = Path(name).suffix.lower()
-            if name.startswith("."):
+        folders[:] = [each for each in folders if each not in passed_over | again]
+        for file in names:
+            suffix = Path(file).suffix.lower()
+            if file.startswith("."):
                 left_out["hidden files"] += 1
-            elif suffix in PICTURE_SUFFIXES:
-                yield Path(folder, name)
+            elif suffix in PICTURE_SUFFIXES or is_dicom_file(Path(folder, file)):
+                yield Path(folder, file)
             else:
                 left_out[suffix or "without an ending"] += 1
 

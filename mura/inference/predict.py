@@ -19,12 +19,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mura.data.dicom import study_key
 from mura.data.images import PAD, UnreadableImage, decode, fit
 from mura.data.index import EXTREMITY_NAME
 from mura.data.levels import why_blank
 from mura.errors import MuraError, printable
 from mura.extremities import EXTREMITIES, EXTREMITY_OF, INDEX_OF
-from mura.inference.places import find_pictures
+from mura.inference.places import PICTURE_SUFFIXES, find_pictures
 from mura.machine import cores, in_float32
 from mura.metrics import THRESHOLD
 from mura.models.checkpoint import load_checkpoint
@@ -101,19 +102,26 @@ def checkpoints_of(model: Path) -> list[Path]:
 
 
 def predict_pictures(
-    predictor: Predictor, places: list[Path], extremity: str | None = None, show: Progress = lambda *_: None
+    predictor: Predictor,
+    places: list[Path],
+    extremity: str | None = None,
+    show: Progress = lambda *_: None,
+    anonymous: bool = False,
 ) -> Answer:
     """Predict picture files, and those below folders.
 
     The pictures of one folder are one study, and its probability is the mean over them (Rajpurkar et al. 2017); a
-    picture that is named by itself is a study of its own. `study_is` is abnormal above THRESHOLD. `extremity` is what
-    the pictures show where their path does not say it, as MURA's does (XR_WRIST).
+    picture that is named by itself is a study of its own. DICOM files say themselves which are of one study.
+    `study_is` is abnormal above THRESHOLD. `extremity` is what the pictures show where their path does not say it, as
+    MURA's does (XR_WRIST). With `anonymous`, numbers stand for the names of files and studies.
     Raises MuraError when there is no picture, or none can be read, or an extremity is not known that must be.
     """
     if extremity is not None and extremity not in EXTREMITIES:
         raise MuraError(f"--extremity {extremity}: there is no such extremity. Options: {', '.join(EXTREMITIES)}.")
-    found = find_pictures(places)
+    found = find_pictures(places, anonymous)
     table = pd.DataFrame(found.pictures, columns=["path", "study"])
+    table["study"] = name_studies(table, anonymous)
+    table["name"] = [f"picture {number}" for number in range(1, len(table) + 1)] if anonymous else table["path"]
     table["extremity"] = pd.Series([extremity or extremity_in(path) for path in table["path"]], dtype=object)
     check_extremities(predictor, table)
     readings = list(_read_and_predict(predictor, table, show))
@@ -125,12 +133,25 @@ def predict_pictures(
     table = table[table["probability"].notna()].astype({"probability": float})
     table["study_probability"] = table.groupby("study")["probability"].transform("mean")
     table["study_is"] = (table["study_probability"] > THRESHOLD).map({True: "abnormal", False: "normal"})
-    return Answer(table[COLUMNS].reset_index(drop=True), found.faults + unreadable)
+    return Answer(table.assign(path=table["name"])[COLUMNS].reset_index(drop=True), found.faults + unreadable)
+
+
+def name_studies(pictures: pd.DataFrame, anonymous: bool = False) -> list[str]:
+    """Return the name of each picture's study: its folder, or a number for DICOM and for all that is `anonymous`."""
+    paths = pictures["path"]
+    keys = [None if Path(path).suffix.lower() in PICTURE_SUFFIXES else study_key(path) for path in paths]
+    studies = pd.Series([key or study for key, study in zip(keys, pictures["study"], strict=True)], dtype=object)
+    names = [f"study {number}" for number in pd.factorize(studies)[0] + 1]
+    if anonymous:
+        return names
+    folders = [str(Path(path).parent) for path in paths.groupby(studies).transform("first")]
+    numbered = [str(Path(folder, name)) for folder, name in zip(folders, names, strict=True)]
+    return [name if key else study for key, name, study in zip(keys, numbered, studies, strict=True)]
 
 
 def check_extremities(predictor: Predictor, pictures: pd.DataFrame) -> None:
     """Raise MuraError for a picture whose extremity must be known; warn of one that the model was not trained on."""
-    unknown = pictures["path"][pictures["extremity"].isna()]
+    unknown = pictures["name"][pictures["extremity"].isna()]
     if predictor.needs_extremity and len(unknown):
         raise MuraError(
             f"{predictor.source} has a head for each extremity, and the path of {unknown.iloc[0]} does not say which "
@@ -147,21 +168,22 @@ def _read_and_predict(
 ) -> Iterator[float | UnreadableImage]:
     """Yield each picture's probability, or why it can't be read; threads decode the next batch meanwhile."""
 
-    def read(path: str) -> np.ndarray | UnreadableImage:
+    def read(path: str, name: str) -> np.ndarray | UnreadableImage:
         try:
             pixels = decode(path)
             if blank := why_blank(pixels):
-                log.warning("%s %s; its probability says nothing.", path, blank)
+                log.warning("%s %s; its probability says nothing.", name, blank)
             return fit(pixels, predictor.cache_size, predictor.fit)
         except UnreadableImage as fault:
-            return fault
+            return UnreadableImage(f"{name}{str(fault).removeprefix(path)}", fault.kind)
 
     parts = [pictures.iloc[start : start + BATCH_SIZE] for start in range(0, len(pictures), BATCH_SIZE)]
     with ThreadPoolExecutor(cores()) as pool:
-        coming = pool.map(read, parts[0]["path"])
+        coming = pool.map(read, parts[0]["path"], parts[0]["name"])
         for number, part in enumerate(parts, 1):
             images = list(coming)
-            coming = pool.map(read, parts[number]["path"] if number < len(parts) else [])
+            following = parts[number] if number < len(parts) else part.iloc[:0]
+            coming = pool.map(read, following["path"], following["name"])
             yield from _predict_readable(predictor, images, list(part["extremity"]))
             show(min(number * BATCH_SIZE, len(pictures)), len(pictures))
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from command import Command, weights
+from dicom_files import CHARACTER_SET, dataset, mark_every_text_tag, mark_picture_tag, saved
 from PIL import Image
 
 TRAINED = ("data=wrist", "trainer.max_epochs=1", "hydra.run.dir=run")
+
+INVALID = ["NumberOfFrames", "PhotometricInterpretation", "RescaleSlope",
+           "WindowCenter", "WindowWidth", "VOILUTFunction", "BitsStored", "Rows", "PixelPaddingValue"]  # fmt: skip
+"""Tags that the decoder reads, with a value in each that none of them may have."""
 
 
 def ask(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -150,3 +156,54 @@ def test_a_model_with_separate_heads_must_know_what_it_looks_at(
     picture = tmp_path / "some.png"
     shutil.copy(next((mura_root / "valid" / "XR_HAND").rglob("*.png")), picture)
     assert "give --extremity, one of elbow, finger" in ask(tmp_path / "run", picture).stderr
+
+
+def test_dicom_is_predicted_study_by_study_and_nobody_is_named(train: Command, tmp_path: Path) -> None:
+    """The files hold a mark in every text tag; nothing that is written may hold one."""
+    train(*TRAINED)
+    checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    grey = (np.arange(1200).reshape(40, 30) % 256).astype(np.uint16) * 16
+    folder = tmp_path / "ZQfolderZQ"
+    folder.mkdir()
+    sound = saved(mark_every_text_tag(dataset(grey, 12, StudyInstanceUID="1.2.9797.1")))
+    files = {
+        "a.dcm": sound,
+        "b": saved(mark_every_text_tag(dataset(grey[::-1].copy(), 12, StudyInstanceUID="1.2.9797.1"))),
+        "c.ima": saved(mark_every_text_tag(dataset(grey, 12, StudyInstanceUID="1.2.9797.2"))),
+        "cut": sound[: len(sound) // 2],
+        "no-end.dcm": sound[:-100],
+        "blank": saved(mark_every_text_tag(dataset(grey * 0, 12, StudyInstanceUID="1.2.9797.3"))),
+        "character-set": sound.replace(CHARACTER_SET.encode(), b"ZQCHARSETS"),
+        "coding": sound.replace(b"1.2.840.10008.1.2.1\0", b"1.2.9797.10008.1.2.1"),
+        "class": sound[: len(sound) // 2].replace(b"1.2.840.10008.5", b"1.2.9797.1008.5"),
+        "DICOMDIR": sound,
+    }
+    for name in INVALID:
+        files[f"invalid-{name}"] = saved(mark_picture_tag(mark_every_text_tag(dataset(grey, 12)), name))
+    spoilt = np.random.default_rng(0)
+    for number in range(5):
+        content = np.frombuffer(sound, np.uint8).copy()
+        content[spoilt.integers(132, len(content), 400)] = spoilt.integers(0, 256, 400)
+        files[f"spoilt{number}"] = content.tobytes()
+    for name, content in files.items():
+        (folder / (name if name == "DICOMDIR" else f"ZQ{name}")).write_bytes(content)
+
+    out = tmp_path / "out.csv"
+    found = ask(checkpoint, folder, "--extremity", "wrist", "--anonymous", "--out", out)
+    views = pd.read_csv(out)
+    for written in (found.stdout, found.stderr, out.read_text()):
+        assert not re.search("ZQ|9797|invalid|spoilt", written)
+    assert "Traceback" not in found.stderr
+    assert views["path"].str.fullmatch(r"picture \d+").all()
+    assert views["study"].str.fullmatch(r"study \d+").all()
+    assert views["study"].value_counts().iloc[0] >= 2
+    assert re.search(r"picture \d+ is a damaged or truncated DICOM file\.", found.stderr)
+    assert re.search(r"picture \d+ is blank: all its pixels are 0 of 255; its probability says nothing", found.stderr)
+
+    named = ask(checkpoint, *(folder / f"ZQ{name}" for name in ("a.dcm", "b", "c.ima")), "--extremity", "wrist")
+    assert (named.returncode, named.stderr) == (0, "")
+    views = table_of(named)
+    assert list(views["study"]) == [str(folder / f"study {number}") for number in (1, 1, 2)]
+    assert list(views["path"]) == [str(folder / f"ZQ{name}") for name in ("a.dcm", "b", "c.ima")]
+    assert views["study_probability"][0] == pytest.approx(views["probability"][:2].mean())
+    assert "9797" not in named.stdout
