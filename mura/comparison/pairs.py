@@ -118,6 +118,10 @@ class Pair:
         """How many ways of splitting the training set the pair was trained on."""
         return count_splits(self.folds)
 
+    def runs_of(self, arm: str) -> list[FinishedRun]:
+        """Return the runs of an arm that answer for the pair's extremities."""
+        return [run for table in self.arms[arm] for run in table.runs if set(run.extremities) & set(self.extremities)]
+
     def tables(self) -> dict[str, list[pd.DataFrame]]:
         return {arm: [table.views_of(self.extremities) for table in tables] for arm, tables in self.arms.items()}
 

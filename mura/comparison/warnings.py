@@ -1,7 +1,7 @@
 """What a reader must know beside a verdict: finished runs in, one sentence a finding out."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from mura.comparison.collect import FinishedRun
 from mura.comparison.pairs import ArmTable, Pair
@@ -18,20 +18,11 @@ FEW_NAMES = 3
 
 def warnings_beside(pair: Pair) -> list[str]:
     """Return what may have decided a verdict besides the approach, one sentence each; none where nothing did."""
-    runs = runs_of(pair)
+    runs = [*pair.runs_of(pair.a), *pair.runs_of(pair.b)]
     said = (
         describe_unequal_steps(pair), describe_late_best(runs), describe_first_best(runs), describe_same_answers(pair),
     )  # fmt: skip
     return [sentence for sentence in said if sentence is not None]
-
-
-def runs_of(pair: Pair) -> list[FinishedRun]:
-    """Return the runs that answer for the pair's extremities."""
-    return [run for tables in pair.arms.values() for table in tables for run in _answering(table, pair)]
-
-
-def _answering(table: ArmTable, pair: Pair) -> Iterator[FinishedRun]:
-    yield from (run for run in table.runs if set(run.extremities) & set(pair.extremities))
 
 
 def describe_unequal_steps(pair: Pair) -> str | None:
@@ -40,7 +31,7 @@ def describe_unequal_steps(pair: Pair) -> str | None:
     A run is compared with those that answer for the same extremity, of the same seed where the arms share seeds. The
     steps of a fine-tuned run include those of the run that it starts from.
     """
-    a, b = ([run for table in pair.arms[arm] for run in _answering(table, pair)] for arm in (pair.a, pair.b))
+    a, b = pair.runs_of(pair.a), pair.runs_of(pair.b)
     share_seeds = bool({run.seed for run in a} & {run.seed for run in b})
     unequal = [
         (one, other)
@@ -129,7 +120,7 @@ def describe_extension(pair: Pair) -> str | None:
 
     Whoever looks at 2, 3, 5 and 10 seeds, and stops when an arm is better, errs in 12 % of studies instead of 5 %.
     """
-    runs = runs_of(pair)
+    runs = [*pair.runs_of(pair.a), *pair.runs_of(pair.b)]
     planned = {seed for run in runs for seed in run.planned_seeds or [run.seed]}
     used = {run.seed for run in runs}
     if used <= planned:
