@@ -1,5 +1,6 @@
 """The plan of a study: where each of its runs is written, which are missing, and the jobs that make them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -74,7 +75,8 @@ def note_planned_seeds(folder: Path, seeds: Sequence[int]) -> None:
     """
     if (folder / STUDY_FILE).is_file():
         return
-    begun = {int(path.parent.name[4:]) for path in folder.glob("*/*/seed[0-9]*/config.yaml")}
+    runs = [re.fullmatch(r"seed(\d+)", path.parent.name) for path in folder.glob("*/*/seed*/config.yaml")]
+    begun = {int(run[1]) for run in runs if run}
     write_json(folder / STUDY_FILE, {"seeds": sorted(begun or seeds), "date": date.today().isoformat()})
 
 

@@ -31,6 +31,15 @@ def test_a_study_without_the_file_counts_as_planned_with_the_seeds_that_it_has(t
     assert read_planned_seeds(tmp_path) == [0, 10]
 
 
+def test_a_folder_that_only_resembles_a_run_s_is_no_seed(tmp_path: Path) -> None:
+    begin_run(tmp_path, seed=1)
+    for name in ("seed0_old", "seed", "seed2 copy", "seeds"):
+        (tmp_path / "cnn4" / "wrist" / name).mkdir()
+        (tmp_path / "cnn4" / "wrist" / name / "config.yaml").write_text("{}")
+    note_planned_seeds(tmp_path, [0, 1, 2])
+    assert read_planned_seeds(tmp_path) == [1]
+
+
 def test_a_file_that_can_t_be_read_says_nothing(tmp_path: Path) -> None:
     for content in ("", "[]", '{"seeds": null}', '{"seeds": ["x"]}'):
         (tmp_path / STUDY_FILE).write_text(content)
