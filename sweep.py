@@ -128,8 +128,10 @@ def check_study(study: DictConfig) -> None:
         if ARMS[arm].trains_on == OTHERS and len(as_list(study.extremities)) < 2:
             raise ConfigError(f"arms={arms}: {arm} needs two extremities at least.")
     check_launcher(study.launcher)
-    if study.margin is not None and not (isinstance(study.margin, float) and 0 < study.margin < 1):
-        raise ConfigError(f"margin={study.margin}: must be a difference in accuracy between 0 and 1, such as 0.03.")
+    if study.margin is not None:
+        from mura.comparison.equivalence import check_margin
+
+        check_margin(study.margin)
     if study.budget not in BUDGETS:
         raise ConfigError(f"budget={study.budget}: must be one of {', '.join(BUDGETS)}.")
 

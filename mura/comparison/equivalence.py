@@ -8,20 +8,25 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from mura.comparison.verdict import NO_DIFFERENCE, PRIMARY, Comparison
-from mura.errors import MuraError
+from mura.errors import ConfigError
 from mura.metrics import OVERALL
 
 
-def check_margin(margin: float | None) -> None:
-    """Raise MuraError unless the margin is None or a difference in accuracy between 0 and 1."""
-    if margin is not None and not 0 < margin < 1:
-        raise MuraError(f"margin={margin:g}: must be a difference in accuracy between 0 and 1, such as 0.03.")
+def check_margin(margin: object) -> None:
+    """Raise ConfigError unless the margin is None or a difference in accuracy between 0 and 1."""
+    if margin is not None and not (isinstance(margin, float) and 0 < margin < 1):
+        raise ConfigError(f"margin={margin}: must be a difference in accuracy between 0 and 1, such as 0.03.")
+
+
+def in_points(margin: float) -> str:
+    """Return a margin in words: `3 points`."""
+    return f"{100 * margin:g} {'point' if margin == 0.01 else 'points'}"
 
 
 def apply_margin(records: Iterable[Comparison], margin: float | None) -> list[Comparison]:
     """Return the records as `compare_cases` gives them, with what a margin says of accuracy; without one, as they are.
 
-    Where no difference is shown over all extremities, the answer is the verdict. MuraError for a bad margin.
+    Where no difference is shown over all extremities, the answer is the verdict. ConfigError for a bad margin.
     """
     check_margin(margin)
     return [_judge(record, margin) if record.metric == PRIMARY[1] and margin else record for record in records]
@@ -41,7 +46,7 @@ def equivalence(record: Comparison, margin: float) -> str | None:
     low, high = record.low_90, record.high_90
     if low is None or high is None or record.why_not_detectable is not None:
         return None
-    points = f"{100 * margin:g} {'point' if margin == 0.01 else 'points'}"
+    points = in_points(margin)
     if record.extremity != OVERALL:
         return f"test set too small for a margin of {points}" if (high - low) / 2 > margin else None
     if -margin < low and high < margin:
