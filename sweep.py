@@ -54,7 +54,7 @@ from mura.runs import FOLDS, RunFolder
 from mura.signals import answering_signals
 from mura.study.arms import ARMS, OTHERS
 from mura.study.grid import BUDGETS, FIXED, FOLD_CHOICES, Cell, cells, state_of
-from mura.study.plan import Config, Plan, note_planned_seeds
+from mura.study.plan import Config, Plan, note_plan
 
 SCRIPT = PROGRAM / "train.py"
 OWN_KEYS = (
@@ -81,7 +81,7 @@ def sweep(study: DictConfig, plan: Plan, launch: Launch) -> int:
 
     build_caches([plan.configs[cell]["data"] for cell in plan.missing])
     with RunFolder(make_folder(plan.folder)).locked("study"):
-        note_planned_seeds(plan.folder, as_list(study.seeds))
+        note_plan(plan.folder, as_list(study.seeds), study.margin)
         failed = run_study(launch, plan.waves(), StudyWatch(len(plan.states), len(plan.missing)))
         if len(failed) < len(plan.states):
             compare_runs(plan, study.margin, study.wandb.workspace)

@@ -122,7 +122,8 @@ def report(
     directories: Annotated[list[Path], typer.Argument(help="Folders with finished runs, of one study or several.")],
     out: Annotated[Path | None, typer.Option(help="Where to write; the first folder by default.")] = None,
     margin: Annotated[
-        float | None, typer.Option(help="Accuracy within which two arms are equivalent, declared beforehand: 0.03.")
+        float | None,
+        typer.Option(help="Accuracy within which arms are equivalent, as 0.03; by default the study's own."),
     ] = None,
 ) -> None:
     """Compare the finished runs below the folders: verdicts, tables, and a report to read in a browser."""

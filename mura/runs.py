@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import Timeout
 
@@ -21,7 +22,10 @@ from mura.program import typed
 
 SCHEMA = 1
 STUDY_FILE = "study.json"
-"""What a study notes in its folder at its first start: the seeds that it was planned with, and the date."""
+"""What a study notes in its folder at its first start: the seeds and the margin declared for it, and the date."""
+
+NOTED = {"margin": float}
+"""What else it notes, and of which type; null says that nothing was declared."""
 
 FOLDS = 5
 """The folds of the one split: in each run one validates and the others train."""
@@ -50,12 +54,22 @@ PREDICTION_COLUMNS = [
 ]
 
 
+def read_noted(study: Path) -> dict[str, Any]:
+    """Return what a study noted at its first start, without what can't be used; empty when it has no STUDY_FILE."""
+    try:
+        noted = json.loads((study / STUDY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(noted, dict):
+        return {}
+    return {key: value for key, value in noted.items() if value is None or isinstance(value, NOTED.get(key, object))}
+
+
 def read_planned_seeds(study: Path) -> list[int] | None:
     """Return the seeds that a study was planned with; None when its folder has no STUDY_FILE that says so."""
     try:
-        seeds = json.loads((study / STUDY_FILE).read_text(encoding="utf-8"))["seeds"]
-        return [int(seed) for seed in seeds]
-    except (OSError, ValueError, TypeError, KeyError):
+        return [int(seed) for seed in read_noted(study)["seeds"]]
+    except (ValueError, TypeError, KeyError):
         return None
 
 

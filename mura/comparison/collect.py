@@ -17,7 +17,15 @@ import yaml
 from mura.errors import MuraError
 from mura.extremities import BOXES, EXTREMITIES, TOP_FOLDER
 from mura.metrics import OVERALL, VIEW_KEY, check_predictions, view_name
-from mura.runs import ADDED_LATER, EXPERIMENT_KEYS, PREDICTION_COLUMNS, SCHEMA, RunFolder, read_planned_seeds
+from mura.runs import (
+    ADDED_LATER,
+    EXPERIMENT_KEYS,
+    PREDICTION_COLUMNS,
+    SCHEMA,
+    RunFolder,
+    read_noted,
+    read_planned_seeds,
+)
 from mura.study.arms import ARM_KEYS, ARMS, UNION, arm_rank
 
 MUST_MATCH = {"data_fingerprint": "data (fingerprint)", "split_hash": "split (hash)"}
@@ -103,6 +111,11 @@ class FinishedRun:
     def planned_seeds(self) -> list[int] | None:
         """The seeds that its study was planned with; None when it is in no study that says so."""
         return read_planned_seeds(self.folder.path.parent.parent.parent)
+
+    @cached_property
+    def noted(self) -> dict[str, Any]:
+        """What its study noted at its first start; empty when it is in none."""
+        return read_noted(self.folder.path.parent.parent.parent)
 
     @cached_property
     def transfer(self) -> pd.DataFrame | None:
@@ -362,6 +375,12 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return config if isinstance(config, dict) else {}
+
+
+def declared(runs: Sequence[FinishedRun], key: str) -> Any:
+    """Return what the studies of the runs noted under a key at their first start; None unless all noted the same."""
+    values = {run.noted.get(key) for run in runs}
+    return values.pop() if len(values) == 1 else None
 
 
 def is_synthetic(run: FinishedRun) -> bool:

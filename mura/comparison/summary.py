@@ -11,7 +11,15 @@ import numpy as np
 import pandas as pd
 
 from mura.comparison import operating, transfer
-from mura.comparison.collect import FinishedRun, UnfinishedRun, check_transfer, collect, is_synthetic, recipe_notes
+from mura.comparison.collect import (
+    FinishedRun,
+    UnfinishedRun,
+    check_transfer,
+    collect,
+    declared,
+    is_synthetic,
+    recipe_notes,
+)
 from mura.comparison.equivalence import apply_margin, check_margin
 from mura.comparison.operating import RESAMPLES_AT_A_POINT, AtPoint, Fitted, compare_at_points
 from mura.comparison.pairs import ArmTable, Pair, make_arm_tables, make_pairs, pair_views, scope_name
@@ -107,11 +115,14 @@ class Study:
 def summarise_study(directories: Sequence[Path], out: Path, resamples: int, margin: float | None = None) -> Study:
     """Read all runs below the directories and compare every two arms of every model.
 
-    `margin` is the difference in accuracy within which two arms count as equivalent. MuraError for a bad one, when
-    there is no finished run, or when the runs are not comparable.
+    `margin` is the difference in accuracy within which two arms count as equivalent; by default the one that the study
+    declared at its first start. MuraError for a bad one, when there is no finished run, or when the runs are not
+    comparable.
     """
     check_margin(margin)
     runs, unfinished = collect(directories)
+    margin = declared(runs, "margin") if margin is None else margin
+    check_margin(margin)
     check_transfer(runs)
     tables = make_arm_tables(runs)
     pairs, notes = make_pairs(tables)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from mura.comparison.collect import FinishedRun
+from mura.comparison.equivalence import in_points
 from mura.comparison.pairs import ArmTable, Pair
 from mura.metrics import THRESHOLD
 
@@ -18,11 +19,15 @@ FEW_NAMES = 3
 
 def warnings_beside(pair: Pair) -> list[str]:
     """Return what may have decided a verdict besides the approach, one sentence each; none where nothing did."""
-    runs = [*pair.runs_of(pair.a), *pair.runs_of(pair.b)]
+    runs = _runs_of(pair)
     said = (
         describe_unequal_steps(pair), describe_late_best(runs), describe_first_best(runs), describe_same_answers(pair),
     )  # fmt: skip
     return [sentence for sentence in said if sentence is not None]
+
+
+def _runs_of(pair: Pair) -> list[FinishedRun]:
+    return [*pair.runs_of(pair.a), *pair.runs_of(pair.b)]
 
 
 def describe_unequal_steps(pair: Pair) -> str | None:
@@ -115,12 +120,24 @@ def _count(some: int, number: int, noun: str) -> str:
     return f"{some} of {number} {noun}{'s' if number > 1 else ''}"
 
 
+def describe_changed_margin(pair: Pair, margin: float | None) -> str | None:
+    """Return that the margin in use is not the one declared at the study's first start; None where nothing says so."""
+    noted = [run.noted["margin"] for run in _runs_of(pair) if "margin" in run.noted]
+    if margin is None or all(each == margin for each in noted):
+        return None
+    before = " or ".join(sorted({"none" if each is None else in_points(each) for each in noted}))
+    return (
+        f"The margin was changed after a look (at the first start {before}, now {in_points(margin)}): "
+        "one that is chosen when results are known shows no equivalence."
+    )
+
+
 def describe_extension(pair: Pair) -> str | None:
     """Return that a study was extended by seeds after its first start; None where nothing says so.
 
     Whoever looks at 2, 3, 5 and 10 seeds, and stops when an arm is better, errs in 12 % of studies instead of 5 %.
     """
-    runs = [*pair.runs_of(pair.a), *pair.runs_of(pair.b)]
+    runs = _runs_of(pair)
     planned = {seed for run in runs for seed in run.planned_seeds or [run.seed]}
     used = {run.seed for run in runs}
     if used <= planned:

@@ -16,7 +16,7 @@ from mura.comparison.verdict import (
     Comparison,
     describe_splits,
 )
-from mura.comparison.warnings import describe_extension
+from mura.comparison.warnings import describe_changed_margin, describe_extension
 from mura.metrics import OVERALL
 from mura.study.arms import share_start
 
@@ -33,8 +33,15 @@ def describe_verdict(compared: ComparedPair) -> list[str]:
         *_overall_words(compared),
         *_extremity_words(compared),
         *_threshold_words(compared),
-        " ".join(filter(None, (describe_scope(compared.pair), describe_extension(compared.pair)))),
+        " ".join(filter(None, _declared_words(compared))),
     ]
+
+
+def _declared_words(compared: ComparedPair) -> Iterator[str | None]:
+    """Yield what the verdict speaks of, and what was changed of the study's plan; None where nothing was."""
+    yield describe_scope(compared.pair)
+    yield describe_extension(compared.pair)
+    yield describe_changed_margin(compared.pair, compared.main.margin)
 
 
 def describe_models(pair: Pair) -> str | None:

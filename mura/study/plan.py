@@ -68,16 +68,18 @@ class Plan:
         return "\n".join([*lines, f"{count}; time left: {describe_duration(left)}"])
 
 
-def note_planned_seeds(folder: Path, seeds: Sequence[int]) -> None:
-    """Write STUDY_FILE into the folder of a study that starts for the first time: seeds that nobody has looked at yet.
+def note_plan(folder: Path, seeds: Sequence[int], margin: float | None = None) -> None:
+    """Write STUDY_FILE into the folder of a study that starts for the first time: what is declared before any look.
 
-    A study that was begun before this file was written is taken as planned with the seeds that it has runs of.
+    A study that was begun before this file was written is taken as planned with the seeds that it has runs of, and
+    nothing is known of its margin.
     """
     if (folder / STUDY_FILE).is_file():
         return
     runs = [re.fullmatch(r"seed(\d+)", path.parent.name) for path in folder.glob("*/*/seed*/config.yaml")]
     begun = {int(run[1]) for run in runs if run}
-    write_json(folder / STUDY_FILE, {"seeds": sorted(begun or seeds), "date": date.today().isoformat()})
+    plan = {"seeds": sorted(begun)} if begun else {"seeds": sorted(seeds), "margin": margin}
+    write_json(folder / STUDY_FILE, plan | {"date": date.today().isoformat()})
 
 
 def describe_duration(seconds: float | None) -> str:

@@ -7,9 +7,9 @@ from run_folders import write_run, write_study
 
 from mura.comparison.collect import collect
 from mura.comparison.pairs import make_arm_tables, make_pairs
-from mura.comparison.warnings import describe_extension, warnings_beside
+from mura.comparison.warnings import describe_changed_margin, describe_extension, warnings_beside
 from mura.runs import RunFolder
-from mura.study.plan import note_planned_seeds
+from mura.study.plan import note_plan
 
 
 def pair_of(folder):
@@ -20,7 +20,7 @@ def pair_of(folder):
 def test_a_study_extended_by_seeds_says_so(tmp_path):
     write_study(tmp_path / "study", seeds=(0, 1, 2), patients=8)
     assert describe_extension(pair_of(tmp_path)) is None
-    note_planned_seeds(tmp_path / "study", [0, 1, 2])
+    note_plan(tmp_path / "study", [0, 1, 2])
     write_study(tmp_path / "study", seeds=(3, 4), patients=8)
     assert describe_extension(pair_of(tmp_path)).startswith("Planned with 3 seeds, extended to 5 after a look: ")
 
@@ -28,8 +28,28 @@ def test_a_study_extended_by_seeds_says_so(tmp_path):
 def test_runs_of_no_study_and_seeds_that_were_planned_say_nothing(tmp_path):
     write_study(tmp_path / "study", seeds=(0,), patients=8)
     assert describe_extension(pair_of(tmp_path)) is None
-    note_planned_seeds(tmp_path / "study", [0, 1, 2])
+    note_plan(tmp_path / "study", [0, 1, 2])
     assert describe_extension(pair_of(tmp_path)) is None
+
+
+@pytest.mark.parametrize(("noted", "used", "words"), [
+    (0.03, 0.03, None), (0.03, None, None), (None, None, None),
+    (0.03, 0.05, "(at the first start 3 points, now 5 points)"),
+    (None, 0.01, "(at the first start none, now 1 point)"),
+])  # fmt: skip
+def test_a_margin_that_was_changed_after_the_first_start_is_said(tmp_path, noted, used, words):
+    (tmp_path / "study").mkdir()
+    note_plan(tmp_path / "study", [0], noted)
+    write_study(tmp_path / "study", patients=8)
+    said = describe_changed_margin(pair_of(tmp_path), used)
+    assert said is None if words is None else said.startswith(f"The margin was changed after a look {words}: ")
+
+
+def test_of_a_study_that_noted_no_margin_nothing_is_known(tmp_path):
+    write_study(tmp_path / "study", patients=8)
+    assert describe_changed_margin(pair_of(tmp_path), 0.03) is None
+    note_plan(tmp_path / "study", [0], 0.05)  # begun before it was noted
+    assert describe_changed_margin(pair_of(tmp_path), 0.03) is None
 
 
 def test_two_arms_trained_alike_need_no_warning(study_folder):

@@ -33,7 +33,7 @@ from mura.report.words import (
     signed,
 )
 from mura.report.write import console_table, write_report
-from mura.study.plan import note_planned_seeds
+from mura.study.plan import note_plan
 
 FILES = ["comparison.json", "index.html", "operating_points.csv", "results.csv", "results.md"]
 CHROMIUM = Path("/usr/bin/chromium")
@@ -310,7 +310,7 @@ def test_what_a_finetuned_arm_was_trained_includes_the_runs_that_it_starts_from_
 def test_a_study_extended_after_a_look_says_so_in_its_scope(tmp_path):
     folder = tmp_path / "study"
     folder.mkdir()
-    note_planned_seeds(folder, [0])
+    note_plan(folder, [0])
     write_study(folder, seeds=(0, 1), patients=8)
     study = report(folder, folder)
     assert "Planned with 1 seed, extended to 2 after a look" in describe_verdict(study.pairs[0])[-1]
@@ -524,6 +524,20 @@ def test_a_declared_margin_is_stored_and_answered_at_every_operating_point(study
     assert "equivalent within 50 points" in (tmp_path / "index.html").read_text()
     narrow = write_report([study_folder], tmp_path, 200, margin=0.01)
     assert "wrist: test set too small for a margin of 1 point" in " ".join(printed(narrow).split())
+
+
+def test_the_declared_margin_holds_without_being_named_again_and_another_one_is_said_beside_the_verdict(tmp_path):
+    (tmp_path / "study").mkdir()
+    note_plan(tmp_path / "study", [0], 0.5)
+    write_study(tmp_path / "study", patients=12)
+    [compared] = report(tmp_path / "study", tmp_path / "out").pairs
+    assert compared.main.margin == 0.5
+    assert "changed after a look" not in (tmp_path / "out" / "results.md").read_text()
+    write_report([tmp_path / "study"], tmp_path / "out", 200, margin=0.4)
+    for name in ("results.md", "index.html"):
+        assert "The margin was changed after a look (at the first start 50 points, now 40" in (
+            tmp_path / "out" / name
+        ).read_text().replace("\\", "")
 
 
 def test_without_a_margin_no_word_is_said_of_one(study, out):
