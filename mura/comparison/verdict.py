@@ -6,7 +6,7 @@ explained and tested in docs/statistics.md.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any, TypeVar
@@ -181,20 +181,90 @@ def compare(
 
 def compare_cases(paired: PairedCases, model: str, resamples: int, seed: int = 0) -> list[Comparison]:
     """Return a record for every pair of arms in all COMPARED_METRICS, for all cases and for each extremity."""
-    records = []
+    contrasts = contrast_arms(paired, resamples, seed, combinations(paired.models, 2))
+    return [record for each in contrasts for record in each.records(model)]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two arms at one level: `estimates` by group (OVERALL and the extremities), then by metric.
+
+    `models` are those of either arm that are compared, `by_seed` whether they are paired by it, and `draws` [K, M, R]
+    the resampled metrics of each group.
+    """
+
+    arms: tuple[str, str]
+    paired: PairedCases
+    models: tuple[list[int], list[int]]
+    by_seed: bool
+    scope: str
+    draws: dict[str, Floats]
+    estimates: dict[str, dict[str, Estimate]]
+
+    def p_values(self, group: str, metric: str) -> dict[str, float]:
+        """Return the p values that a group's is corrected with: the extremities' are one family, OVERALL's its own."""
+        family = {
+            name: each[metric].p for name, each in self.estimates.items() if (name == OVERALL) == (group == OVERALL)
+        }
+        return {name: p for name, p in family.items() if p is not None}
+
+    def tests(self, group: str, metric: str) -> int:
+        """Return the size of the group's family."""
+        return max(1, len(self.p_values(group, metric)))
+
+    def records(self, model: str) -> list[Comparison]:
+        """Return a record for each metric and group."""
+        return [
+            self.record(model, group, metric, holm(self.p_values(group, metric)).get(group), self.tests(group, metric))
+            for metric in COMPARED_METRICS
+            for group in self.estimates
+        ]
+
+    def record(self, model: str, group: str, metric: str, p_holm: float | None, tests: int) -> Comparison:
+        """Return the record of one group in one metric, given p corrected for so many tests."""
+        estimate, cases = self.estimates[group][metric], self.paired.cases[group]
+        low_simultaneous, high_simultaneous = estimate.interval(ALPHA / tests)
+        low_90, high_90 = estimate.interval(2 * ALPHA)
+        return Comparison(
+            model=model,
+            comparison="-".join(self.arms),
+            extremity=group,
+            level=self.paired.level,
+            metric=metric,
+            a=estimate.a,
+            b=estimate.b,
+            difference=estimate.difference,
+            low=estimate.low,
+            high=estimate.high,
+            p=estimate.p,
+            p_holm=p_holm,
+            verdict=verdict(*self.arms, estimate, p_holm),
+            smallest_detectable=smallest_detectable(estimate, tests),
+            n=len(cases.label),
+            patients=cases.patients,
+            seeds=min(map(len, self.models)),
+            scope=self.scope,
+            why_not_detectable=why_not_detectable(*self.arms, estimate),
+            tests=tests,
+            low_simultaneous=low_simultaneous,
+            high_simultaneous=high_simultaneous,
+            low_90=low_90,
+            high_90=high_90,
+        )
+
+
+def contrast_arms(
+    paired: PairedCases, resamples: int, seed: int, pairs: Iterable[tuple[str, str]]
+) -> Iterator[Contrast]:
+    """Yield the estimates of each pair of arms; they share the resamples."""
     draws = {group: bootstrap(cases, resamples, _generator(seed, group, 0)) for group, cases in paired.cases.items()}
-    for a, b in combinations(paired.models, 2):
+    for a, b in pairs:
         models, by_seed, scope = _models_to_compare(paired, a, b)
         estimates = {
             group: contrast(cases, *models, draws[group], _generator(seed, group, 1), by_seed)
             for group, cases in paired.cases.items()
         }
-        about = {"model": model, "level": paired.level, "seeds": min(map(len, models)), "scope": scope}
-        for metric in COMPARED_METRICS:
-            family = {group: estimate[metric] for group, estimate in estimates.items()}
-            about["metric"] = metric
-            records += [_record(about, (a, b), group, family, cases) for group, cases in paired.cases.items()]
-    return records
+        yield Contrast((a, b), paired, models, by_seed, scope, draws, estimates)
 
 
 def _models_to_compare(paired: PairedCases, a: str, b: str) -> tuple[tuple[list[int], list[int]], bool, str]:
@@ -299,46 +369,17 @@ def over_training_runs(of_a: Floats, of_b: Floats, drawn: Floats, patients: int,
     sources = [of_a - of_b] if by_seed else [of_a, of_b]
     parts = np.array([drawn.var(), *(values.var(ddof=1) / len(values) for values in sources)])
     freedom = np.array([patients - 1, *(len(values) - 1 for values in sources)])
-    variance = float(parts.sum())
-    if variance == 0:  # no two patients or runs differ: equal arms, or nothing to judge a difference by
+    if parts.sum() == 0:  # no two patients or runs differ: equal arms, or nothing to judge a difference by
         return Estimate(a, b, a - b, 0.0, 0.0, 1.0, 0.0) if a == b else Estimate(a, b, a - b)
-    error, degrees = math.sqrt(variance), variance**2 / float((parts**2 / freedom).sum())
+    error, degrees = error_of_sum(parts, freedom)
     p = 2 * float(stdtr(degrees, -abs(a - b) / error))
     return _with_interval(Estimate(a, b, a - b, p=p, error=error, degrees=degrees))
 
 
-def _record(
-    about: Mapping[str, Any], arms: tuple[str, str], group: str, family: Mapping[str, Estimate], cases: Cases
-) -> Comparison:
-    """Return the record of one group, given the estimates of all: the extremities are one family for Holm."""
-    extremities = {name: e.p for name, e in family.items() if name != OVERALL and e.p is not None}
-    estimate = family[group]
-    p_holm = estimate.p if group == OVERALL else holm(extremities).get(group)
-    tests = 1 if group == OVERALL else max(1, len(extremities))
-    low_simultaneous, high_simultaneous = estimate.interval(ALPHA / tests)
-    low_90, high_90 = estimate.interval(2 * ALPHA)
-    return Comparison(
-        **about,
-        comparison="-".join(arms),
-        extremity=group,
-        a=estimate.a,
-        b=estimate.b,
-        difference=estimate.difference,
-        low=estimate.low,
-        high=estimate.high,
-        p=estimate.p,
-        p_holm=p_holm,
-        verdict=verdict(*arms, estimate, p_holm),
-        smallest_detectable=smallest_detectable(estimate, tests),
-        n=len(cases.label),
-        patients=cases.patients,
-        why_not_detectable=why_not_detectable(*arms, estimate),
-        tests=tests,
-        low_simultaneous=low_simultaneous,
-        high_simultaneous=high_simultaneous,
-        low_90=low_90,
-        high_90=high_90,
-    )
+def error_of_sum(parts: Floats, freedom: Floats) -> tuple[float, float]:
+    """Return the root of a sum of variances, and its degrees of freedom (Welch-Satterthwaite)."""
+    variance = float(parts.sum())
+    return math.sqrt(variance), variance**2 / float((parts**2 / freedom).sum())
 
 
 def verdict(a: str, b: str, estimate: Estimate, p_holm: float | None) -> str:
