@@ -1,4 +1,7 @@
-"""The `mura` command: synthetic data, a look into a MURA folder, a model's predictions, and finished runs compared."""
+"""The `mura` command: synthetic data, a look into a MURA folder, a model's predictions, finished runs compared.
+
+And the next study planned.
+"""
 
 import json
 import logging
@@ -133,6 +136,23 @@ def report(
 
     study = write_report(directories, out or directories[0], margin=margin)
     Console(width=None if sys.stdout.isatty() else 120).print(console_table(study))
+
+
+@app.command()
+def plan(
+    study: Annotated[Path, typer.Argument(help="The folder of a pilot: finished runs of two seeds an arm or more.")],
+    target: Annotated[
+        float | None, typer.Option(help="The difference in points of study accuracy that must be shown, such as 4.")
+    ] = None,
+) -> None:
+    """Say what difference other numbers of seeds would show, from a pilot study's runs, and what they would cost."""
+    from rich.console import Console
+
+    from mura.comparison.planning import check_target, plan_study
+    from mura.report.plan import plan_table
+
+    check_target(target)
+    Console().print(plan_table(plan_study(study), target))
 
 
 @app.command(context_settings=PASSED_ON)

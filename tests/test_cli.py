@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from run_folders import write_study
 
 from mura.extremities import EXTREMITIES, FOLDER_OF
 
@@ -168,6 +169,18 @@ def test_help_names_the_commands_and_their_options(arguments: list[str], words: 
     for word in words:
         assert word in found.stdout
     assert found.stderr == ""
+
+
+def test_plan_answers_from_a_pilot_and_refuses_one_seed_in_a_sentence(mura: Mura, tmp_path: Path) -> None:
+    write_study(tmp_path / "pilot", seeds=(0, 1), patients=8)
+    found = mura("plan", "pilot", "--target", 4)
+    assert found.returncode == 0, found.stderr
+    assert "cnn4, unified / specialised" in found.stdout
+    assert "4 points" in found.stdout
+    refused(mura("plan", "pilot", "--target", 0), "--target 0: must be a difference in points", code=2)
+    refused(mura("plan", "nowhere"), "nowhere is not a folder")
+    write_study(tmp_path / "one", patients=8)
+    refused(mura("plan", "one"), "one: cnn4, unified and specialised: with one seed", "two seeds an arm at least")
 
 
 @pytest.mark.parametrize("arguments", [["chekc", "."], ["check"], ["check", ".", "--jsn"]])
