@@ -13,6 +13,7 @@ the missing runs. The study's own settings:
                         finetuned (the unified model, trained on with each extremity) and leave_one_out (trained on
                         all but one, tested on that one)
     margin=0.03         two approaches whose accuracies differ by less are called equivalent; none by default
+    primary=MODEL       the only model that the others are compared with, within each arm; any two by default
     budget=epochs       or steps: a specialised model is trained for as many steps as the unified one
     wandb.workspace=true  saves a view of the W&B dashboard for this study (needs a login, and -e .[workspace])
     folds=fixed         every run validates on the fold data.fold; with rotate, seed k on fold k mod 5, in all arms
@@ -58,18 +59,9 @@ from mura.study.plan import Config, Plan, note_plan
 
 SCRIPT = PROGRAM / "train.py"
 OWN_KEYS = (
-    "models",
-    "seeds",
-    "extremities",
-    "arms",
-    "budget",
-    "folds",
-    "margin",
-    "wandb",
-    "name",
-    "studies_dir",
+    "models", "seeds", "extremities", "arms", "budget", "folds", "margin", "primary", "wandb", "name", "studies_dir",
     "launcher",
-)
+)  # fmt: skip
 
 Launch = Callable[..., list[Outcome]]
 
@@ -81,10 +73,10 @@ def sweep(study: DictConfig, plan: Plan, launch: Launch) -> int:
 
     build_caches([plan.configs[cell]["data"] for cell in plan.missing])
     with RunFolder(make_folder(plan.folder)).locked("study"):
-        note_plan(plan.folder, as_list(study.seeds), study.margin)
+        note_plan(plan.folder, as_list(study.seeds), study.margin, study.primary)
         failed = run_study(launch, plan.waves(), StudyWatch(len(plan.states), len(plan.missing)))
         if len(failed) < len(plan.states):
-            compare_runs(plan, study.margin, study.wandb.workspace)
+            compare_runs(plan, study.margin, study.primary, study.wandb.workspace)
     return 1 if failed else 0
 
 
@@ -132,6 +124,8 @@ def check_study(study: DictConfig) -> None:
         from mura.comparison.equivalence import check_margin
 
         check_margin(study.margin)
+    if study.primary is not None and study.primary not in as_list(study.models):
+        raise ConfigError(f"primary={study.primary}: must be one of models={as_list(study.models)}.")
     if study.budget not in BUDGETS:
         raise ConfigError(f"budget={study.budget}: must be one of {', '.join(BUDGETS)}.")
 
@@ -251,13 +245,13 @@ def build_caches(data: list[Config]) -> None:
         open_cache(*place)
 
 
-def compare_runs(plan: Plan, margin: float | None, workspace: bool) -> None:
+def compare_runs(plan: Plan, margin: float | None, primary: str | None, workspace: bool) -> None:
     """Write the report, print its table, and log the comparison to the runs' W&B group."""
     from rich.console import Console
 
     from mura.report.write import console_table, write_report
 
-    report = write_report([plan.folder], plan.folder, margin=margin)
+    report = write_report([plan.folder], plan.folder, margin=margin, primary=primary)
     Console(width=None if sys.stdout.isatty() else 120).print(console_table(report))
     if plan.project is not None:
         from mura.report.publish import publish, save_workspace

@@ -22,9 +22,9 @@ from mura.program import typed
 
 SCHEMA = 1
 STUDY_FILE = "study.json"
-"""What a study notes in its folder at its first start: the seeds and the margin declared for it, and the date."""
+"""What a study notes in its folder at its first start: seeds, margin and primary model as declared, and the date."""
 
-NOTED = {"margin": float}
+NOTED = {"margin": float, "primary": str}
 """What else it notes, and of which type; null says that nothing was declared."""
 
 FOLDS = 5

@@ -23,22 +23,23 @@ def in_points(margin: float) -> str:
     return f"{100 * margin:g} {'point' if margin == 0.01 else 'points'}"
 
 
-def apply_margin(records: Iterable[Comparison], margin: float | None) -> list[Comparison]:
+def apply_margin(records: Iterable[Comparison], margin: float | None, first: str | None = None) -> list[Comparison]:
     """Return the records as `compare_cases` gives them, with what a margin says of accuracy; without one, as they are.
 
-    Where no difference is shown over all extremities, the answer is the verdict. ConfigError for a bad margin.
+    Where no difference is shown over all extremities, the answer is the verdict. `first` is the name of the first arm,
+    where it may hold a hyphen, as a model's may. ConfigError for a bad margin.
     """
     check_margin(margin)
-    return [_judge(record, margin) if record.metric == PRIMARY[1] and margin else record for record in records]
+    return [_judge(record, margin, first) if record.metric == PRIMARY[1] and margin else record for record in records]
 
 
-def _judge(record: Comparison, margin: float) -> Comparison:
-    answer = equivalence(record, margin)
+def _judge(record: Comparison, margin: float, first: str | None) -> Comparison:
+    answer = equivalence(record, margin, first)
     decides = answer is not None and record.extremity == OVERALL and record.verdict == NO_DIFFERENCE
     return replace(record, margin=margin, equivalence=answer, verdict=str(answer) if decides else record.verdict)
 
 
-def equivalence(record: Comparison, margin: float) -> str | None:
+def equivalence(record: Comparison, margin: float, first: str | None = None) -> str | None:
     """Return what the 90 % interval says of a margin: for all extremities the answer, for one only what it can't tell.
 
     None where it says nothing: also where an arm always gives the same answer, so that its interval means little.
@@ -51,5 +52,5 @@ def equivalence(record: Comparison, margin: float) -> str | None:
         return f"test set too small for a margin of {points}" if (high - low) / 2 > margin else None
     if -margin < low and high < margin:
         return f"equivalent within {points}"
-    first = re.split(r"-(?![^(]*\))", record.comparison)[0]  # union(without-wrist) is one arm
+    first = first or re.split(r"-(?![^(]*\))", record.comparison)[0]  # union(without-wrist) is one arm
     return f"{first} not worse by {points}" if low > -margin and record.verdict != f"{first} better" else None

@@ -79,7 +79,10 @@ class ArmTable:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two arms of one model on the extremities that both have; `notes` say what had to be left out."""
+    """Two arms of one model on the extremities that both have; `notes` say what had to be left out.
+
+    Two models of one arm are a pair too (`make_backbone_pairs`).
+    """
 
     model: str
     a: str
@@ -168,6 +171,22 @@ def make_pairs(tables: Sequence[ArmTable]) -> tuple[list[Pair], list[str]]:
             else:
                 pairs.append(pair)
     return pairs, notes
+
+
+def make_backbone_pairs(tables: Sequence[ArmTable], primary: str | None) -> list[Pair]:
+    """Return every two models of an arm that share an extremity, arm by arm; with a `primary`, only those with it.
+
+    In such a pair, `model` is the arm that both have, and `a` and `b` are the models.
+    """
+    by_model: dict[str, dict[str, list[ArmTable]]] = {}
+    for table in tables:
+        by_model.setdefault(table.arm, {}).setdefault(table.model, []).append(table)
+    pairs = []
+    for arm, models in by_model.items():
+        first = sorted(models, key=lambda name: name != primary)  # stable: the primary, then the others in their order
+        both = [{a: models[a], b: models[b]} for a, b in combinations(first, 2) if primary in (None, a)]
+        pairs += [pair for each in both if isinstance(pair := _make_pair(arm, each), Pair)]
+    return pairs
 
 
 def _make_pair(model: str, arms: dict[str, list[ArmTable]]) -> Pair | str:

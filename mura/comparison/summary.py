@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mura.comparison import operating, transfer
+from mura.comparison.backbones import ComparedBackbones, compare_backbones
 from mura.comparison.collect import (
     FinishedRun,
     UnfinishedRun,
@@ -76,6 +77,8 @@ class Study:
     unfinished: list[UnfinishedRun]
     tables: list[ArmTable]
     pairs: list[ComparedPair]
+    backbones: list[ComparedBackbones]
+    primary: str | None
     results: pd.DataFrame
     fitted: list[Fitted]
     transfer: pd.DataFrame
@@ -89,7 +92,8 @@ class Study:
     @property
     def comparisons(self) -> list[Comparison]:
         """The rows of comparison.json."""
-        return [record for compared in self.pairs for record in compared.comparisons]
+        of_arms = [record for compared in self.pairs for record in compared.comparisons]
+        return of_arms + [record for compared in self.backbones for record in compared.comparisons]
 
     @cached_property
     def _values(self) -> dict[tuple[str, ...], list[float | None]]:
@@ -112,16 +116,19 @@ class Study:
         return self.mean(model, SPECIALISED, row if row in EXTREMITIES else OVERALL, level, metric)
 
 
-def summarise_study(directories: Sequence[Path], out: Path, resamples: int, margin: float | None = None) -> Study:
-    """Read all runs below the directories and compare every two arms of every model.
+def summarise_study(
+    directories: Sequence[Path], out: Path, resamples: int, margin: float | None = None, primary: str | None = None
+) -> Study:
+    """Read all runs below the directories; compare every two arms of each model, and every two models of each arm.
 
-    `margin` is the difference in accuracy within which two arms count as equivalent; by default the one that the study
-    declared at its first start. MuraError for a bad one, when there is no finished run, or when the runs are not
-    comparable.
+    `margin` is the difference in accuracy within which two arms count as equivalent, and `primary` the only model that
+    others are compared with; by default those that the study declared at its first start. MuraError for a bad margin,
+    when there is no finished run, or when the runs are not comparable.
     """
     check_margin(margin)
     runs, unfinished = collect(directories)
     margin = declared(runs, "margin") if margin is None else margin
+    primary = declared(runs, "primary") if primary is None else primary
     check_margin(margin)
     check_transfer(runs)
     tables = make_arm_tables(runs)
@@ -135,6 +142,8 @@ def summarise_study(directories: Sequence[Path], out: Path, resamples: int, marg
         unfinished=unfinished,
         tables=tables,
         pairs=[compare_pair(pair, fitted, resamples, margin) for pair in pairs],
+        backbones=compare_backbones(tables, resamples, margin, primary),
+        primary=primary,
         results=results_table(tables, pairs),
         fitted=fitted,
         transfer=transfer.transfer_table(runs),

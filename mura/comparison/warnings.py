@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from mura.comparison.collect import FinishedRun
 from mura.comparison.equivalence import in_points
@@ -122,14 +123,29 @@ def _count(some: int, number: int, noun: str) -> str:
 
 def describe_changed_margin(pair: Pair, margin: float | None) -> str | None:
     """Return that the margin in use is not the one declared at the study's first start; None where nothing says so."""
-    noted = [run.noted["margin"] for run in _runs_of(pair) if "margin" in run.noted]
-    if margin is None or all(each == margin for each in noted):
+    noted = _noted_otherwise(pair, "margin", margin)
+    if margin is None or not noted:
         return None
     before = " or ".join(sorted({"none" if each is None else in_points(each) for each in noted}))
     return (
         f"The margin was changed after a look (at the first start {before}, now {in_points(margin)}): "
         "one that is chosen when results are known shows no equivalence."
     )
+
+
+def describe_changed_primary(pair: Pair, primary: str | None) -> str | None:
+    """Return that the primary model is not the one declared at the study's first start; None where nothing says so."""
+    noted = _noted_otherwise(pair, "primary", primary)
+    if not noted:
+        return None
+    before = " or ".join(sorted({each or "none" for each in noted}))
+    return f"The primary model was changed after a look (at the first start {before}, now {primary})."
+
+
+def _noted_otherwise(pair: Pair, key: str, used: Any) -> list[Any]:
+    """Return what the runs' studies noted under a key, where it is not what is used for them all."""
+    noted = [run.noted[key] for run in _runs_of(pair) if key in run.noted]
+    return [] if used is None or all(each == used for each in noted) else noted
 
 
 def describe_extension(pair: Pair) -> str | None:

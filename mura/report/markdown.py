@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from mura.comparison.summary import SYNTHETIC, ComparedPair, Study
 from mura.comparison.transfer import transfer_matrix
 from mura.report.references import KUMAR, PAPER, REFERENCE_NOTES
-from mura.report.tables import METRIC_NAMES, TABLE_METRICS, pair_rows, point_rows, published_rows
+from mura.report.tables import METRIC_NAMES, TABLE_METRICS, backbone_rows, pair_rows, point_rows, published_rows
 from mura.report.words import (
     NOT_PUBLISHED,
     QUESTION,
+    describe_backbones,
     describe_models,
     describe_thresholds,
     describe_transfer,
@@ -34,6 +35,7 @@ def results_md(study: Study) -> str:
     lines += ["", *(f"- {escape(note)}" for note in REFERENCE_NOTES), "- ours: mean over the seeds of the arm.", ""]
     for compared in study.pairs:
         lines += _pair_section(compared)
+    lines += _backbone_section(study)
     for model in study.transfer["model"].unique():
         lines += _transfer_section(study, str(model))
     return "\n".join(lines)
@@ -69,6 +71,14 @@ def _pair_section(compared: ComparedPair) -> list[str]:
     title = "Study accuracy at operating points fitted on the validation part:"
     thresholds = [f"- {escape(sentence)}" for sentence in describe_thresholds(compared)]
     return lines + ([title, "", *_table(header, rows), "", *thresholds, ""] if rows else [])
+
+
+def _backbone_section(study: Study) -> list[str]:
+    """Return the models of each arm against each other; nothing of a study of one model."""
+    header = ["arm", "models", "first", "second", "difference (95 % interval)", "p (Holm)", "verdict", "extremities"]
+    rows = [[*vars(row).values()] for row in backbone_rows(study)]
+    words = [line for sentence in describe_backbones(study) for line in (escape(sentence), "")]
+    return ["## Backbones against each other", "", *words, *_table(header, rows), ""] if rows else []
 
 
 def _transfer_section(study: Study, model: str) -> list[str]:

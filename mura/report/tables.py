@@ -70,6 +70,39 @@ def pair_rows(compared: ComparedPair) -> list[PairRow]:
     return rows
 
 
+@dataclass(frozen=True)
+class BackboneRow:
+    """Two models of one arm; `extremities` are those with a verdict for a model, each with it."""
+
+    arm: str
+    models: str
+    a: str
+    b: str
+    difference: str
+    p_holm: str
+    verdict: str
+    extremities: str
+
+
+def backbone_rows(study: Study) -> list[BackboneRow]:
+    """Return a row for every two models of an arm that are compared."""
+    rows = []
+    for compared in study.backbones:
+        pair, main = compared.pair, compared.main
+        better = [
+            f"{name}: {record.verdict}"
+            for name, record in compared.by_extremity.items()
+            if record is not main and record.verdict in (f"{pair.a} better", f"{pair.b} better")
+        ]
+        rows.append(
+            BackboneRow(
+                pair.model, f"{pair.a} / {pair.b}", percent(main.a), percent(main.b), describe_difference(main),
+                p_value(main.p_holm), main.verdict, "; ".join(better) or "–",
+            )
+        )  # fmt: skip
+    return rows
+
+
 def format_metric(value: float | None, metric: str) -> str:
     """Return an accuracy in percent, any other metric as it is."""
     return percent(value) if metric == "accuracy" else number(value)

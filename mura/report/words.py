@@ -16,8 +16,9 @@ from mura.comparison.verdict import (
     Comparison,
     describe_splits,
 )
-from mura.comparison.warnings import describe_changed_margin, describe_extension
+from mura.comparison.warnings import describe_changed_margin, describe_changed_primary, describe_extension
 from mura.metrics import OVERALL
+from mura.report.references import KUMAR_BACKBONES
 from mura.study.arms import share_start
 
 QUESTION = "One model for all seven extremities, or one for each?"
@@ -113,6 +114,25 @@ def _span(values: Sequence[float], digits: int) -> str:
     """Return `0.05 to 0.21`, or the one number that all are."""
     low, high = (f"{end:.{digits}f}" for end in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
+
+
+def describe_backbones(study: Study) -> list[str]:
+    """Return what the comparison of models within an arm speaks of, and what was changed of its plan."""
+    if not study.backbones:
+        return []
+    first, fewest = study.backbones[0].pair, min(compared.main.seeds for compared in study.backbones)
+    which = f"each model and {study.primary}" if study.primary else "every two models"
+    speaks = f"With {fewest} {'seed' if fewest == 1 else 'seeds'} a model or more, a verdict speaks of "
+    if fewest >= SEEDS_FOR_AN_APPROACH:
+        speaks += "the models with their recipes."
+    else:
+        speaks += f"{THESE_MODELS}: to speak of more takes {SEEDS_FOR_AN_APPROACH} seeds."
+    return [
+        f"Within an arm, {which} are compared as two arms are: study accuracy on the test set, all extremities "
+        "together, p after Holm's correction for the pairs of the arm. Each model is trained by its own recipe.",
+        " ".join(filter(None, (speaks, describe_extension(first), describe_changed_primary(first, study.primary)))),
+        *([KUMAR_BACKBONES] if {"resnet18", "resnet50"} <= set(study.models) else []),
+    ]
 
 
 def describe_transfer(study: Study, model: str) -> str | None:

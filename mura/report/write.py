@@ -27,14 +27,18 @@ WIDE = 110  # columns of a console, below which words of the whole table would b
 
 
 def write_report(
-    directories: Sequence[Path], out: Path, resamples: int = RESAMPLES, margin: float | None = None
+    directories: Sequence[Path],
+    out: Path,
+    resamples: int = RESAMPLES,
+    margin: float | None = None,
+    primary: str | None = None,
 ) -> Study:
     """Compare the finished runs below the directories, and write the report's files into `out`.
 
-    `margin` is the difference in accuracy within which two arms count as equivalent. MuraError when there is no
+    `margin` and `primary` are explained at `summarise_study`. MuraError when there is no
     finished run, when they are not comparable, when the margin can't be used, or when `out` can't be written.
     """
-    study = summarise_study(directories, out, resamples, margin)
+    study = summarise_study(directories, out, resamples, margin, primary)
     files = {
         "results.csv": study.results.to_csv(index=False),
         "comparison.json": comparison_json(study.comparisons),

@@ -68,17 +68,17 @@ class Plan:
         return "\n".join([*lines, f"{count}; time left: {describe_duration(left)}"])
 
 
-def note_plan(folder: Path, seeds: Sequence[int], margin: float | None = None) -> None:
+def note_plan(folder: Path, seeds: Sequence[int], margin: float | None = None, primary: str | None = None) -> None:
     """Write STUDY_FILE into the folder of a study that starts for the first time: what is declared before any look.
 
     A study that was begun before this file was written is taken as planned with the seeds that it has runs of, and
-    nothing is known of its margin.
+    nothing is known of its margin and primary model.
     """
     if (folder / STUDY_FILE).is_file():
         return
     runs = [re.fullmatch(r"seed(\d+)", path.parent.name) for path in folder.glob("*/*/seed*/config.yaml")]
     begun = {int(run[1]) for run in runs if run}
-    plan = {"seeds": sorted(begun)} if begun else {"seeds": sorted(seeds), "margin": margin}
+    plan = {"seeds": sorted(begun)} if begun else {"seeds": sorted(seeds), "margin": margin, "primary": primary}
     write_json(folder / STUDY_FILE, plan | {"date": date.today().isoformat()})
 
 

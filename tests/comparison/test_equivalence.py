@@ -59,6 +59,11 @@ def test_an_arm_with_a_hyphen_in_its_name_keeps_it():
     assert judged.equivalence == "union(without-wrist) not worse by 3 points"
 
 
+def test_a_model_with_a_hyphen_in_its_name_keeps_it():
+    [judged] = apply_margin([record(-0.02, 0.08, comparison="my-net-resnet18")], 0.03, first="my-net")
+    assert judged.equivalence == "my-net not worse by 3 points"
+
+
 def test_an_extremity_is_never_equivalent_and_says_when_the_test_set_is_too_small():
     wide, narrow = apply_margin([record(-0.06, 0.06, extremity="hand"), record(-0.01, 0.01, extremity="hand")], 0.03)
     assert (wide.equivalence, narrow.equivalence) == ("test set too small for a margin of 3 points", None)

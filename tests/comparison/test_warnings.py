@@ -7,7 +7,12 @@ from run_folders import write_run, write_study
 
 from mura.comparison.collect import collect
 from mura.comparison.pairs import make_arm_tables, make_pairs
-from mura.comparison.warnings import describe_changed_margin, describe_extension, warnings_beside
+from mura.comparison.warnings import (
+    describe_changed_margin,
+    describe_changed_primary,
+    describe_extension,
+    warnings_beside,
+)
 from mura.runs import RunFolder
 from mura.study.plan import note_plan
 
@@ -43,6 +48,18 @@ def test_a_margin_that_was_changed_after_the_first_start_is_said(tmp_path, noted
     write_study(tmp_path / "study", patients=8)
     said = describe_changed_margin(pair_of(tmp_path), used)
     assert said is None if words is None else said.startswith(f"The margin was changed after a look {words}: ")
+
+
+@pytest.mark.parametrize(("noted", "used", "words"), [
+    ("cnn4", "cnn4", None), ("cnn4", None, None), (None, None, None),
+    ("cnn4", "cnn2", "(at the first start cnn4, now cnn2)"), (None, "cnn2", "(at the first start none, now cnn2)"),
+])  # fmt: skip
+def test_a_primary_model_that_was_changed_after_the_first_start_is_said(tmp_path, noted, used, words):
+    (tmp_path / "study").mkdir()
+    note_plan(tmp_path / "study", [0], primary=noted)
+    write_study(tmp_path / "study", patients=8)
+    said = describe_changed_primary(pair_of(tmp_path), used)
+    assert said == (words and f"The primary model was changed after a look {words}.")
 
 
 def test_of_a_study_that_noted_no_margin_nothing_is_known(tmp_path):

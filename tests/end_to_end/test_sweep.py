@@ -108,6 +108,7 @@ def test_a_disk_that_fills_in_the_middle_fails_runs_in_a_sentence_and_the_study_
         (["folds=rotate", "seeds=[0,1]", "data.fold=1"], "data.fold=1: folds=rotate gives each run the fold"),
         (["folds=rotate", "seeds=[2,7]"], "every run validates on fold 2; take seeds on several folds"),
         (["margin=3"], "margin=3: must be a difference in accuracy between 0 and 1"),
+        (["primary=resnet18"], "primary=resnet18: must be one of models=['cnn2']"),
         (["arms=[leave_one_out]", "extremities=[wrist]"], "needs two extremities"),
         (["wandb.workspace=true"], "take logger=wandb"),
         (["test=false"], "test=false: a study compares on the test views"),

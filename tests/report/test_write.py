@@ -363,10 +363,10 @@ def test_more_arms_and_models_are_all_compared(run, tmp_path):
             run(["elbow", "hand"], arm=arm, model=model)
     study = report(tmp_path / "runs", tmp_path / "out")
     assert len(study.pairs) == 6
-    assert {r.comparison for r in study.comparisons} == {
+    assert {compared.main.comparison for compared in study.pairs} == {
         "unified-shared", "unified-union(elbow+hand)", "shared-union(elbow+hand)",
     }  # fmt: skip
-    assert len(json.loads((tmp_path / "out" / "comparison.json").read_text())) == 6 * 3 * 2 * 3
+    assert len(json.loads((tmp_path / "out" / "comparison.json").read_text())) == 6 * 3 * 2 * 3 + 3 * 3 * 3
 
 
 def one_class(table):
@@ -538,6 +538,36 @@ def test_the_declared_margin_holds_without_being_named_again_and_another_one_is_
         assert "The margin was changed after a look (at the first start 50 points, now 40" in (
             tmp_path / "out" / name
         ).read_text().replace("\\", "")
+
+
+def test_two_models_are_compared_within_their_arms_in_a_section_of_its_own(tmp_path):
+    write_study(tmp_path / "study", models=("resnet18", "resnet50"), patients=12)
+    write_report([tmp_path / "study"], tmp_path / "out", 200)
+    records = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    mains = [
+        r for r in records if r["model"] == "resnet18-resnet50" and (r["extremity"], r["metric"]) == ("all", "kappa")
+    ]
+    assert [r["comparison"] for r in mains] == ["unified", "specialised"]
+    for name in ("index.html", "results.md"):
+        said = (tmp_path / "out" / name).read_text().replace("\\", "")
+        assert "Backbones against each other" in said
+        assert "With 1 seed a model or more, a verdict speaks of these trained models" in said
+        assert "Kumar et al. 2024 claim ResNet-18 over ResNet-50" in said
+    assert "| unified | resnet18 / resnet50 |" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_a_declared_primary_model_holds_in_the_report(tmp_path):
+    (tmp_path / "study").mkdir()
+    note_plan(tmp_path / "study", [0], primary="cnn2")
+    write_study(tmp_path / "study", models=("cnn4", "cnn2", "cnn15"), patients=12)
+    study = write_report([tmp_path / "study"], tmp_path / "out", 100)
+    assert {each.pair.name for each in study.backbones} == {"cnn2-cnn15", "cnn2-cnn4"}
+    assert "each model and cnn2 are compared" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_a_study_of_one_model_has_no_section_on_backbones(study, out):
+    assert study.backbones == []
+    assert not any("Backbones" in (out / name).read_text() for name in ("index.html", "results.md"))
 
 
 def test_without_a_margin_no_word_is_said_of_one(study, out):
