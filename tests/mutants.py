@@ -3,15 +3,18 @@
     python tests/mutants.py --minutes 20 --seed 0
 
 A mutant is a file with one operator, constant, condition or returned value changed. It is run against the tests of its
-file only, in a copy of the tree. The sample is drawn from the seed, file by file in turn, until the time is up. Mutants
-that no test can notice are listed in equivalent_mutants.toml, each with the reason.
+file only, in a copy of the tree: first those that run the changed lines, and no further than the first that fails. The
+sample is drawn from the seed, file by file in turn, until the time is up. Mutants that no test can notice are listed in
+equivalent_mutants.toml, each with the reason.
 """
 
 import argparse
 import ast
+import json
 import math
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -19,12 +22,16 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import accumulate, chain, zip_longest
 from pathlib import Path
+from types import FrameType
 from typing import Any
+
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
@@ -45,10 +52,14 @@ TESTS_OF = {
     "mura/comparison/operating.py": ["tests/comparison/test_operating.py"],
 }
 COPIED = ("mura", "hydra_plugins", "conf", "tests", "benchmarks", "train.py", "sweep.py", "pyproject.toml")
-LIBRARIES = ("lightning", "scipy.optimize", "scipy.stats", "sklearn.linear_model", "sklearn.model_selection", "torch")
+LIBRARIES = (
+    "filelock", "hydra", "jinja2", "lightning", "matplotlib.figure", "PIL.Image", "platformdirs", "scipy.optimize",
+    "scipy.stats", "sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection",
+    "statsmodels.stats.contingency_tables", "statsmodels.stats.multitest", "torch",
+)  # fmt: skip
 SHARE_TO_KILL = 0.95
-WORKERS = 2
-LONGEST = 120  # seconds that the tests of a mutant may take
+LONGEST = 300  # seconds that the tests of a mutant may take
+TIMES_LONGER = 10  # so many times the tests' own time in the processor, and 20 s, end an endless loop
 ALL_PASSED, NOTICED, WRONG_TREE = 0, 1, 77
 
 SWAPPED: dict[type[ast.AST], Any] = {
@@ -62,11 +73,12 @@ SWAPPED: dict[type[ast.AST], Any] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change in `file`: the whole `source` after it, and the lines that differ, as they are and as they become."""
+    """One change in `file`, from `line` to `last`: the whole `source` after it, and these lines before and after."""
 
     file: str
     source: str
     line: int
+    last: int
     before: str
     after: str
 
@@ -93,7 +105,8 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
         line, line_end = starts[node.lineno - 1], starts[node.end_lineno]
         before = whole[line:line_end].decode()
         after = (whole[line:begin] + becomes.encode() + whole[end:line_end]).decode()
-        mutants.setdefault(mutated, Mutant(file, mutated, node.lineno, *(" ".join(s.split()) for s in (before, after))))
+        words = (" ".join(lines.split()) for lines in (before, after))
+        mutants.setdefault(mutated, Mutant(file, mutated, node.lineno, node.end_lineno, *words))
     return list(mutants.values())
 
 
@@ -166,59 +179,146 @@ def preload() -> None:
     hypothesis.settings.load_profile("mutants")
 
 
-def start_tests(tree: Path, file: str) -> int:
+class Recorder:
+    """A pytest plugin that notes how long each test takes and which lines of `file` it runs."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = str(file)
+        self.tests: dict[str, dict[str, Any]] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        lines, begin = set[int](), time.perf_counter()
+
+        def on_line(frame: FrameType, event: str, _: object) -> Any:
+            lines.add(frame.f_lineno)
+            return on_line
+
+        sys.settrace(lambda frame, *_: on_line if frame.f_code.co_filename == self.file else None)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            self.tests[item.nodeid] = {"seconds": time.perf_counter() - begin, "lines": sorted(lines)}
+
+
+class InOrder:
+    """A pytest plugin that runs the tests in the order of `names`."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.place = {name: place for place, name in enumerate(names)}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: self.place[item.nodeid] if item.nodeid in self.place else len(self.place))
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was seen of a file's tests without a mutant: theirs as `Recorder` has them, and their processor time."""
+
+    tests: dict[str, dict[str, Any]]
+    cpu_seconds: float
+
+    def order(self, mutant: Mutant) -> list[str]:
+        """Return the names of the tests, first those that run the changed lines, the quick ones first."""
+        changed = set(range(mutant.line, mutant.last + 1))
+        return sorted(
+            self.tests, key=lambda name: (changed.isdisjoint(self.tests[name]["lines"]), self.tests[name]["seconds"])
+        )
+
+    @property
+    def cpu_limit(self) -> int:
+        return math.ceil(20 + TIMES_LONGER * self.cpu_seconds)
+
+
+def start_tests(tree: Path, file: str, plugin: object, cpu_limit: int) -> int:
     """Run the tests of `file` in a fork of this process, in a process group of its own; return its id."""
     child = os.fork()
     if child == 0:
         os.setsid()
-        os._exit(_run_tests(tree, file))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, cpu_limit))
+        os._exit(_run_tests(tree, file, plugin))
     return child
 
 
-def _run_tests(tree: Path, file: str) -> int:
+def _run_tests(tree: Path, file: str, plugin: object) -> int:
     """Return pytest's exit code, or WRONG_TREE if the tests did not import the copy."""
-    import pytest
-
     os.chdir(tree)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:anyio"]
     options.append("-Wignore::pytest.PytestAssertRewriteWarning")  # of the libraries that are imported already
+    options.append(f"--basetemp={tree.parent / f'{tree.name}-tmp'}")
     try:
-        code = int(pytest.main([*options, f"--basetemp={tree.parent / f'{tree.name}-tmp'}", *TESTS_OF[file]]))
+        code = int(pytest.main([*options, *TESTS_OF[file]], plugins=[plugin]))
     except BaseException:  # whatever a mutant throws out of pytest itself
         return NOTICED
+    if isinstance(plugin, Recorder):
+        _record_of(tree).write_text(json.dumps(plugin.tests), encoding="utf-8")
     module = sys.modules.get(file.removesuffix(".py").replace("/", "."))
     elsewhere = module is not None and not Path(str(module.__file__)).is_relative_to(tree)
     return WRONG_TREE if elsewhere else code
 
 
-def outcomes(mutants: Iterable[Mutant], trees: list[Path], until: float) -> Iterator[tuple[Mutant, bool]]:
+def _record_of(tree: Path) -> Path:
+    return tree.parent / f"{tree.name}-tests.json"
+
+
+def record_tests(files: list[str], tree: Path) -> dict[str, Record]:
+    """Run the tests of each file without a mutant; exit with a sentence if they fail. Leaves bytecode in the tree."""
+    records = {}
+    sys.dont_write_bytecode = False
+    for file in files:
+        _, status, used = os.wait4(start_tests(tree, file, Recorder(tree / file), 3600), 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code == WRONG_TREE:
+            raise SystemExit(f"the tests of {file} imported another copy of it")
+        if code != ALL_PASSED:
+            raise SystemExit(f"the tests fail without a mutant: {' '.join(TESTS_OF[file])}")
+        records[file] = Record(json.loads(_record_of(tree).read_text(encoding="utf-8")), used.ru_utime + used.ru_stime)
+    sys.dont_write_bytecode = True
+    for file in files:  # what stands beside a mutant must not be read in its place
+        for compiled in (tree / file).parent.glob(f"__pycache__/{Path(file).stem}.*.pyc"):
+            compiled.unlink()
+    return records
+
+
+def outcomes(
+    mutants: Iterable[Mutant], trees: list[Path], records: dict[str, Record], until: float
+) -> Iterator[tuple[Mutant, bool]]:
     """Yield each mutant with whether the tests noticed it, one at a time in each tree, until the time is up."""
     waiting, free = iter(mutants), list(trees)
     running: dict[int, tuple[Mutant, Path, float]] = {}
     while True:
         while free and time.monotonic() < until and (mutant := next(waiting, None)) is not None:
-            tree = free.pop()
+            tree, record = free.pop(), records[mutant.file]
             (tree / mutant.file).write_text(mutant.source, encoding="utf-8")
-            running[start_tests(tree, mutant.file)] = mutant, tree, time.monotonic() + LONGEST
+            child = start_tests(tree, mutant.file, InOrder(record.order(mutant)), record.cpu_limit)
+            running[child] = mutant, tree, time.monotonic() + LONGEST
         if not running:
             return
         time.sleep(0.02)
         for child, (mutant, tree, deadline) in list(running.items()):
-            hangs = time.monotonic() > deadline
-            if hangs:
-                os.killpg(child, signal.SIGKILL)
-            ended, status = os.waitpid(child, 0 if hangs else os.WNOHANG)
-            if ended:
+            code = _exit_code(child, time.monotonic() > deadline)
+            if code is not None:
                 del running[child]
                 shutil.copy2(REPOSITORY / mutant.file, tree / mutant.file)
                 free.append(tree)
-                code = os.waitstatus_to_exitcode(status)
-                if code == WRONG_TREE:
-                    raise SystemExit(f"the tests of {mutant.file} imported another copy of it")
                 yield mutant, code != ALL_PASSED
+
+
+def _exit_code(child: int, hangs: bool) -> int | None:
+    """Return how the tests ended, with no process of theirs left, or None while they run; one that hangs is killed."""
+    if hangs:
+        os.killpg(child, signal.SIGKILL)
+    ended, status = os.waitpid(child, 0 if hangs else os.WNOHANG)
+    if not ended:
+        return None
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(status)
 
 
 def read_equivalent() -> dict[tuple[str, str, str], str]:
@@ -227,16 +327,20 @@ def read_equivalent() -> dict[tuple[str, str, str], str]:
     return {(one["file"], one["line"], one["becomes"]): one["reason"] for one in listed}
 
 
-def check_unchanged(files: list[str], trees: list[Path]) -> None:
-    """Exit with a sentence if the tests fail without any mutant, or a listed mutant is no longer one."""
+def check_equivalent(files: list[str]) -> None:
+    """Exit with a sentence if a listed mutant is no longer one."""
     keys = {mutant.key for mutant in drawn(files, 0)}
     for file, line, becomes in read_equivalent():
         if file in files and (file, line, becomes) not in keys:
             raise SystemExit(f"{EQUIVALENT.name} lists what is no mutant of {file}: {line} -> {becomes}")
-    plain = [Mutant(file, (REPOSITORY / file).read_text(encoding="utf-8"), 0, "", "") for file in files]
-    for mutant, noticed in outcomes(plain, trees, math.inf):
+
+
+def check_unchanged(files: list[str], trees: list[Path], records: dict[str, Record]) -> None:
+    """Exit with a sentence if the tests fail without any mutant in the other order, which would count as noticed."""
+    plain = [Mutant(file, (REPOSITORY / file).read_text(encoding="utf-8"), 0, 0, "", "") for file in files]
+    for mutant, noticed in outcomes(plain, trees, records, math.inf):
         if noticed:
-            raise SystemExit(f"the tests fail without a mutant: {' '.join(TESTS_OF[mutant.file])}")
+            raise SystemExit(f"the tests fail in another order: {' '.join(TESTS_OF[mutant.file])}")
 
 
 def print_table(files: list[str], killed: Counter[str], survived: Counter[str], skipped: Counter[str]) -> float:
@@ -255,6 +359,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--files", nargs="*", default=list(TESTS_OF), choices=list(TESTS_OF))
     arguments = parser.parse_args()
     files = arguments.files
@@ -262,12 +367,16 @@ def main() -> int:
     to_run = [mutant for mutant in sample if mutant.key not in equivalent]
     skipped = Counter(mutant.file for mutant in sample if mutant.key in equivalent)
     killed, survived = Counter[str](), Counter[str]()
+    until = time.monotonic() + 60 * arguments.minutes
+    check_equivalent(files)
     preload()
     with tempfile.TemporaryDirectory() as folder:
-        trees = [copy_tree(Path(folder).resolve() / f"tree{number}") for number in range(WORKERS)]
-        check_unchanged(files, trees)
-        until = time.monotonic() + 60 * arguments.minutes
-        for mutant, noticed in outcomes(to_run, trees, until):
+        tree = copy_tree(Path(folder).resolve() / "tree0")
+        records = record_tests(files, tree)
+        more = [Path(shutil.copytree(tree, tree.with_name(f"tree{n}"))) for n in range(1, arguments.workers)]
+        trees = [tree, *more]
+        check_unchanged(files, trees, records)
+        for mutant, noticed in outcomes(to_run, trees, records, until):
             (killed if noticed else survived)[mutant.file] += 1
             if not noticed:
                 print(mutant.diff, flush=True)
