@@ -6,10 +6,16 @@ A mutant is a file with one operator, constant, condition or returned value chan
 file only, in a copy of the tree: first those that run the changed lines, and no further than the first that fails. The
 sample is drawn from the seed, file by file in turn, until the time is up. Mutants that no test can notice are listed in
 equivalent_mutants.toml, each with the reason.
+
+Most mutants change the body of a function. These are planted in a process that has the tests of the file collected,
+which saves most of the time. What changes at the import, and whatever seems to be unnoticed, is written into the file
+and imported anew: only that counts as unnoticed.
 """
 
 import argparse
 import ast
+import gc
+import inspect
 import json
 import math
 import os
@@ -22,13 +28,14 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import accumulate, chain, zip_longest
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import pytest
@@ -60,7 +67,7 @@ LIBRARIES = (
 SHARE_TO_KILL = 0.95
 LONGEST = 300  # seconds that the tests of a mutant may take
 TIMES_LONGER = 10  # so many times the tests' own time in the processor, and 20 s, end an endless loop
-ALL_PASSED, NOTICED, WRONG_TREE = 0, 1, 77
+ALL_PASSED, NOTICED, WRONG_TREE, NOT_PLANTED = 0, 1, 77, 78
 
 SWAPPED: dict[type[ast.AST], Any] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -212,6 +219,67 @@ class InOrder:
         items.sort(key=lambda item: self.place[item.nodeid] if item.nodeid in self.place else len(self.place))
 
 
+class Server:
+    """A pytest plugin that collects the tests once and runs them, for each mutant that is sent, in a fork.
+
+    It gets a mutant and the order of the tests, and sends back the exit code.
+    """
+
+    def __init__(self, connection: Connection, tree: Path, cpu_limit: int) -> None:
+        self.connection, self.tree, self.cpu_limit = connection, tree, cpu_limit
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        while True:
+            try:
+                mutant, names = self.connection.recv()
+            except EOFError:
+                os._exit(0)
+            child = os.fork()
+            if child == 0:
+                limit_process(self.cpu_limit)
+                if not plant(self.tree / mutant.file, mutant.source):
+                    os._exit(NOT_PLANTED)
+                InOrder(names).pytest_collection_modifyitems(session.items)
+                return  # to the tests, in pytest's own loop
+            self.connection.send(exit_code(child))
+
+
+def plant(file: Path, source: str) -> bool:
+    """Give the functions of an imported file their code in another source; return whether no other code differs."""
+    codes = [compile(text, str(file), "exec", dont_inherit=True) for text in (file.read_text(encoding="utf-8"), source)]
+    changed = changed_functions(codes[0], codes[1])
+    if changed is None:
+        return False
+    live = [one for one in gc.get_objects() if type(one) is FunctionType and one.__code__ in changed]
+    try:
+        for function in live:
+            function.__code__ = changed[function.__code__]
+    except ValueError:  # another number of variables of the enclosing function
+        return False
+    return True
+
+
+def changed_functions(old: CodeType, new: CodeType) -> dict[CodeType, CodeType] | None:
+    """Return the new code of each function that differs, by its old one; None where a module or class differs itself.
+
+    `old` and `new` are of the same module or class.
+    """
+    parts = [[one for one in code.co_consts if isinstance(one, CodeType)] for code in (old, new)]
+    rests = [[repr(one) for one in code.co_consts if not isinstance(one, CodeType)] for code in (old, new)]
+    if (old.co_code, old.co_names, rests[0]) != (new.co_code, new.co_names, rests[1]):
+        return None
+    changed: dict[CodeType, CodeType] = {}
+    for before, after in zip(*parts, strict=True):
+        if before.co_flags & inspect.CO_OPTIMIZED:
+            changed |= {before: after} if before != after else {}
+        elif (inside := changed_functions(before, after)) is None:
+            return None
+        else:
+            changed |= inside
+    return changed
+
+
 @dataclass(frozen=True)
 class Record:
     """What was seen of a file's tests without a mutant: theirs as `Recorder` has them, and their processor time."""
@@ -232,14 +300,19 @@ class Record:
 
 
 def start_tests(tree: Path, file: str, plugin: object, cpu_limit: int) -> int:
-    """Run the tests of `file` in a fork of this process, in a process group of its own; return its id."""
+    """Run the tests of `file` in a fork of this process; return its id."""
     child = os.fork()
     if child == 0:
-        os.setsid()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, cpu_limit))
+        limit_process(cpu_limit)
         os._exit(_run_tests(tree, file, plugin))
     return child
+
+
+def limit_process(cpu_limit: int) -> None:
+    """Put this process into a group of its own, and end it after so many seconds in the processor."""
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, cpu_limit))
 
 
 def _run_tests(tree: Path, file: str, plugin: object) -> int:
@@ -285,40 +358,96 @@ def record_tests(files: list[str], tree: Path) -> dict[str, Record]:
     return records
 
 
-def outcomes(
-    mutants: Iterable[Mutant], trees: list[Path], records: dict[str, Record], until: float
-) -> Iterator[tuple[Mutant, bool]]:
-    """Yield each mutant with whether the tests noticed it, one at a time in each tree, until the time is up."""
-    waiting, free = iter(mutants), list(trees)
-    running: dict[int, tuple[Mutant, Path, float]] = {}
+def exit_code(child: int) -> int:
+    """Return how the tests ended, with no process of theirs left; tests that hang are killed."""
+    deadline = time.monotonic() + LONGEST
     while True:
-        while free and time.monotonic() < until and (mutant := next(waiting, None)) is not None:
-            tree, record = free.pop(), records[mutant.file]
-            (tree / mutant.file).write_text(mutant.source, encoding="utf-8")
-            child = start_tests(tree, mutant.file, InOrder(record.order(mutant)), record.cpu_limit)
-            running[child] = mutant, tree, time.monotonic() + LONGEST
-        if not running:
-            return
-        time.sleep(0.02)
-        for child, (mutant, tree, deadline) in list(running.items()):
-            code = _exit_code(child, time.monotonic() > deadline)
-            if code is not None:
-                del running[child]
-                shutil.copy2(REPOSITORY / mutant.file, tree / mutant.file)
-                free.append(tree)
-                yield mutant, code != ALL_PASSED
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended or time.monotonic() > deadline:
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            return os.waitstatus_to_exitcode(status if ended else os.waitpid(child, 0)[1])
+        time.sleep(0.005)
 
 
-def _exit_code(child: int, hangs: bool) -> int | None:
-    """Return how the tests ended, with no process of theirs left, or None while they run; one that hangs is killed."""
-    if hangs:
-        os.killpg(child, signal.SIGKILL)
-    ended, status = os.waitpid(child, 0 if hangs else os.WNOHANG)
-    if not ended:
-        return None
-    with suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(status)
+class Worker:
+    """Runs mutants in a tree of its own, one after the other."""
+
+    def __init__(self, tree: Path, records: dict[str, Record]) -> None:
+        self.tree, self.records = tree, records
+        self.servers: dict[str, Connection] = {}
+
+    def notices(self, mutant: Mutant) -> bool:
+        """Return whether a test fails with the mutant."""
+        if mutant.file not in self.servers:
+            self.servers[mutant.file] = self._serve(mutant.file)
+        code = self._ask(mutant)
+        return self._from_file(mutant) != ALL_PASSED if code in (ALL_PASSED, NOT_PLANTED) else True
+
+    def _serve(self, file: str) -> Connection:
+        """Start the server of a file. Exits with a sentence if its tests fail in another order without a mutant."""
+        ours, theirs = Pipe()
+        child = os.fork()
+        if child == 0:
+            for connection in (ours, *self.servers.values()):
+                connection.close()
+            os._exit(_run_tests(self.tree, file, Server(theirs, self.tree, self.records[file].cpu_limit)))
+        theirs.close()
+        self.servers[file] = ours
+        plain = Mutant(file, (REPOSITORY / file).read_text(encoding="utf-8"), 0, 0, "", "")
+        if self._ask(plain) != ALL_PASSED:
+            raise SystemExit(f"the tests fail in another order: {' '.join(TESTS_OF[file])}")
+        return ours
+
+    def _ask(self, mutant: Mutant) -> int:
+        self.servers[mutant.file].send((mutant, self.records[mutant.file].order(mutant)))
+        return int(self.servers[mutant.file].recv())
+
+    def _from_file(self, mutant: Mutant) -> int:
+        """Write the mutant into its file, run the tests in a new process, and return the exit code."""
+        record = self.records[mutant.file]
+        (self.tree / mutant.file).write_text(mutant.source, encoding="utf-8")
+        code = exit_code(start_tests(self.tree, mutant.file, InOrder(record.order(mutant)), record.cpu_limit))
+        shutil.copy2(REPOSITORY / mutant.file, self.tree / mutant.file)
+        if code == WRONG_TREE:
+            raise SystemExit(f"the tests of {mutant.file} imported another copy of it")
+        return code
+
+
+def outcomes(
+    mutants: list[Mutant], trees: list[Path], records: dict[str, Record], until: float
+) -> Iterator[tuple[Mutant, bool]]:
+    """Yield each mutant with whether the tests noticed it, in a process for each tree, until the time is up."""
+    running = []
+    for place, tree in enumerate(trees):
+        ours, theirs = Pipe()
+        child = os.fork()
+        if child == 0:
+            os._exit(_work(Worker(tree, records), mutants[place :: len(trees)], until, theirs))
+        theirs.close()
+        running.append(ours)
+    while running:
+        for connection in wait(running):
+            assert isinstance(connection, Connection)
+            try:
+                outcome = connection.recv()
+            except EOFError:
+                running.remove(connection)
+                continue
+            if isinstance(outcome, str):
+                raise SystemExit(outcome)
+            yield outcome
+
+
+def _work(worker: Worker, mutants: list[Mutant], until: float, connection: Connection) -> int:
+    """Send each mutant with whether it was noticed, or the sentence that ends the run."""
+    try:
+        for mutant in mutants:
+            if time.monotonic() < until:
+                connection.send((mutant, worker.notices(mutant)))
+    except SystemExit as error:
+        connection.send(str(error))
+    return 0
 
 
 def read_equivalent() -> dict[tuple[str, str, str], str]:
@@ -333,14 +462,6 @@ def check_equivalent(files: list[str]) -> None:
     for file, line, becomes in read_equivalent():
         if file in files and (file, line, becomes) not in keys:
             raise SystemExit(f"{EQUIVALENT.name} lists what is no mutant of {file}: {line} -> {becomes}")
-
-
-def check_unchanged(files: list[str], trees: list[Path], records: dict[str, Record]) -> None:
-    """Exit with a sentence if the tests fail without any mutant in the other order, which would count as noticed."""
-    plain = [Mutant(file, (REPOSITORY / file).read_text(encoding="utf-8"), 0, 0, "", "") for file in files]
-    for mutant, noticed in outcomes(plain, trees, records, math.inf):
-        if noticed:
-            raise SystemExit(f"the tests fail in another order: {' '.join(TESTS_OF[mutant.file])}")
 
 
 def print_table(files: list[str], killed: Counter[str], survived: Counter[str], skipped: Counter[str]) -> float:
@@ -374,9 +495,7 @@ def main() -> int:
         tree = copy_tree(Path(folder).resolve() / "tree0")
         records = record_tests(files, tree)
         more = [Path(shutil.copytree(tree, tree.with_name(f"tree{n}"))) for n in range(1, arguments.workers)]
-        trees = [tree, *more]
-        check_unchanged(files, trees, records)
-        for mutant, noticed in outcomes(to_run, trees, records, until):
+        for mutant, noticed in outcomes(to_run, [tree, *more], records, until):
             (killed if noticed else survived)[mutant.file] += 1
             if not noticed:
                 print(mutant.diff, flush=True)
