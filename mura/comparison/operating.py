@@ -6,7 +6,7 @@ metric and the paired comparison, then keeps its one definition.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -263,7 +263,7 @@ def _calibration(arms: Arms) -> Iterator[tuple[float, float]]:
     """Yield Brier score and calibration error of the views, each for both arms, means over the seeds."""
     metrics = [[binary_metrics(t["label"], t["probability"]) for t in tables] for tables in arms.values()]
     for name in ("brier", "ece"):
-        a, b = (sum(values[name] or 0.0 for values in group) / len(group) for group in metrics)
+        a, b = (sum(cast(float, values[name]) for values in group) / len(group) for group in metrics)
         yield a, b
 
 
