@@ -1,4 +1,4 @@
-"""Resampling over several extremities: AUROC is ranked within each, against loops and scikit-learn."""
+"""Resampling and swapping, against loops, scikit-learn and SciPy; over several extremities AUROC is ranked within."""
 
 import itertools
 
@@ -18,6 +18,7 @@ from mura.comparison.bootstrap import (
     permutation,
 )
 from mura.comparison.verdict import contrast
+from mura.metrics import binary_metrics
 
 AUROC = COMPARED_METRICS.index("auroc")
 
@@ -25,6 +26,9 @@ AUROC = COMPARED_METRICS.index("auroc")
 @pytest.fixture
 def rng():
     return np.random.default_rng(11)
+
+
+# --- several extremities ------------------------------------------------------------------------------------
 
 
 def three_extremities(rng, patients=15, models=2):
@@ -112,3 +116,83 @@ def test_one_extremity_is_as_none_told(rng):
     plain = Cases(cases.patient, cases.label, cases.probability)
     one, other = (bootstrap(c, 50, np.random.default_rng(1)) for c in (told, plain))
     assert (one == other).all()
+
+
+# --- one extremity ------------------------------------------------------------------------------------------
+
+
+def random_cases(rng, patients=12, models=2, ties=True):
+    patient = np.sort(np.r_[np.arange(patients), rng.integers(0, patients, 2 * patients)])
+    label = np.r_[True, False, rng.random(len(patient) - 2) < 0.5]
+    probability = rng.random((models, len(patient)))
+    return Cases(patient, label, probability.round(1) if ties else probability)
+
+
+def test_observed_metrics_are_those_of_the_metrics_module(rng):
+    cases = random_cases(rng)
+    for model in (0, 1):
+        expected = binary_metrics(cases.label, cases.probability[model])
+        assert observed(cases)[:, model] == pytest.approx([expected[name] for name in COMPARED_METRICS], abs=1e-12)
+
+
+def test_a_resample_equals_scikit_learn_with_the_patients_as_weights(rng):
+    cases = random_cases(rng)
+    drawn = bootstrap(cases, 50, np.random.default_rng(3))
+    weights = patient_weights(cases.patients, 50, np.random.default_rng(3))[cases.patient]
+    for resample, model in itertools.product(range(50), (0, 1)):
+        weight, called = weights[:, resample], cases.called[model]
+        expected = (
+            sk.accuracy_score(cases.label, called, sample_weight=weight),
+            sk.cohen_kappa_score(cases.label, called, sample_weight=weight),
+            sk.roc_auc_score(cases.label, cases.probability[model], sample_weight=weight),
+        )
+        assert drawn[:, model, resample] == pytest.approx(expected, abs=1e-9)
+
+
+def test_every_resample_draws_as_many_patients_as_there_are(rng):
+    weights = patient_weights(30, 500, rng)
+    assert set(weights.sum(axis=0)) == {30.0}
+    assert weights.mean(axis=1) == pytest.approx(1.0, abs=0.25)
+
+
+def test_a_resample_with_one_class_is_undefined_but_for_accuracy(rng):
+    cases = Cases(np.array([0, 1]), np.array([True, False]), np.array([[0.9, 0.2]]))
+    drawn = bootstrap(cases, 100, rng)[:, 0]
+    assert np.isfinite(drawn[0]).all()
+    assert np.isnan(drawn[1:]).any(axis=1).tolist() == [True, True]
+    assert RankOrders(cases, cases.probability[0]).auroc(np.array([[2], [0]], dtype=np.float32)) == pytest.approx(
+        [np.nan], nan_ok=True
+    )
+
+
+def test_permuted_p_equals_scipy_s_where_every_patient_has_one_case(rng):
+    cases = Cases(np.arange(14), rng.random(14) < 0.5, rng.random((2, 14)))
+    right = cases.right.astype(float)
+    exact = stats.permutation_test(
+        (right[0], right[1]), lambda a, b: a.mean() - b.mean(), permutation_type="samples", n_resamples=np.inf
+    )
+    draws = bootstrap(cases, 20_000, rng)
+    assert contrast(cases, [0], [1], draws, rng)["accuracy"].p == pytest.approx(exact.pvalue, abs=0.02)
+
+
+def test_interval_equals_scipy_s_bootstrap_where_every_patient_has_one_case(rng):
+    cases = Cases(np.arange(200), rng.random(200) < 0.5, rng.random((2, 200)))
+    right = cases.right.astype(float)
+    theirs = stats.bootstrap(
+        (right[0] - right[1],), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+    )
+    ours = contrast(cases, [0], [1], bootstrap(cases, 20_000, rng), rng)["accuracy"]
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), abs=0.006)
+    assert ours.error == pytest.approx(theirs.standard_error, rel=0.03)
+
+
+def test_copies_of_a_patient_s_views_add_nothing(rng):
+    cases = random_cases(rng, ties=False)
+    copied = Cases(np.repeat(cases.patient, 10), np.repeat(cases.label, 10), np.repeat(cases.probability, 10, axis=1))
+    once, ten = (
+        contrast(c, [0], [1], bootstrap(c, 500, np.random.default_rng(1)), np.random.default_rng(2))
+        for c in (cases, copied)
+    )
+    for metric in COMPARED_METRICS:
+        for name in ("a", "b", "low", "high", "p", "error"):
+            assert getattr(ten[metric], name) == pytest.approx(getattr(once[metric], name), abs=1e-9)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from mura.comparison.bootstrap import COMPARED_METRICS, Cases
 from mura.comparison.verdict import (
@@ -18,6 +19,7 @@ from mura.comparison.verdict import (
     Estimate,
     compare,
     contrast,
+    holm,
     of_these_models,
     over_training_runs,
     smallest_detectable,
@@ -158,9 +160,101 @@ def test_the_smallest_detectable_difference_follows_student_where_the_interval_d
     )
 
 
+# --- against formulas and libraries -------------------------------------------------------------------------
+
+
+def test_without_variance_between_patients_it_is_welch_s_t_test(rng):
+    a, b = rng.normal(0.8, 0.02, 3), rng.normal(0.7, 0.01, 5)
+    ours = over_training_runs(a, b, np.full(100, a.mean() - b.mean()), patients=50)
+    theirs = stats.ttest_ind(a, b, equal_var=False)
+    interval = theirs.confidence_interval()
+    assert (ours.p, ours.degrees) == pytest.approx((theirs.pvalue, theirs.df))
+    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_training_runs_that_differ_widen_the_interval(rng):
+    drawn = rng.normal(0.05, 0.01, 5000)
+    close, far = np.array([0.800, 0.801, 0.799]), np.array([0.83, 0.80, 0.77])
+    narrow, wide = (over_training_runs(a, np.full(3, 0.75), drawn, 100) for a in (close, far))
+    assert narrow.difference == pytest.approx(wide.difference)
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+    assert wide.degrees < 4 < narrow.degrees
+
+
+def test_holm_equals_statsmodels(rng):
+    for _ in range(20):
+        p_values = dict(zip("abcdefg", rng.random(7).round(1) ** 3, strict=True))
+        expected = multipletests(list(p_values.values()), method="holm")[1]
+        assert [holm(p_values)[name] for name in "abcdefg"] == pytest.approx(expected)
+    assert holm({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p_holm", "expected"),
+    [
+        (0.01, 0.05, 0.01, "unified better"),
+        (-0.05, -0.01, 0.01, "specialised better"),
+        (-0.01, 0.05, 0.2, "no difference shown"),
+        (0.01, 0.05, 0.06, "no difference shown"),
+        (-0.001, 0.05, 0.04, "no difference shown"),
+        (None, None, None, "not assessable"),
+        (0.01, 0.05, 0.05, "no difference shown"),
+    ],
+)
+def test_the_verdict_needs_interval_and_p(low, high, p_holm, expected):
+    estimate = Estimate(0.8, 0.7, 0.1, low, high, p_holm, 0.01)
+    assert verdict("unified", "specialised", estimate, p_holm) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "p_holm", "expected"),
+    [
+        (0.01, 0.05, 0.025, 0.175, "not shown after correction"),
+        (-0.05, -0.01, 0.025, 0.175, "not shown after correction"),
+        (-0.001, 0.05, 0.049, 0.175, "no difference shown"),
+        (0.01, 0.05, 0.051, 0.175, "no difference shown"),
+    ],
+)
+def test_a_row_that_only_the_correction_stops_is_told_from_others(low, high, p, p_holm, expected):
+    estimate = Estimate(0.8, 0.7, 0.1, low, high, p, 0.01)
+    assert verdict("unified", "specialised", estimate, p_holm) == expected
+
+
+def test_the_simultaneous_interval_is_bonferroni_s_from_the_draws_or_student_s_t(rng):
+    drawn = rng.normal(0.05, 0.02, 5000)
+    one_seed = of_these_models(np.array([0.8]), np.array([0.75]), drawn, rng.normal(0, 0.02, 500))
+    assert one_seed.interval(0.05 / 7) == pytest.approx(tuple(np.quantile(drawn, [0.025 / 7, 1 - 0.025 / 7])))
+    three = over_training_runs(rng.normal(0.8, 0.01, 3), rng.normal(0.7, 0.01, 3), drawn, 100)
+    t = stats.t.interval(1 - 0.05 / 7, three.degrees, three.difference, three.error)
+    assert three.interval(0.05 / 7) == pytest.approx(t)
+    assert three.interval(0.05) == pytest.approx((three.low, three.high))
+
+
+def test_the_smallest_detectable_difference_is_the_usual_formula():
+    estimate = Estimate(0.8, 0.7, 0.1, 0.0, 0.2, 0.05, error=0.01)
+    assert smallest_detectable(estimate, 1) == pytest.approx((1.959964 + 0.841621) * 0.01)
+    assert smallest_detectable(estimate, 7) > smallest_detectable(estimate, 1)
+    assert smallest_detectable(Estimate(None, None, None), 1) is None
+
+
+def test_with_one_seed_the_smallest_detectable_difference_has_the_error_of_the_permutation(rng):
+    swapped, drawn = rng.normal(0, 0.03, 5000), rng.normal(0.2, 0.01, 5000)
+    estimate = of_these_models(np.array([0.8]), np.array([0.6]), drawn, swapped)
+    assert estimate.error == pytest.approx(np.sqrt(np.mean(swapped**2)))
+    assert smallest_detectable(estimate, 1) == pytest.approx(2.8016 * 0.03, rel=0.03)
+
+
+def test_the_observed_difference_counts_among_the_permutations():
+    never_as_large = of_these_models(np.array([0.9]), np.array([0.5]), np.full(9, 0.4), np.zeros(99))
+    assert never_as_large.p == pytest.approx(1 / 100)
+
+
 # --- not assessable -----------------------------------------------------------------------------------------
 
-ABSENT = ("low", "high", "p", "p_holm", "smallest_detectable")
+ABSENT = (
+    "low", "high", "p", "p_holm", "smallest_detectable", "why_not_detectable", "low_simultaneous", "high_simultaneous",
+    "low_90", "high_90", "margin", "equivalence",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -181,7 +275,7 @@ def test_the_record_of_an_undefined_metric_holds_counts_and_nothing_else(rng: np
     records = compare({"a": tables[:1], "b": tables[1:]}, "cnn2", resamples=50)
     for metric in ("kappa", "auroc"):
         r = record(records, "wrist", metric)
-        assert [getattr(r, name) for name in ("a", "b", "difference", *ABSENT)] == [None] * 8
+        assert [getattr(r, name) for name in ("a", "b", "difference", *ABSENT)] == [None] * (3 + len(ABSENT))
         assert (r.verdict, r.n, r.patients, r.seeds) == (NOT_ASSESSABLE, 12, 12, 1)
 
 

@@ -1,44 +1,26 @@
 """The comparison of arms: against known values and independent libraries, and on what it must refuse."""
 
-import importlib.util
 import itertools
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from scipy.special import ndtr
-from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from mura.comparison.bootstrap import (
     COMPARED_METRICS,
-    Cases,
-    RankOrders,
-    SwappedPair,
-    bootstrap,
-    observed,
-    patient_weights,
-    permutation,
 )
 from mura.comparison.pairs import pair_views
 from mura.comparison.verdict import (
-    Estimate,
     compare,
-    contrast,
     count_agreement,
     holm,
-    of_these_models,
     over_training_runs,
-    smallest_detectable,
-    verdict,
 )
 from mura.errors import MuraError
-from mura.metrics import binary_metrics, summarise
+from mura.metrics import summarise
 
 KEY = ["split", "extremity", "patient", "study", "view"]
 
@@ -74,241 +56,9 @@ def arms(rng):
     return {"unified": [predicted(table, rng, 1.5)], "specialised": [predicted(table, rng, 0.8)]}
 
 
-def random_cases(rng, patients=12, models=2, ties=True):
-    patient = np.sort(np.r_[np.arange(patients), rng.integers(0, patients, 2 * patients)])
-    label = np.r_[True, False, rng.random(len(patient) - 2) < 0.5]
-    probability = rng.random((models, len(patient)))
-    return Cases(patient, label, probability.round(1) if ties else probability)
-
-
 def one(records, **wanted):
     [record] = [r for r in records if all(getattr(r, name) == value for name, value in wanted.items())]
     return record
-
-
-# --- resampling -------------------------------------------------------------------------------------------
-
-
-def test_observed_metrics_are_those_of_the_metrics_module(rng):
-    cases = random_cases(rng)
-    for model in (0, 1):
-        expected = binary_metrics(cases.label, cases.probability[model])
-        assert observed(cases)[:, model] == pytest.approx([expected[name] for name in COMPARED_METRICS], abs=1e-12)
-
-
-def test_a_resample_equals_scikit_learn_with_the_patients_as_weights(rng):
-    cases = random_cases(rng)
-    drawn = bootstrap(cases, 50, np.random.default_rng(3))
-    weights = patient_weights(cases.patients, 50, np.random.default_rng(3))[cases.patient]
-    for resample, model in itertools.product(range(50), (0, 1)):
-        weight, called = weights[:, resample], cases.called[model]
-        expected = (
-            sk.accuracy_score(cases.label, called, sample_weight=weight),
-            sk.cohen_kappa_score(cases.label, called, sample_weight=weight),
-            sk.roc_auc_score(cases.label, cases.probability[model], sample_weight=weight),
-        )
-        assert drawn[:, model, resample] == pytest.approx(expected, abs=1e-9)
-
-
-def test_every_resample_draws_as_many_patients_as_there_are(rng):
-    weights = patient_weights(30, 500, rng)
-    assert set(weights.sum(axis=0)) == {30.0}
-    assert weights.mean(axis=1) == pytest.approx(1.0, abs=0.25)
-
-
-def test_a_resample_with_one_class_is_undefined_but_for_accuracy(rng):
-    cases = Cases(np.array([0, 1]), np.array([True, False]), np.array([[0.9, 0.2]]))
-    drawn = bootstrap(cases, 100, rng)[:, 0]
-    assert np.isfinite(drawn[0]).all()
-    assert np.isnan(drawn[1:]).any(axis=1).tolist() == [True, True]
-    assert RankOrders(cases, cases.probability[0]).auroc(np.array([[2], [0]], dtype=np.float32)) == pytest.approx(
-        [np.nan], nan_ok=True
-    )
-
-
-def test_every_swap_within_patients_equals_the_swap_done_by_hand(rng):
-    cases = random_cases(rng, patients=6)
-    ranks = np.array([stats.rankdata(row) for row in cases.probability])
-    signs = np.array(list(itertools.product([1.0, -1.0], repeat=6))).T
-    ours = SwappedPair(cases, 0, 1).differences(signs)
-    for column, sign in enumerate(signs.T):
-        first = np.where(sign[cases.patient] > 0, 0, 1)
-        rows = np.arange(len(cases.label))
-        by_hand = []
-        for chosen in (first, 1 - first):
-            called, rank = cases.called[chosen, rows], ranks[chosen, rows]
-            accuracy = sk.accuracy_score(cases.label, called)
-            kappa = sk.cohen_kappa_score(cases.label, called)
-            by_hand.append([accuracy, kappa, sk.roc_auc_score(cases.label, rank)])
-        assert ours[:, column] == pytest.approx(np.subtract(*by_hand), abs=1e-9)
-
-
-def test_permuted_p_equals_scipy_s_where_every_patient_has_one_case(rng):
-    cases = Cases(np.arange(14), rng.random(14) < 0.5, rng.random((2, 14)))
-    right = cases.right.astype(float)
-    exact = stats.permutation_test(
-        (right[0], right[1]), lambda a, b: a.mean() - b.mean(), permutation_type="samples", n_resamples=np.inf
-    )
-    draws = bootstrap(cases, 20_000, rng)
-    assert contrast(cases, [0], [1], draws, rng)["accuracy"].p == pytest.approx(exact.pvalue, abs=0.02)
-
-
-def test_interval_equals_scipy_s_bootstrap_where_every_patient_has_one_case(rng):
-    cases = Cases(np.arange(200), rng.random(200) < 0.5, rng.random((2, 200)))
-    right = cases.right.astype(float)
-    theirs = stats.bootstrap(
-        (right[0] - right[1],), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
-    )
-    ours = contrast(cases, [0], [1], bootstrap(cases, 20_000, rng), rng)["accuracy"]
-    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), abs=0.006)
-    assert ours.error == pytest.approx(theirs.standard_error, rel=0.03)
-
-
-def test_copies_of_a_patient_s_views_add_nothing(rng):
-    cases = random_cases(rng, ties=False)
-    copied = Cases(np.repeat(cases.patient, 10), np.repeat(cases.label, 10), np.repeat(cases.probability, 10, axis=1))
-    once, ten = (
-        contrast(c, [0], [1], bootstrap(c, 500, np.random.default_rng(1)), np.random.default_rng(2))
-        for c in (cases, copied)
-    )
-    for metric in COMPARED_METRICS:
-        for name in ("a", "b", "low", "high", "p", "error"):
-            assert getattr(ten[metric], name) == pytest.approx(getattr(once[metric], name), abs=1e-9)
-
-
-def test_swapping_averages_over_the_models_of_an_arm(rng):
-    cases = random_cases(rng, models=3)
-    swapped = permutation(cases, [0, 1], [2], 10, np.random.default_rng(5))
-    each = [permutation(cases, [model], [2], 10, np.random.default_rng(5)) for model in (0, 1)]
-    assert swapped == pytest.approx(np.mean(each, axis=0))
-
-
-# --- estimates, p values, verdicts --------------------------------------------------------------------------
-
-
-def test_without_variance_between_patients_it_is_welch_s_t_test(rng):
-    a, b = rng.normal(0.8, 0.02, 3), rng.normal(0.7, 0.01, 5)
-    ours = over_training_runs(a, b, np.full(100, a.mean() - b.mean()), patients=50)
-    theirs = stats.ttest_ind(a, b, equal_var=False)
-    interval = theirs.confidence_interval()
-    assert (ours.p, ours.degrees) == pytest.approx((theirs.pvalue, theirs.df))
-    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high))
-
-
-def test_training_runs_that_differ_widen_the_interval(rng):
-    drawn = rng.normal(0.05, 0.01, 5000)
-    close, far = np.array([0.800, 0.801, 0.799]), np.array([0.83, 0.80, 0.77])
-    narrow, wide = (over_training_runs(a, np.full(3, 0.75), drawn, 100) for a in (close, far))
-    assert narrow.difference == pytest.approx(wide.difference)
-    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
-    assert wide.degrees < 4 < narrow.degrees
-
-
-def test_without_any_variance_only_equal_arms_can_be_judged():
-    same, half = np.full(3, 0.5), np.full(3, 1.0)
-    assert over_training_runs(same, same, np.zeros(10), 9).p == 1.0
-    assert over_training_runs(half, same, np.full(10, 0.5), 9).p is None
-
-
-def test_holm_equals_statsmodels(rng):
-    for _ in range(20):
-        p_values = dict(zip("abcdefg", rng.random(7).round(1) ** 3, strict=True))
-        expected = multipletests(list(p_values.values()), method="holm")[1]
-        assert [holm(p_values)[name] for name in "abcdefg"] == pytest.approx(expected)
-    assert holm({}) == {}
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "p_holm", "expected"),
-    [
-        (0.01, 0.05, 0.01, "unified better"),
-        (-0.05, -0.01, 0.01, "specialised better"),
-        (-0.01, 0.05, 0.2, "no difference shown"),
-        (0.01, 0.05, 0.06, "no difference shown"),
-        (-0.001, 0.05, 0.04, "no difference shown"),
-        (None, None, None, "not assessable"),
-        (0.01, 0.05, 0.05, "no difference shown"),
-    ],
-)
-def test_the_verdict_needs_interval_and_p(low, high, p_holm, expected):
-    estimate = Estimate(0.8, 0.7, 0.1, low, high, p_holm, 0.01)
-    assert verdict("unified", "specialised", estimate, p_holm) == expected
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "p", "p_holm", "expected"),
-    [
-        (0.01, 0.05, 0.025, 0.175, "not shown after correction"),
-        (-0.05, -0.01, 0.025, 0.175, "not shown after correction"),
-        (-0.001, 0.05, 0.049, 0.175, "no difference shown"),
-        (0.01, 0.05, 0.051, 0.175, "no difference shown"),
-    ],
-)
-def test_a_row_that_only_the_correction_stops_is_told_from_others(low, high, p, p_holm, expected):
-    estimate = Estimate(0.8, 0.7, 0.1, low, high, p, 0.01)
-    assert verdict("unified", "specialised", estimate, p_holm) == expected
-
-
-def test_the_simultaneous_interval_is_bonferroni_s_from_the_draws_or_student_s_t(rng):
-    drawn = rng.normal(0.05, 0.02, 5000)
-    one_seed = of_these_models(np.array([0.8]), np.array([0.75]), drawn, rng.normal(0, 0.02, 500))
-    assert one_seed.interval(0.05 / 7) == pytest.approx(tuple(np.quantile(drawn, [0.025 / 7, 1 - 0.025 / 7])))
-    three = over_training_runs(rng.normal(0.8, 0.01, 3), rng.normal(0.7, 0.01, 3), drawn, 100)
-    t = stats.t.interval(1 - 0.05 / 7, three.degrees, three.difference, three.error)
-    assert three.interval(0.05 / 7) == pytest.approx(t)
-    assert three.interval(0.05) == pytest.approx((three.low, three.high))
-
-
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_simultaneous_intervals_are_wider_for_each_extremity_and_the_same_for_all(rng, seeds):
-    table = views(rng, patients=80)
-    records = compare({arm: [predicted(table, rng) for _ in range(seeds)] for arm in "ab"}, "cnn2", 400)
-    for r in records:
-        simultaneous, plain = (r.low_simultaneous, r.high_simultaneous), (r.low, r.high)
-        if r.extremity == "all":
-            assert (r.tests, simultaneous) == (1, plain)
-        else:
-            assert r.tests == 2
-            assert simultaneous[0] < plain[0] < plain[1] < simultaneous[1]
-
-
-def test_the_smallest_detectable_difference_is_the_usual_formula():
-    estimate = Estimate(0.8, 0.7, 0.1, 0.0, 0.2, 0.05, error=0.01)
-    assert smallest_detectable(estimate, 1) == pytest.approx((1.959964 + 0.841621) * 0.01)
-    assert smallest_detectable(estimate, 7) > smallest_detectable(estimate, 1)
-    assert smallest_detectable(Estimate(None, None, None), 1) is None
-
-
-def test_with_one_seed_the_smallest_detectable_difference_has_the_error_of_the_permutation(rng):
-    swapped, drawn = rng.normal(0, 0.03, 5000), rng.normal(0.2, 0.01, 5000)
-    estimate = of_these_models(np.array([0.8]), np.array([0.6]), drawn, swapped)
-    assert estimate.error == pytest.approx(np.sqrt(np.mean(swapped**2)))
-    assert smallest_detectable(estimate, 1) == pytest.approx(2.8016 * 0.03, rel=0.03)
-
-
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_an_arm_that_always_answers_alike_has_no_smallest_detectable_difference_but_a_reason(rng, seeds):
-    table = views(rng, patients=120)
-    constant = predicted(table, rng).assign(probability=0.3)
-    arms = {"unified": [predicted(table, rng, 1.5) for _ in range(seeds)], "specialised": [constant] * seeds}
-    for r in compare(arms, "cnn2", 200):
-        assert (r.smallest_detectable, r.why_not_detectable) == (None, "specialised always gives the same answer")
-    both = one(
-        compare(arms | {"unified": [constant] * seeds}, "cnn2", 200), level="study", metric="accuracy", extremity="all"
-    )
-    assert both.verdict == "no difference shown"
-    assert both.why_not_detectable == "unified and specialised always give the same answer"
-
-
-def test_arms_that_never_differ_have_no_smallest_detectable_difference(rng):
-    table = predicted(views(rng), rng)
-    for r in compare({"a": [table], "b": [table]}, "cnn2", 200):
-        assert (r.smallest_detectable, r.why_not_detectable) == (None, "the arms never differ")
-
-
-def test_the_observed_difference_counts_among_the_permutations():
-    never_as_large = of_these_models(np.array([0.9]), np.array([0.5]), np.full(9, 0.4), np.zeros(99))
-    assert never_as_large.p == pytest.approx(1 / 100)
 
 
 # --- compare ------------------------------------------------------------------------------------------------
@@ -425,6 +175,39 @@ def test_one_patient_is_not_assessable(arms):
     records = compare(single, "cnn2", resamples=100)
     assert {r.verdict for r in records} == {"not assessable"}
     assert one(records, level="image", metric="accuracy", extremity="all").a is not None
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_simultaneous_intervals_are_wider_for_each_extremity_and_the_same_for_all(rng, seeds):
+    table = views(rng, patients=80)
+    records = compare({arm: [predicted(table, rng) for _ in range(seeds)] for arm in "ab"}, "cnn2", 400)
+    for r in records:
+        simultaneous, plain = (r.low_simultaneous, r.high_simultaneous), (r.low, r.high)
+        if r.extremity == "all":
+            assert (r.tests, simultaneous) == (1, plain)
+        else:
+            assert r.tests == 2
+            assert simultaneous[0] < plain[0] < plain[1] < simultaneous[1]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_an_arm_that_always_answers_alike_has_no_smallest_detectable_difference_but_a_reason(rng, seeds):
+    table = views(rng, patients=120)
+    constant = predicted(table, rng).assign(probability=0.3)
+    arms = {"unified": [predicted(table, rng, 1.5) for _ in range(seeds)], "specialised": [constant] * seeds}
+    for r in compare(arms, "cnn2", 200):
+        assert (r.smallest_detectable, r.why_not_detectable) == (None, "specialised always gives the same answer")
+    both = one(
+        compare(arms | {"unified": [constant] * seeds}, "cnn2", 200), level="study", metric="accuracy", extremity="all"
+    )
+    assert both.verdict == "no difference shown"
+    assert both.why_not_detectable == "unified and specialised always give the same answer"
+
+
+def test_arms_that_never_differ_have_no_smallest_detectable_difference(rng):
+    table = predicted(views(rng), rng)
+    for r in compare({"a": [table], "b": [table]}, "cnn2", 200):
+        assert (r.smallest_detectable, r.why_not_detectable) == (None, "the arms never differ")
 
 
 # --- agreement and McNemar ----------------------------------------------------------------------------------
@@ -575,43 +358,3 @@ def test_fewer_than_two_arms_or_an_arm_without_tables_is_refused(arms):
     for too_few in ({}, {"unified": arms["unified"]}, arms | {"specialised": []}):
         with pytest.raises(MuraError, match="two arms"):
             compare(too_few, "cnn2")
-
-
-# --- coverage -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def coverage():
-    path = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
-    spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-
-
-def test_the_simulated_truth_is_that_of_the_normal_distribution(coverage):
-    setting = coverage.Setting("humerus", gap=0.45, between_runs=0.0714)
-    sigma = np.sqrt(np.square([*setting.shared, *setting.arm, *setting.run, setting.between_runs]).sum())
-    expected = ndtr((setting.mean + setting.gap) / sigma) - ndtr(setting.mean / sigma)
-    true = coverage.truth(setting, np.random.default_rng(0))
-    assert true["image"][0] == pytest.approx(expected, abs=0.005)
-
-
-def test_offsets_of_seven_models_favour_the_unified_one_only_where_auroc_is_pooled(coverage):
-    rows = coverage.offset_rows(1.0, 1, 12, 100, np.random.default_rng(0))
-    difference = {(level, estimator): float(points) for _, _, level, estimator, points, _ in rows}
-    for level in ("image", "study"):
-        assert difference[level, coverage.POOLED] > 1
-        assert abs(difference[level, coverage.WITHIN]) < 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_intervals_hold_the_truth_and_the_test_seldom_finds_what_is_not_there(coverage, seeds):
-    setting = coverage.Setting("humerus", seeds=seeds, between_runs=0.0 if seeds == 1 else 0.0714)
-    outcomes = coverage.run(setting, simulations=100, resamples=400, rng=np.random.default_rng(0))
-    for level in ("image", "study"):
-        low, high, shown, _ = np.stack(outcomes[coverage.OURS, level], axis=1)
-        assert ((low <= 0) & (high >= 0)).mean(axis=0).min() >= 0.88
-        assert shown.mean(axis=0).max() <= 0.13
