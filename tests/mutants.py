@@ -49,13 +49,10 @@ TESTS_OF = {
     "mura/data/batches.py": ["tests/data/test_batches.py"],
     "mura/data/datamodule.py": ["tests/data/test_loaders.py", "tests/data/test_datamodule.py"],
     "mura/data/images.py": ["tests/data/test_images.py"],
-    "mura/comparison/bootstrap.py": [
-        "tests/comparison/test_permutation.py",
-        "tests/comparison/test_bootstrap.py",
-        "tests/comparison/test_verdict.py",
-    ],
+    "mura/comparison/bootstrap.py": ["tests/comparison/test_permutation.py", "tests/comparison/test_bootstrap.py"],
     "mura/comparison/pairs.py": ["tests/comparison/test_pairs.py", "tests/comparison/test_verdict.py"],
     "mura/comparison/verdict.py": ["tests/comparison/test_estimates.py", "tests/comparison/test_verdict.py"],
+    "mura/comparison/equivalence.py": ["tests/comparison/test_equivalence.py"],
     "mura/comparison/operating.py": ["tests/comparison/test_operating.py"],
 }
 COPIED = ("mura", "hydra_plugins", "conf", "tests", "benchmarks", "train.py", "sweep.py", "pyproject.toml")
