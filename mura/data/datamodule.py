@@ -206,7 +206,7 @@ class MuraDataModule(LightningDataModule):
         """Return the views of the data set, with their pictures where `resident` says; decided and made once."""
         if self.views is None:
             rows = np.unique(np.concatenate(list(self.rows.values())))
-            needed = len(rows) * self.opened.images[0].nbytes
+            needed = len(rows) * self.cache_size**2  # bytes
             where = choose_residence(self.resident, self._device(), needed)
             log.info("pictures: in the memory of the %s (%s)", *where)
             resident = Resident(self.opened.images, rows, self._device()) if where.value == "device" else None

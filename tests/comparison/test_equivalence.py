@@ -26,7 +26,10 @@ def record(low_90=None, high_90=None, **values):
         (-0.029, 0.2, "unified not worse by 3 points"),
         (-0.031, 0.01, None),
         (-0.03, 0.01, None),
+        (-0.01, 0.03, "unified not worse by 3 points"),
         (None, None, None),
+        (None, 0.01, None),
+        (-0.01, None, None),
     ],
 )
 def test_the_interval_of_90_percent_decides_over_all_extremities(low, high, expected):
@@ -65,9 +68,19 @@ def test_a_model_with_a_hyphen_in_its_name_keeps_it():
 
 
 def test_an_extremity_is_never_equivalent_and_says_when_the_test_set_is_too_small():
-    wide, narrow = apply_margin([record(-0.06, 0.06, extremity="hand"), record(-0.01, 0.01, extremity="hand")], 0.03)
+    wide, narrow = apply_margin([record(-0.04, 0.022, extremity="hand"), record(-0.01, 0.03, extremity="hand")], 0.03)
     assert (wide.equivalence, narrow.equivalence) == ("test set too small for a margin of 3 points", None)
     assert (wide.verdict, narrow.verdict) == ("no difference shown", "no difference shown")
+
+
+def test_a_test_set_whose_half_width_is_the_margin_is_large_enough():
+    [judged] = apply_margin([record(-0.25, 0.25, extremity="hand")], 0.25)
+    assert judged.equivalence is None
+
+
+def test_a_margin_of_a_hundredth_is_one_point():
+    [judged] = apply_margin([record(-0.005, 0.005)], 0.01)
+    assert judged.verdict == "equivalent within 1 point"
 
 
 def test_arms_that_always_answer_alike_and_other_metrics_are_not_judged():
@@ -81,7 +94,7 @@ def test_without_a_margin_nothing_changes():
     assert apply_margin([record(-0.01, 0.01)], None) == [record(-0.01, 0.01)]
 
 
-@pytest.mark.parametrize("margin", [0.0, -0.03, 3.0])
+@pytest.mark.parametrize("margin", [0.0, -0.03, 1.0, 3.0])
 def test_a_margin_that_is_no_difference_in_accuracy_is_refused(margin):
     with pytest.raises(MuraError, match="between 0 and 1"):
         apply_margin([], margin)

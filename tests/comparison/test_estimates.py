@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from mura.comparison.bootstrap import COMPARED_METRICS, Cases
+from mura.comparison.bootstrap import COMPARED_METRICS, Cases, bootstrap
+from mura.comparison.pairs import pair_views
 from mura.comparison.verdict import (
     NO_DIFFERENCE,
     NOT_AFTER_CORRECTION,
@@ -18,6 +19,7 @@ from mura.comparison.verdict import (
     Comparison,
     Estimate,
     compare,
+    compare_cases,
     contrast,
     holm,
     of_these_models,
@@ -309,6 +311,44 @@ def test_a_pair_with_two_models_in_one_arm_and_one_in_the_other_is_about_these_m
         drawn = draws[0, models[0]].mean(axis=0) - draws[0, models[1]].mean(axis=0)
         assert (estimate.low, estimate.high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])))
         assert estimate.degrees == math.inf
+
+
+def test_an_estimate_is_told_by_its_figures_and_not_by_what_was_drawn() -> None:
+    one, other = (Estimate(0.8, 0.7, 0.1, error=0.1, drawn=drawn) for drawn in (np.zeros(3), np.ones(4)))
+    assert one == other
+    assert "drawn" not in repr(one)
+    assert one.always_alike == (False, False)
+
+
+@pytest.mark.parametrize(("difference", "error"), [(None, 0.1), (0.1, None), (None, None)])
+def test_without_a_difference_or_an_error_there_is_no_interval(difference: float | None, error: float | None) -> None:
+    assert Estimate(0.8, 0.7, difference, error=error).interval(0.05) == (None, None)
+
+
+def test_runs_are_independent_unless_they_are_said_to_be_paired_by_seed(rng: np.random.Generator) -> None:
+    cases = Cases(np.arange(40), rng.random(40) < 0.5, rng.random((6, 40)))
+    draws = bootstrap(cases, 100, rng)
+    models = [0, 1, 2], [3, 4, 5]
+    plain, independent, paired = (
+        contrast(cases, *models, draws, rng, *told)["accuracy"] for told in ((), (False,), (True,))
+    )
+    assert plain == independent != paired
+    a, b, drawn = rng.random(3), rng.random(3), rng.random(50)
+    assert over_training_runs(a, b, drawn, 9) == over_training_runs(a, b, drawn, 9, by_seed=False)
+    assert over_training_runs(a, b, drawn, 9) != over_training_runs(a, b, drawn, 9, by_seed=True)
+
+
+def test_every_group_is_drawn_and_swapped_from_streams_of_its_own(rng: np.random.Generator) -> None:
+    arms = {"a": [predictions(rng, 20)], "b": [predictions(rng, 20)]}
+    paired = pair_views(arms).levels(arms)["study"]
+    records = compare_cases(paired, "cnn2", 60, seed=3)
+    for group, number in (("all", 7), ("elbow", 0), ("wrist", 6)):
+        draws = bootstrap(paired.cases[group], 60, np.random.default_rng([3, number, 0]))
+        expected = contrast(paired.cases[group], [0], [1], draws, np.random.default_rng([3, number, 1]))
+        for metric, estimate in expected.items():
+            ours = record(records, group, metric)
+            assert (ours.low, ours.high, ours.p) == (estimate.low, estimate.high, estimate.p)
+    assert compare_cases(paired, "cnn2", 60) == compare_cases(paired, "cnn2", 60, seed=0)
 
 
 def test_the_seed_of_the_resampling_is_zero_by_default(rng: np.random.Generator) -> None:

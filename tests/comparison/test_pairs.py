@@ -3,10 +3,12 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mura.comparison.collect import collect
-from mura.comparison.pairs import ROUTED, make_arm_tables, make_pairs, pair_views
+from mura.comparison.pairs import ROUTED, check_arms, make_arm_tables, make_pairs, pair_views
+from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import STUDY_KEY, VIEW_KEY, study_table
 
@@ -85,7 +87,8 @@ def test_all_arms_are_paired_in_a_fixed_order(run, tmp_path):
 def test_views_and_studies_are_paired_row_by_row_in_whatever_order_the_tables_are(study_folder):
     _, _, [pair], _ = gathered(study_folder)
     tables = pair.tables()
-    shuffled = {arm: [t.sample(frac=1, random_state=3) for t in group] for arm, group in tables.items()}
+    seeds = iter(range(4))  # another order for each table
+    shuffled = {arm: [t.sample(frac=1, random_state=next(seeds)) for t in group] for arm, group in tables.items()}
     for arms in (tables, shuffled):
         levels = pair_views(arms).levels(arms)
         everyone = [table for group in arms.values() for table in group]
@@ -99,6 +102,84 @@ def test_views_and_studies_are_paired_row_by_row_in_whatever_order_the_tables_ar
                 assert probability == pytest.approx(theirs["probability"].to_numpy(), abs=1e-15)
                 assert (theirs["label"].to_numpy() == paired.rows["label"].to_numpy()).all()
         assert levels["image"].models == {"unified": [0, 1], "specialised": [2, 3]}
+
+
+def test_the_rows_of_a_pairing_have_the_columns_of_the_tables(study_folder):
+    _, _, [pair], _ = gathered(study_folder)
+    tables = pair.tables()
+    pairing = pair_views(tables)
+    assert list(pairing.views.columns) == list(tables["unified"][0].columns)
+    assert list(pairing.views.index) == list(range(len(pairing.views)))
+
+
+def test_the_rows_of_a_report_are_the_extremities_and_all_of_several_together(run, tmp_path, study_folder):
+    _, _, [seven], _ = gathered(study_folder)
+    assert seven.groups == [*EXTREMITIES, "all"]
+    run(["elbow", "hand"], arm="unified")
+    run("elbow")
+    assert gathered(tmp_path / "runs")[2][0].groups == ["elbow"]
+    run("hand")
+    [two] = gathered(tmp_path / "runs")[2]
+    assert two.groups == ["elbow", "hand", "elbow+hand"]
+    assert two.name == "unified-specialised"
+
+
+def test_seeds_are_named_by_arm_and_the_common_ones_together(run, tmp_path):
+    for arm, seeds in (("unified", (3, 0, 7)), ("shared", (7, 5, 3))):
+        for seed in seeds:
+            run(["elbow", "hand"], arm=arm, seed=seed)
+    [pair] = gathered(tmp_path / "runs")[2]
+    assert pair.seeds == {"unified": [0, 3, 7], "shared": [3, 5, 7]}
+    assert pair.common_seeds == [3, 7]
+
+
+def test_validation_views_come_from_the_run_that_answers_for_the_extremity(study_folder):
+    runs, tables, _, _ = gathered(study_folder)
+    for arm in ("unified", "specialised"):
+        routed = next(t for t in tables if (t.arm, t.seed) == (arm, 1))
+        ours = routed.validation_of(["hand", "wrist"])
+        [*owners] = [r for r in runs if r.arm == arm and r.seed == 1]
+        theirs = pd.concat([r.validation for r in owners])
+        theirs = theirs[theirs["extremity"].isin(["hand", "wrist"])]
+        assert list(ours.index) == list(range(len(theirs)))
+        assert sorted(ours["path"]) == sorted(theirs["path"])
+        assert set(ours["split"]) == {"val"}
+        assert len(routed.validation_of(["hand"])) < len(ours)
+        assert list(routed.validation_of([]).columns) == list(ours.columns)
+
+
+def test_an_arm_table_numbers_its_views_and_knows_its_studies(study_folder):
+    _, tables, _, _ = gathered(study_folder)
+    for table in tables:
+        assert list(table.test.index) == list(range(len(table.test)))
+        assert table.studies["views"].sum() == len(table.test)
+
+
+def test_an_extremity_that_no_seed_has_together_with_the_others_is_named_so(run, tmp_path):
+    run(["elbow", "hand"], arm="unified")
+    run(["elbow"], arm="shared")
+    run(["hand"], arm="shared", seed=1)
+    [pair] = gathered(tmp_path / "runs")[2]
+    [left] = {"elbow", "hand"} - set(pair.extremities)
+    why = "since no seed has it together with the others"
+    assert f"cnn4: {left} is left out of the comparison of unified and shared, {why}." in pair.notes
+
+
+def test_a_comparison_takes_two_arms_of_one_view_or_more(study_folder):
+    _, _, [pair], _ = gathered(study_folder)
+    single = {arm: [t.iloc[:1] for t in group] for arm, group in pair.tables().items()}
+    check_arms(single)
+    for broken, message in (
+        ({"unified": single["unified"]}, "there are none of a second one"),
+        (single | {"specialised": []}, "there are none of specialised"),
+        (
+            single | {"specialised": [single["specialised"][0].iloc[:0]]},
+            r"no predictions in specialised \(table 1 of 1",
+        ),
+        (single | {"specialised": [pair.tables()["specialised"][0]]}, r"unified \(table 1 of 2\)"),
+    ):
+        with pytest.raises(MuraError, match=message):
+            check_arms(broken)
 
 
 def test_a_pairing_serves_other_probabilities_of_the_same_views(study_folder):

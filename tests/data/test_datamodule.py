@@ -1,5 +1,7 @@
 """Which views train, validate and test: all that are readable, each in its own part, and a sentence for none."""
 
+import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,22 @@ def test_studies_with_both_labels_can_be_left_out_and_are_counted(contradictory:
     used = data.opened.table.loc[data.rows["test"], "path"]
     assert len(used) > 0
     assert not used.str.startswith(data.conflicting[0]).any()
+
+
+def test_the_first_of_several_conflicts_is_named_and_all_are_counted(
+    contradictory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = conflict_in(contradictory)
+    study = max((contradictory / "valid" / "XR_WRIST").glob("*/study1_positive"))
+    shutil.copytree(study, study.with_name("study1_negative"))
+    with pytest.raises(MuraError, match=r"\(2 such studies\)") as refusal:
+        MuraDataModule(str(contradictory), ["wrist"], 32, cache_dir=str(tmp_path / "cache")).setup()
+    assert str(refusal.value).startswith(f"{first} is there")
+    with caplog.at_level(logging.WARNING, logger="mura"):
+        MuraDataModule(
+            str(contradictory), ["wrist"], 32, cache_dir=str(tmp_path / "cache"), conflicts="leave_out"
+        ).setup()
+    assert f"2 studies with both labels are left out, first {first}" in caplog.messages
 
 
 def test_only_conflicts_of_views_that_a_run_uses_count(contradictory: Path, tmp_path: Path) -> None:

@@ -134,6 +134,15 @@ def test_a_loader_draws_from_a_generator_of_its_own(make: Make) -> None:
     assert loader.pin_memory is False  # nothing goes to a GPU from here
 
 
+@pytest.mark.parametrize("resident", [False, True])
+def test_only_pictures_on_their_way_to_a_gpu_are_pinned(make: Make, resident: bool) -> None:
+    data = make(resident=resident)
+    data.val_dataloader()  # decides where the pictures lie, on this CPU
+    strategy = SimpleNamespace(root_device=torch.device("cuda"))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)  # type: ignore[assignment]
+    assert data.val_dataloader().pin_memory is not resident
+
+
 def test_resident_keeps_the_pictures_of_this_run_and_of_no_other(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="mura"):
         kept = make(resident=True)
