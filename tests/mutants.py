@@ -222,11 +222,13 @@ class Server:
     It gets a mutant and the order of the tests, and sends back the exit code.
     """
 
-    def __init__(self, connection: Connection, tree: Path, cpu_limit: int) -> None:
-        self.connection, self.tree, self.cpu_limit = connection, tree, cpu_limit
+    def __init__(self, connection: Connection, file: Path, cpu_limit: int) -> None:
+        self.connection, self.file, self.cpu_limit = connection, file, cpu_limit
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
+        live = [one for one in gc.get_objects() if type(one) is FunctionType]
+        functions = [one for one in live if one.__code__.co_filename == str(self.file)]
         while True:
             try:
                 mutant, names = self.connection.recv()
@@ -235,23 +237,22 @@ class Server:
             child = os.fork()
             if child == 0:
                 limit_process(self.cpu_limit)
-                if not plant(self.tree / mutant.file, mutant.source):
+                if not plant(functions, self.file, mutant.source):
                     os._exit(NOT_PLANTED)
                 InOrder(names).pytest_collection_modifyitems(session.items)
                 return  # to the tests, in pytest's own loop
             self.connection.send(exit_code(child))
 
 
-def plant(file: Path, source: str) -> bool:
+def plant(functions: list[FunctionType], file: Path, source: str) -> bool:
     """Give the functions of an imported file their code in another source; return whether no other code differs."""
     codes = [compile(text, str(file), "exec", dont_inherit=True) for text in (file.read_text(encoding="utf-8"), source)]
     changed = changed_functions(codes[0], codes[1])
     if changed is None:
         return False
-    live = [one for one in gc.get_objects() if type(one) is FunctionType and one.__code__ in changed]
     try:
-        for function in live:
-            function.__code__ = changed[function.__code__]
+        for function in functions:
+            function.__code__ = changed.get(function.__code__, function.__code__)
     except ValueError:  # another number of variables of the enclosing function
         return False
     return True
@@ -388,7 +389,7 @@ class Worker:
         if child == 0:
             for connection in (ours, *self.servers.values()):
                 connection.close()
-            os._exit(_run_tests(self.tree, file, Server(theirs, self.tree, self.records[file].cpu_limit)))
+            os._exit(_run_tests(self.tree, file, Server(theirs, self.tree / file, self.records[file].cpu_limit)))
         theirs.close()
         self.servers[file] = ours
         plain = Mutant(file, (REPOSITORY / file).read_text(encoding="utf-8"), 0, 0, "", "")
