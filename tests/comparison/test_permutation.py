@@ -64,6 +64,12 @@ def test_a_permutation_swaps_every_model_of_one_arm_with_every_one_of_the_other(
     assert together == pytest.approx(np.mean(each, axis=0))
 
 
+def test_permutations_are_drawn_by_blocks_of_64_whatever_their_number(few_abnormal: Cases) -> None:
+    more, fewer = (permutation(few_abnormal, [0], [1], n, np.random.default_rng(4)) for n in (130, 64))
+    assert np.array_equal(more[:, :64], fewer)
+    assert not np.array_equal(more[:, 64:128], fewer)
+
+
 def test_a_model_swapped_with_itself_differs_by_nothing(few_abnormal: Cases) -> None:
     assert permutation(few_abnormal, [1], [1], 10, np.random.default_rng(0)) == pytest.approx(0.0)
 
