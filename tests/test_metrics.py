@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from mura.errors import MuraError
+from mura.extremities import EXTREMITIES
 from mura.metrics import (
     binary_metrics,
     rate_intervals,
@@ -97,6 +98,12 @@ def test_calibration_error_is_the_weighted_distance_in_fifteen_bins(cases):
     assert binary_metrics(label, probability)["ece"] == pytest.approx(by_hand, abs=1e-9)
 
 
+def test_certainty_has_the_bin_of_the_highest_probabilities_and_one_case_has_an_error():
+    assert binary_metrics([1, 0], [0.95, 1.0])["ece"] == pytest.approx((1.0 - 0.05) / 2)
+    assert binary_metrics([1, 0], [0.92, 1.0])["ece"] == pytest.approx((1.0 + 0.08) / 2)
+    assert binary_metrics([1], [0.75])["ece"] == 0.25
+
+
 def test_an_empty_group_has_counts_and_nothing_else():
     empty = binary_metrics([], [])
     assert (empty.pop("n"), empty.pop("abnormal")) == (0, 0)
@@ -136,10 +143,19 @@ def test_a_study_is_the_mean_of_its_views_and_its_key_holds_the_extremity():
     assert table["views"].tolist() == [1, 2]
 
 
-def test_a_study_with_two_labels_is_refused_by_name():
-    mixed = predictions(("wrist", "p1", "study1", 1, 1, 0.2), ("wrist", "p1", "study1", 2, 0, 0.9))
-    with pytest.raises(MuraError, match="wrist/p1/study1"):
-        study_table(mixed)
+def test_a_category_that_does_not_occur_is_no_study_and_no_group():
+    table = predictions(("wrist", "p1", "study1", 1, 1, 0.2), ("hand", "p2", "study1", 1, 0, 0.4))
+    table["extremity"] = pd.Categorical(table["extremity"], EXTREMITIES)
+    assert len(study_table(table)) == 2
+    assert list(summarise(table)["image"]) == ["all", "hand", "wrist"]
+
+
+def test_studies_with_two_labels_are_refused_naming_the_first():
+    rows = [
+        ("wrist", f"p{number}", "study1", view, label, 0.2) for number in (1, 2, 3) for view, label in ((1, 1), (2, 0))
+    ]
+    with pytest.raises(MuraError, match=r"study test/wrist/p1/study1 don't share one label \(3 such"):
+        study_table(predictions(*rows))
 
 
 def test_the_summary_has_both_levels_for_all_and_for_each_extremity_that_occurs():

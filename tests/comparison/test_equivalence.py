@@ -90,6 +90,10 @@ def test_arms_that_always_answer_alike_and_other_metrics_are_not_judged():
     assert apply_margin([kappa], 0.03) == [kappa]
 
 
+def test_a_record_is_a_family_of_its_own_unless_it_is_said():
+    assert record().tests == 1
+
+
 def test_without_a_margin_nothing_changes():
     assert apply_margin([record(-0.01, 0.01)], None) == [record(-0.01, 0.01)]
 

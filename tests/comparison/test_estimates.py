@@ -128,7 +128,7 @@ def test_an_estimate_without_variance_is_judged_only_when_the_arms_are_equal() -
     assert astuple(other)[:7] == (1.0, 0.5, 0.5, None, None, None, None)
 
 
-@pytest.mark.parametrize("extremities", [("elbow", "wrist"), ("elbow", "hand", "wrist")])
+@pytest.mark.parametrize("extremities", [("wrist",), ("elbow", "wrist"), ("elbow", "hand", "wrist")])
 def test_the_smallest_detectable_difference_counts_the_assessable_extremities_as_tests(
     rng: np.random.Generator, extremities: tuple[str, ...]
 ) -> None:
@@ -140,6 +140,8 @@ def test_the_smallest_detectable_difference_counts_the_assessable_extremities_as
         error = (r.high - r.low) / 2 / student.ppf(0.975)
         needed = student.ppf(1 - 0.05 / tests / 2) + student.ppf(0.8)
         assert r.smallest_detectable == pytest.approx(needed * error)
+        assert r.tests == tests
+        assert (r.low_90, r.high_90) == pytest.approx(stats.t.interval(0.9, r.patients - 1, r.difference, error))
 
 
 def test_an_extremity_that_is_not_assessable_is_no_test_of_the_family(rng: np.random.Generator) -> None:
@@ -267,7 +269,7 @@ def test_the_record_of_a_single_patient_holds_its_values_and_no_inference(rng: n
     right = [float(((t["probability"] > 0.5) == t["label"]).mean()) for t in tables]
     assert (r.a, r.b, r.difference) == pytest.approx((*right, right[0] - right[1]))
     assert [getattr(r, name) for name in ABSENT] == [None] * len(ABSENT)
-    assert (r.verdict, r.n, r.patients, r.seeds) == (NOT_ASSESSABLE, 4, 1, seeds)
+    assert (r.verdict, r.n, r.patients, r.seeds, r.tests) == (NOT_ASSESSABLE, 4, 1, seeds, 1)
     assert (r.model, r.comparison, r.level, r.metric) == ("cnn2", "a-b", "study", "accuracy")
     assert r.scope == ("these trained models" if seeds == 1 else "the two approaches on this split")
 

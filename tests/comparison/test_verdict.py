@@ -9,17 +9,19 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from mura.comparison.bootstrap import (
-    COMPARED_METRICS,
-)
-from mura.comparison.pairs import pair_views
+from mura.comparison.bootstrap import COMPARED_METRICS
+from mura.comparison.pairs import Pair, pair_views
 from mura.comparison.verdict import (
+    Agreement,
+    Record,
     compare,
     count_agreement,
     holm,
+    in_scope,
     over_training_runs,
 )
 from mura.errors import MuraError
+from mura.extremities import EXTREMITIES
 from mura.metrics import summarise
 
 KEY = ["split", "extremity", "patient", "study", "view"]
@@ -72,7 +74,8 @@ def test_records_have_both_levels_all_metrics_and_every_group_in_order(arms):
     assert {(r.model, r.comparison, r.seeds, r.scope) for r in records} == {
         ("cnn2", "unified-specialised", 1, "these trained models")
     }
-    json.dumps([r.to_dict() for r in records], allow_nan=False)
+    rows = json.loads(json.dumps([r.to_dict() for r in records], allow_nan=False))
+    assert [(row["verdict"], row["p"], row["tests"]) for row in rows] == [(r.verdict, r.p, r.tests) for r in records]
 
 
 def test_values_are_those_of_the_summary_and_the_difference_is_a_less_b(arms):
@@ -235,6 +238,11 @@ def test_mcnemar_equals_statsmodels(arms):
         json.dumps(r.to_dict())
 
 
+def test_as_many_mistakes_of_one_arm_as_of_the_other_have_a_p_of_one():
+    assert Agreement("cnn2", "a-b", "all", "study", 0, 10, 4, 3, 3, 0).mcnemar_p == 1.0
+    assert Agreement("cnn2", "a-b", "all", "study", 0, 10, 10, 0, 0, 0).mcnemar_p == 1.0
+
+
 def test_agreement_is_counted_by_seed_number_and_not_by_place(rng):
     table = views(rng)
     arms = {"a": [predicted(table, rng) for _ in range(3)], "b": [predicted(table, rng) for _ in range(2)]}
@@ -323,6 +331,26 @@ def test_a_split_that_is_harder_for_both_arms_widens_no_interval_of_rotated_fold
     for one_way, other_way in zip(rotated, fixed, strict=True):
         if one_way.extremity == "all":
             assert one_way.high - one_way.low < 0.5 * (other_way.high - other_way.low)
+
+
+@pytest.mark.parametrize(("seeds", "note"), [(1, ""), (2, ", their seeds counted as independent")])
+def test_a_single_seed_has_no_note_on_independence_and_two_have(rng, seeds, note):
+    table = views(rng)
+    arms = {arm: [predicted(table, rng) for _ in range(seeds)] for arm in ("unified", "finetuned")}
+    for common in range(min(seeds, 2)):  # fewer than two common seeds
+        numbers = {"unified": list(range(seeds)), "finetuned": [*range(common), *range(10, 10 + seeds - common)]}
+        records = compare(arms, "cnn2", 50, seeds=numbers)
+        assert {r.scope for r in records} == {f"these trained models{note}"}
+
+
+@pytest.mark.parametrize(
+    ("extremities", "scope"), [(EXTREMITIES, "all"), (("elbow", "hand"), "elbow+hand"), (("hand",), None)]
+)
+def test_all_is_called_what_the_pair_has_and_is_left_out_for_one_extremity(extremities, scope):
+    pair = Pair("cnn2", "a", "b", extremities, {})
+    records = [Record("cnn2", "a-b", name, "study") for name in ("all", *extremities)]
+    expected = [*([scope] if scope else []), *extremities]
+    assert [record.extremity for record in in_scope(records, pair)] == expected
 
 
 # --- bad input ----------------------------------------------------------------------------------------------

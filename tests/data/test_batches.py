@@ -90,6 +90,11 @@ def test_the_mean_of_the_parts_losses_times_their_shares_is_the_loss_of_the_glob
         assert mean == pytest.approx(losses[batch].mean())
 
 
+def test_a_part_without_views_takes_a_single_one_that_counts_for_nothing() -> None:
+    part = Part.cut(ROWS[:2], 5, 8)
+    assert (part.rows.tolist(), part.share) == ([100], 0.0)
+
+
 def test_more_pictures_than_are_copied_at_once_are_kept_and_no_others() -> None:
     images = np.random.default_rng(0).integers(0, 256, (3500, 2, 2), dtype=np.uint8)
     rows = np.random.default_rng(1).permutation(3500)[:2500]
