@@ -36,7 +36,7 @@ from itertools import accumulate, chain, zip_longest
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -416,12 +416,14 @@ def outcomes(
     mutants: list[Mutant], trees: list[Path], records: dict[str, Record], until: float
 ) -> Iterator[tuple[Mutant, bool]]:
     """Yield each mutant with whether the tests noticed it, in a process for each tree, until the time is up."""
-    running = []
+    running: list[Connection] = []
     for place, tree in enumerate(trees):
         ours, theirs = Pipe()
         child = os.fork()
         if child == 0:
-            os._exit(_work(Worker(tree, records), mutants[place :: len(trees)], until, theirs))
+            for inherited in (ours, *running):  # or it would not see that this process has ended
+                inherited.close()
+            _work(Worker(tree, records), mutants[place :: len(trees)], until, theirs)
         theirs.close()
         running.append(ours)
     while running:
@@ -437,15 +439,16 @@ def outcomes(
             yield outcome
 
 
-def _work(worker: Worker, mutants: list[Mutant], until: float, connection: Connection) -> int:
-    """Send each mutant with whether it was noticed, or the sentence that ends the run."""
+def _work(worker: Worker, mutants: list[Mutant], until: float, connection: Connection) -> NoReturn:
+    """Send each mutant with whether it was noticed, or the sentence that ends the run; then end this process."""
     try:
         for mutant in mutants:
             if time.monotonic() < until:
                 connection.send((mutant, worker.notices(mutant)))
     except SystemExit as error:
         connection.send(str(error))
-    return 0
+    finally:
+        os._exit(0)
 
 
 def read_equivalent() -> dict[tuple[str, str, str], str]:

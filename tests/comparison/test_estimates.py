@@ -18,6 +18,7 @@ from mura.comparison.verdict import (
     RESAMPLES,
     Comparison,
     Estimate,
+    answers_alike,
     compare,
     compare_cases,
     contrast,
@@ -313,6 +314,16 @@ def test_a_pair_with_two_models_in_one_arm_and_one_in_the_other_is_about_these_m
         drawn = draws[0, models[0]].mean(axis=0) - draws[0, models[1]].mean(axis=0)
         assert (estimate.low, estimate.high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])))
         assert estimate.degrees == math.inf
+
+
+def test_a_model_that_calls_all_alike_still_ranks_and_one_with_a_score_an_extremity_does_not() -> None:
+    patient, label = np.arange(4), np.array([True, False, True, False])
+    probability = np.array([[0.1, 0.2, 0.3, 0.4], [0.2, 0.2, 0.7, 0.7]])
+    cases = Cases(patient, label, probability, np.array([0, 0, 1, 1]))
+    for metric in ("accuracy", "kappa"):
+        assert [answers_alike(cases, [model], metric) for model in (0, 1)] == [True, False]
+    assert [answers_alike(cases, [model], "auroc") for model in (0, 1)] == [False, True]
+    assert not answers_alike(cases, [0, 1], "accuracy")
 
 
 def test_an_estimate_is_told_by_its_figures_and_not_by_what_was_drawn() -> None:
