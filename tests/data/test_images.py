@@ -269,3 +269,11 @@ def test_fit_agrees_with_area_averaging_on_a_smooth_picture() -> None:
     picture = (127 + 120 * np.sin(x / 40) * np.cos(y / 30)).astype(np.uint8)
     blocks = picture.reshape(64, 4, 64, 4).mean((1, 3))
     assert np.abs(fit(picture, 64) - blocks).max() < 4
+
+
+@pytest.mark.parametrize(("side", "factor"), [(512, 4), (400, 3)])
+def test_fit_averages_blocks_to_no_less_than_twice_the_size_and_then_interpolates(side: int, factor: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8)
+    box = (0, 0, side / factor, side / factor)
+    expected = Image.fromarray(picture).reduce(factor).resize((64, 64), Image.Resampling.BILINEAR, box)
+    assert np.array_equal(fit(picture, 64), np.asarray(expected))
