@@ -237,16 +237,17 @@ def the_pair(folder: Path) -> tuple[Pair, list[Fitted]]:
     return pair, fit_all(tables)
 
 
-@pytest.fixture(params=["seven", "two"])
+@pytest.fixture(params=["seven", "two", "one"])
 def pair_and_fits(request: pytest.FixtureRequest, study_folder: Path) -> tuple[Pair, list[Fitted]]:
-    """A unified and a specialised arm of two seeds, on all seven extremities or on two of them."""
+    """A unified and a specialised arm of two seeds, on all seven extremities, on two or on one."""
     if request.param == "seven":
         return the_pair(study_folder)
     write = request.getfixturevalue("run")
+    names = ["elbow", "hand"] if request.param == "two" else ["hand"]
     for seed in (0, 1):
-        write(["elbow", "hand"], arm="unified", seed=seed)
-        write("elbow", seed=seed)
-        folder = write("hand", seed=seed).parent
+        folder = write(names, arm="unified", seed=seed).parent
+        for name in names:
+            write(name, seed=seed)
     return the_pair(folder)
 
 
