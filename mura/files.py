@@ -29,6 +29,7 @@ KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISDIR, "a folder"), (stat.S_ISSOCK, 
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
+_given_up: list[bool] = []  # whether the last read of this process failed for good
 _lockless: list[Path] = []  # the first lock that this process did without
 
 
@@ -100,15 +101,24 @@ def kind_of_file(about: os.stat_result) -> str:
 
 
 def persistently(read: Callable[[], Result]) -> Result:
-    """Return what `read` does. An OSError that may pass is met with TRIES tries; the last one is raised."""
-    for _ in range(TRIES - 1):
+    """Return what `read` does. An OSError that may pass is met with TRIES tries; the last one is raised.
+
+    After that, until a read succeeds, there is one try: a dead disk is not waited for again, file by file.
+    """
+    for left in reversed(range(1 if _given_up else TRIES)):
         try:
-            return read()
+            result = read()
         except OSError as error:
             if error.errno in LASTING:
                 raise
+            if not left:
+                _given_up.append(True)
+                raise
             time.sleep(PAUSE)
-    return read()
+        else:
+            break
+    _given_up.clear()
+    return result
 
 
 def expand_home(path: str | Path) -> Path:

@@ -16,6 +16,7 @@ from mura.files import acquire, atomically, lock_beside, read_file, refuse_unwri
 @pytest.fixture(autouse=True)
 def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "PAUSE", 0)
+    monkeypatch.setattr(files, "_given_up", [])
 
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
@@ -93,6 +94,19 @@ def test_a_read_that_failed_is_tried_again(number: int, tmp_path: Path, monkeypa
     tried = failing(99, number, monkeypatch)
     with pytest.raises(OSError, match=os.strerror(number)):
         read_file(tmp_path / "picture")
+    assert len(tried) == 3
+
+
+def test_a_dead_disk_is_not_waited_for_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "picture").touch()
+    tried = failing(5, errno.EIO, monkeypatch)
+    for tries in (3, 4, 5):
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            read_file(tmp_path / "picture")
+        assert len(tried) == tries
+    read_file(tmp_path / "picture")
+    tried = failing(2, errno.EIO, monkeypatch)
+    read_file(tmp_path / "picture")
     assert len(tried) == 3
 
 
