@@ -125,7 +125,8 @@ def identify(root: Path, home: Path, trust: bool = False) -> Identity:
                 log.info("cache: known by names and sizes (data.trust_cache=true), no picture was read")
             else:
                 identity = _read_all(root)
-                _remember(identity, state, state_by_size)
+                if state == _memo(home, folder_state(root)):  # nothing was changed while it was read
+                    _remember(identity, state, state_by_size)
     for level, line in identity.remarks:
         log.log(level, "%s", line)
     return identity
@@ -220,12 +221,17 @@ def build(folder: Path, root: Path, index: pd.DataFrame, size: int, key: str, ho
 def _refuse_changed_pictures(part: Path, root: Path, index: pd.DataFrame, key: str) -> None:
     """Raise MuraError unless the decoded bytes are those that `key` was made of."""
     hashes = np.fromfile(part / "hashes.bin", dtype=f"V{HASH_BYTES}")
-    if fingerprint(index, (row.tobytes().hex() for row in hashes)) != key:
-        shutil.rmtree(part)
-        raise MuraError(
-            f"{root}: pictures there were changed while they were read, or are not those that data.trust_cache=true "
-            "took them for; nothing was kept. Give the same command again, without data.trust_cache."
-        )
+    if fingerprint(index, (row.tobytes().hex() for row in hashes)) == key:
+        return
+    shutil.rmtree(part)
+    for memo in (part.parent / "fingerprints").glob("*.json"):
+        known = _recall(memo)
+        if known is not None and known.fingerprint == key:
+            memo.unlink(missing_ok=True)
+    raise MuraError(
+        f"{root}: pictures there were changed while they were read, or are not those that data.trust_cache=true took "
+        "them for. Nothing was kept; give the same command again, and all are read anew."
+    )
 
 
 def _unfinished(folder: Path) -> Path:

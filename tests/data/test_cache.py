@@ -448,14 +448,20 @@ def test_a_link_to_nowhere_or_to_itself_stops_a_run_with_its_name(link: str, sma
         open_cache(small, SIZE, tmp_path / "cache")
 
 
+@pytest.mark.parametrize("same_time", [False, True])
 def test_a_picture_replaced_between_hashing_and_decoding_is_noticed(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    same_time: bool, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = cache_module.content_hashes
+    real, size = cache_module.content_hashes, (small / FIRST).stat().st_size
 
     def content_hashes(root: Path, index: pd.DataFrame) -> list[str]:
         hashes = real(root, index)
+        time_before = (root / FIRST).stat().st_mtime_ns
         Image.new("L", (12, 12), 77).save(root / FIRST)
+        if same_time:
+            data = (root / FIRST).read_bytes()
+            (root / FIRST).write_bytes(data + bytes(size - len(data)))  # what follows the picture's end is not read
+            os.utime(root / FIRST, ns=(time_before, time_before))
         return hashes
 
     monkeypatch.setattr(cache_module, "content_hashes", content_hashes)
@@ -568,6 +574,7 @@ def test_trust_ends_where_pictures_are_decoded(small: Path, tmp_path: Path) -> N
     (small / FIRST).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(MuraError, match=r"not those that data\.trust_cache=true took them for"):
         open_cache(small, 2 * SIZE, tmp_path / "cache", trust=True)
+    assert len(open_cache(small, 2 * SIZE, tmp_path / "cache", trust=True).table) == 84  # then all were read
 
 
 is_root = pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="takes two users")
