@@ -25,6 +25,7 @@ from mura.data.index import EXTREMITY_NAME
 from mura.data.levels import why_blank
 from mura.errors import MuraError, printable
 from mura.extremities import EXTREMITIES, EXTREMITY_OF, INDEX_OF
+from mura.files import kind_of_file
 from mura.inference.places import PICTURE_SUFFIXES, find_pictures
 from mura.machine import cores, in_float32
 from mura.metrics import THRESHOLD
@@ -93,6 +94,8 @@ def load_predictor(model: Path) -> Predictor:
 def checkpoints_of(model: Path) -> list[Path]:
     """Return the checkpoints of a model: itself, or in a run folder the best one, or those of the ensemble."""
     if not model.is_dir():
+        if model.exists() and not model.is_file():
+            raise MuraError(f"{model} is {kind_of_file(model.stat())} and no checkpoint.")
         return [model]
     run = RunFolder(model)
     ensemble = sorted(run.checkpoints.glob("top-*.ckpt"))
