@@ -68,10 +68,12 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
 
 def build(cfg: DictConfig) -> tuple[Any, Any]:
     """Return the MuraDataModule and the AbnormalityClassifier of a config, ready to be trained."""
+    from mura.training.history import require_defined
     from mura.training.results import provenance
 
     data = instantiate(cfg.data, test=cfg.test)
     data.setup()
+    require_defined(cfg.monitor, data, cfg.trainer.limit_val_batches)
     model = instantiate(
         cfg.model,
         optimizer=instantiate(cfg.optimizer),

@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from mura.config.rules import check_config
+from mura.config.rules import MODE_OF, check_config
 from mura.config.sentences import exit_with_sentence
 from mura.extremities import data_name
 from mura.runs import RunFolder
@@ -18,6 +18,7 @@ def register_resolvers() -> None:
     """Register the derived values that conf/ uses: `${data_name:...}`, `${cache_size:...}`, `${run_dir:}`."""
     OmegaConf.register_new_resolver("data_name", lambda names: data_name(list(names)), replace=True)
     OmegaConf.register_new_resolver("arm_of", lambda names: arm_of(list(names)), replace=True)
+    OmegaConf.register_new_resolver("mode_of", lambda monitor: MODE_OF.get(monitor), replace=True)
     OmegaConf.register_new_resolver("not", lambda value: not value, replace=True)
     OmegaConf.register_new_resolver("cache_size", _cache_size_for, replace=True)
     OmegaConf.register_new_resolver("run_dir", lambda: HydraConfig.get().runtime.output_dir, replace=True)

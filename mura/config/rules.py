@@ -61,18 +61,22 @@ def share_or_count() -> Rule:
     """Return the rule of Lightning's limits: an integer counts batches, a float is a share of them."""
 
     def holds(value: Any) -> bool:
-        return (type(value) is int and value >= 0) or (type(value) is float and 0 <= value <= 1)
+        return (type(value) is int and value >= 1) or (type(value) is float and 0 < value <= 1)
 
-    return Rule(holds, "a whole number of batches, or a share from 0.0 to 1.0")
+    return Rule(holds, "a whole number of batches of at least 1, or a share above 0.0 and up to 1.0")
 
+
+MODE_OF = dict.fromkeys(("val_loss", "train_loss"), "min") | dict.fromkeys(
+    ("val_accuracy", "val_kappa", "val_auroc", "train_accuracy"), "max"
+)
+"""What `monitor` may be, and whether the least or the most of it is the best."""
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", 32)
 SETTING_RULES: dict[str, Rule] = {
     "seed": whole(0, 2**32 - 1),
     "arm": one_of(*ARMS, UNION),
-    "mode": one_of("min", "max"),
     "test": one_of(True, False),
-    "monitor": one_of("val_loss", "val_accuracy", "val_kappa", "val_auroc", "train_loss", "train_accuracy"),
+    "monitor": one_of(*MODE_OF),
     "data.image_size": whole(32, 2048),
     "data.cache_size": whole(32, 4096),
     "data.fit": one_of("pad", "stretch"),
@@ -127,6 +131,7 @@ def check_values(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key, default="absent")
         if value != "absent" and not rule.holds(value):
             raise ConfigError(f"{key}={value}: must be {rule.wanted}.")
+    check_mode(cfg)
     check_extremities("data.extremities", cfg.data.extremities)
     for key in ("test_extremities", "steps_like"):
         if cfg.data[key] is not None:
@@ -156,6 +161,18 @@ def check_values(cfg: DictConfig) -> None:
             f"data.cache_size={cfg.data.cache_size} is smaller than data.image_size={cfg.data.image_size}: "
             "the cache must hold at least what the network sees; leave data.cache_size out to derive it."
         )
+
+
+def check_mode(cfg: DictConfig) -> None:
+    """Raise ConfigError for a direction, of the run or of its plateau schedule, that contradicts what is monitored."""
+    wanted = MODE_OF[cfg.monitor]
+    opposite = {"min": "max", "max": "min"}[wanted]
+    for key, faulty in (("mode", cfg.mode != wanted), ("scheduler.mode", cfg.scheduler.get("mode") == opposite)):
+        if faulty:
+            raise ConfigError(
+                f"{key}={OmegaConf.select(cfg, key)}: the best monitor={cfg.monitor} is its {wanted}imum, and {key} "
+                "follows from that; leave it out."
+            )
 
 
 LAUNCHER_RULES: dict[str, Rule] = {

@@ -3,7 +3,8 @@
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mura.progress import on_a_terminal
@@ -14,6 +15,7 @@ from mura.training.speed import Speed
 from mura.training.stall import StallWatch
 
 NEVER = 10**9  # epochs
+THRESHOLDS = (EarlyStoppingReason.STOPPING_THRESHOLD, EarlyStoppingReason.DIVERGENCE_THRESHOLD)
 
 
 def make_callbacks(run: RunFolder, monitor: str, mode: str, patience: int | None, ensemble: int = 1) -> list[Callback]:
@@ -82,7 +84,20 @@ class StopWhereItStopped(Callback):
 
 
 def stopped_by(trainer: Trainer) -> str:
-    """Return what ended the training: `early_stopping` or `max_epochs`."""
-    stopper = trainer.early_stopping_callback
-    stopped = isinstance(stopper, EarlyStopping) and stopper.wait_count >= stopper.patience
-    return "early_stopping" if stopped else "max_epochs"
+    """Return what ended the training.
+
+    It is `early_stopping`, `undefined` (the monitored metric was no number), `max_time`, `max_steps`, `max_epochs` or,
+    when a callback of one's own asked for the end, `callback`.
+    """
+    for stopper in trainer.early_stopping_callbacks:
+        if stopper.stopping_reason == EarlyStoppingReason.NON_FINITE_METRIC:
+            return "undefined"
+        if stopper.wait_count >= stopper.patience or stopper.stopping_reason in THRESHOLDS:
+            return "early_stopping"
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    seconds_left = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
+    if any(seconds is not None and seconds <= 0 for seconds in seconds_left):
+        return "max_time"
+    if trainer.current_epoch == trainer.max_epochs:
+        return "max_epochs"
+    return "max_steps" if trainer.global_step == trainer.max_steps else "callback"

@@ -5,14 +5,37 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
+from mura.data.batches import EvaluationBatches
+from mura.data.datamodule import MuraDataModule
+from mura.errors import MuraError
 from mura.files import write_text
+from mura.metrics import THRESHOLD, binary_metrics
 
 HISTORY_METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_kappa", "val_auroc"]
 
 log = logging.getLogger(__name__)
+
+
+def require_defined(monitor: str, data: MuraDataModule, limit: int | float) -> None:
+    """Raise MuraError when a monitored metric is undefined on the validation views, whatever a model says of them.
+
+    `limit` is the trainer's limit_val_batches: a number of batches, or a share of them.
+    """
+    batches = EvaluationBatches(data.rows["val"], data.batch_size, 0, 1).batches
+    kept = batches[: limit if isinstance(limit, int) else int(limit * len(batches))]
+    views = data.opened.table.iloc[[row for batch in kept for row in batch]]
+    measured = binary_metrics(views["label"], np.full(len(views), THRESHOLD), views["extremity"])
+    if measured.get(monitor.removeprefix("val_"), 0) is None:
+        labels = views.groupby("extremity", observed=True)["label"].nunique()
+        lacking = ", ".join(labels[labels < 2].index) or "any extremity"
+        raise MuraError(
+            f"monitor={monitor}: undefined, since the {len(views)} validation views (data.fold={data.fold}, "
+            f"trainer.limit_val_batches={limit}) hold only one class of {lacking}; take monitor=val_loss."
+        )
 
 
 class History(Callback):

@@ -202,6 +202,28 @@ def test_early_stopping_ends_a_run_that_does_not_improve(train: Command, tmp_pat
     assert metrics["epochs"] < 9
 
 
+def test_of_a_metric_that_is_better_when_it_is_more_the_greatest_is_chosen(train: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    said = train(
+        "data=unified", "monitor=val_kappa", "mode=max", "scheduler=plateau", "ensemble=2", "trainer.max_epochs=4",
+        f"hydra.run.dir={run}",
+    ).said  # fmt: skip
+    assert "Traceback" not in said
+    metrics, measured = json.loads((run / "metrics.json").read_text()), pd.read_csv(run / "history.csv")["val_kappa"]
+    assert measured[metrics["best_epoch"]] == measured.max() > measured.min()
+    assert sorted(measured[metrics["averaged_epochs"]]) == sorted(measured.nlargest(2))
+    assert yaml.safe_load((run / "config.yaml").read_text())["scheduler"]["mode"] == "max"
+
+
+def test_a_monitored_metric_without_a_value_is_refused_before_training(train: Command) -> None:
+    settings = ("data=hand", "monitor=val_auroc", "data.batch_size=1", "trainer.limit_val_batches=1")
+    found = train(*settings, check=False)
+    assert found.code == 1
+    assert "monitor=val_auroc: undefined, since the 1 validation views (data.fold=0, " in found.said
+    assert "hold only one class of hand; take monitor=val_loss." in found.said
+    assert "epoch" not in found.said
+
+
 def test_a_batch_in_parts_trains_as_the_undivided_one(train: Command, tmp_path: Path) -> None:
     common = ["data=wrist", "data.batch_size=16", "trainer.max_epochs=2", "model.dropout=0", "augmentation=none"]
     train(*common, f"hydra.run.dir={tmp_path / 'whole'}")
