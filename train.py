@@ -18,8 +18,9 @@ from mura.config.help import help_page
 from mura.config.hydra_hooks import register_resolvers
 from mura.config.other_launchers import run_job
 from mura.config.sentences import exit_with_sentence
+from mura.config.start import refuse_another_experiment, removed_if_refused, write_settings
 from mura.launch.slurm.srun import cluster_environment, task_arguments
-from mura.processes import is_rank_zero, quick_imports
+from mura.processes import quick_imports
 from mura.progress import on_a_terminal
 from mura.runs import RunFolder
 from mura.signals import answering_signals, resumable
@@ -45,8 +46,9 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
 
     seed_everything(cfg.seed, workers=True, verbose=False)
     data, model = build(cfg)
-    announce_weights(model)
     start_from = checkpoint_to_resume(run, model, data)
+    write_settings(run, cfg)
+    announce_weights(model)
     trainer = instantiate(
         cfg.trainer,
         accelerator=device.value,
@@ -93,9 +95,9 @@ def main(cfg: DictConfig) -> None:
 
 def train_in_folder(cfg: DictConfig, run: RunFolder) -> None:
     """Train in the run's folder, locked meanwhile, from which the run can go on when it is interrupted."""
-    with run.locked(), resumable(run):
-        if is_rank_zero():
-            run.config.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+    with run.locked(), resumable(run), removed_if_refused(run):
+        run.refuse_if_finished()
+        refuse_another_experiment(run, cfg)
         train(cfg, run)
 
 

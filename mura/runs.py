@@ -41,6 +41,12 @@ EXPERIMENT_KEYS = (
 ADDED_LATER = {"data.fit": "pad"}
 """Settings among these that older runs don't name, with what those runs did."""
 
+MAY_GROW = ("trainer.max_epochs",)
+"""Of these, what a run may have more of when it goes on.
+
+What is no EXPERIMENT_KEY may change: launcher, logger, device, precision, where the data lie.
+"""
+
 PREDICTION_COLUMNS = [
     "split",
     "extremity",
@@ -105,6 +111,16 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def overrides(self) -> Path:
+        """The command line of the run, a setting a line, from which `resume=` makes its own."""
+        return self.path / ".hydra" / "overrides.yaml"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a start passed all checks, so that the run can go on."""
+        return self.config.is_file() and self.overrides.is_file()
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -148,6 +164,12 @@ class RunFolder:
             f"{self.path} was trained with test=false, and a comparison needs its test predictions: {first}go on with: "
             f"{typed('train')} resume={self.path} test=true"
         )
+
+    def refuse_if_locked(self) -> None:
+        """Raise MuraError when a process writes this run; leave nothing behind."""
+        if (self.path / ".lock").is_file():
+            with self.locked():
+                pass
 
     @contextmanager
     def locked(self, what: str = "run") -> Iterator[None]:

@@ -68,13 +68,13 @@ def signal_behind(error: BaseException) -> int | None:
 def resumable(run: RunFolder) -> Iterator[None]:
     """Make an InterruptedRunError of Ctrl-C and SIGTERM, which says how to go on.
 
-    A finished run has nothing to resume; its error passes on.
+    A run that is finished, or has not begun, has nothing to resume; its error passes on.
     """
     try:
         yield
     except BaseException as error:
         number = signal_behind(error)
-        if number is None or run.finished:
+        if number is None or run.finished or not run.begun:
             raise
         raise InterruptedRunError(f"stopped; go on with: {typed('train')} resume={run.path}", 128 + number) from None
 

@@ -13,9 +13,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from mura.config.rules import check_config, check_launcher
+from mura.config.start import claim_folder, refuse_another_experiment
 from mura.errors import ConfigError, MuraError
 from mura.launch.jobs import Job, Outcome, run_jobs
 from mura.launch.slurm import queue
+from mura.runs import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +42,12 @@ class ProcessLauncher(Launcher):
         self.script = Path(task_function.__code__.co_filename).resolve()
         self._check_launcher()
         if config.hydra.sweeper._target_.endswith("BasicSweeper"):  # another one chooses its jobs as it goes
-            loader = hydra_context.config_loader
-            for job_config in [loader.load_sweep_config(config, job) for job in self._combinations()]:
+            jobs = [self._configure(job, number) for number, job in enumerate(self._combinations())]
+            for job_config in jobs:
                 check_config(job_config)
+            for job_config in jobs:
+                self._refuse_if_taken(job_config)
+        claim_folder(config, "sweep")
 
     def _combinations(self) -> Iterator[list[str]]:
         """Yield the settings of each job: one of every combination of the values on the command line."""
@@ -74,13 +79,28 @@ class ProcessLauncher(Launcher):
     def _run(self, jobs: list[Job]) -> list[Outcome]:
         return run_jobs(self.script, jobs, self._tell, workers=self.workers, captured=self.captured)
 
-    def _job(self, overrides: list[str], number: int, common: set[str]) -> Job:
-        """Return a job of the multirun, named by the settings that are not common to all of them."""
+    def _configure(self, overrides: list[str], number: int) -> DictConfig:
+        """Return the config of a job of the multirun."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
+        return config
+
+    def _refuse_if_taken(self, config: DictConfig) -> None:
+        """Raise MuraError when the folder of a job holds a run that is finished, being written, or of other settings.
+
+        The multirun is then refused as a whole: the output of a job that starts is written to its folder.
+        """
+        run = RunFolder(_folder_of(config))
+        run.refuse_if_finished()
+        run.refuse_if_locked()
+        refuse_another_experiment(run, config)
+
+    def _job(self, overrides: list[str], number: int, common: set[str]) -> Job:
+        """Return a job of the multirun, named by the settings that are not common to all of them."""
+        config = self._configure(overrides, number)
+        folder = _folder_of(config)
         sweep = Path(config.hydra.sweep.dir).resolve()
-        folder = sweep / config.hydra.sweep.subdir
         arguments = [*overrides, f"hydra.run.dir='{folder}'"]
         if config.group is None:
             arguments.append(f"group='{sweep.parent.name}_{sweep.name}'")
@@ -97,6 +117,11 @@ class ProcessLauncher(Launcher):
             log.info("done: %s (%.0f s)", job.name, outcome.seconds)
 
 
+def _folder_of(config: DictConfig) -> Path:
+    """Return the folder of a job by its config."""
+    return Path(config.hydra.sweep.dir).resolve() / config.hydra.sweep.subdir
+
+
 class SlurmLauncher(ProcessLauncher):
     """Each job in SLURM's queue, with the resources of conf/hydra/launcher/slurm.yaml; waits until all have ended."""
 
@@ -110,6 +135,10 @@ class SlurmLauncher(ProcessLauncher):
     def _check_launcher(self) -> None:
         self.resources = check_launcher(self.resources, "hydra.launcher")
         queue.require_slurm()
+
+    def _refuse_if_taken(self, config: DictConfig) -> None:
+        """Raise ConfigError when a job's folder holds a run of other settings; the same multirun goes on."""
+        refuse_another_experiment(RunFolder(_folder_of(config)), config)
 
     def _run(self, jobs: list[Job]) -> list[Outcome]:
         folder = Path(self.config.hydra.sweep.dir).resolve() / ".slurm"

@@ -32,20 +32,26 @@ def flags_first(arguments: list[str]) -> list[str]:
 def resume_arguments(arguments: list[str]) -> list[str]:
     """Replace `resume=RUN_FOLDER` by the saved command line of that run; return other arguments unchanged.
 
-    The saved settings come first, so that those given now (trainer.max_epochs=30) win. Raises ConfigError when there
-    is no run in the folder, or a finished one.
+    Those settings that are given anew (trainer.max_epochs=30, logger=csv) are left out of it. Raises ConfigError when
+    there is no run in the folder, or a finished one.
     """
     given = [argument for argument in arguments if argument.startswith("resume=")]
     folder_text = given[-1].removeprefix("resume=").strip("'\"") if given else ""
     if folder_text in ("", "null") or any(argument.startswith("hydra.run.dir=") for argument in arguments):
         return arguments
-    folder = Path(folder_text)
-    saved = folder / ".hydra" / "overrides.yaml"
-    if not saved.is_file():
-        raise ConfigError(f"resume={folder_text}: no run to go on with there ({saved} is missing).")
-    if RunFolder(folder).finished:
+    run = RunFolder(Path(folder_text).resolve())
+    if not run.overrides.is_file():
+        raise ConfigError(f"resume={folder_text}: no run to go on with there ({run.overrides} is missing).")
+    if run.finished:
         raise ConfigError(f"resume={folder_text}: this run is finished; its results are in metrics.json.")
     others = [argument for argument in arguments if argument not in given]
-    overrides = [str(override) for override in OmegaConf.load(saved)]
-    absolute = str(folder.resolve())
-    return [*overrides, *others, f"resume='{absolute}'", f"hydra.run.dir='{absolute}'"]
+    again = {*map(key_of, others), "resume"}
+    saved = [str(override) for override in OmegaConf.load(run.overrides) if key_of(str(override)) not in again]
+    # another logger brings its own settings: `logger=csv` has no `logger.project`
+    kept = [override for override in saved if "logger" not in again or not key_of(override).startswith("logger.")]
+    return [*kept, *others, f"resume='{run.path}'", f"hydra.run.dir='{run.path}'"]
+
+
+def key_of(override: str) -> str:
+    """Return the setting of an override: `trainer.max_time` of `+trainer.max_time=1`."""
+    return override.lstrip("+~").partition("=")[0]

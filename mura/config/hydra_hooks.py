@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mura.config.rules import MODE_OF, check_config
 from mura.config.sentences import exit_with_sentence
+from mura.config.start import claim_folder
 from mura.extremities import data_name
 from mura.runs import RunFolder
 from mura.study.arms import arm_of
@@ -37,6 +38,6 @@ class CheckBeforeRun(Callback):
         """Refuse a run before Hydra makes its folder, so that nothing is left behind."""
         with exit_with_sentence():
             check_config(config)
-            folder = RunFolder(Path(config.hydra.run.dir))
-            folder.refuse_if_finished()
-            folder.refuse_if_unwritable()
+            RunFolder(Path(config.hydra.run.dir)).refuse_if_unwritable()
+            claim_folder(config, "run")
+            RunFolder(Path(config.hydra.run.dir)).refuse_if_finished()

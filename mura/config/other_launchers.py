@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from mura.config.rules import check_config
 from mura.config.sentences import exit_with_sentence, explain_unless_stopped
+from mura.config.start import removed_if_refused
 from mura.errors import ConfigError, InterruptedRunError, MuraError, say
 from mura.launch.jobs import Job, run_jobs
 from mura.processes import srun_tasks
@@ -34,7 +35,8 @@ def run_job(job: Callable[[DictConfig, RunFolder], None], cfg: DictConfig, scrip
             job(cfg, run)
         return
     with report_and_raise():
-        check_config(cfg)
+        with run.locked(), removed_if_refused(run):
+            check_config(cfg)
         if cfg.trainer.devices * cfg.trainer.num_nodes > 1:
             run_as_command(script, run)
         else:

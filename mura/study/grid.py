@@ -107,7 +107,7 @@ def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:
 
     Raises MuraError when the folder holds another experiment's run, or one without test predictions.
     """
-    if not run.config.is_file() or not (run.path / ".hydra" / "overrides.yaml").is_file():
+    if not run.begun:
         return MISSING
     saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     if saved.get("test") is False:
@@ -128,10 +128,15 @@ def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:
     return FINISHED if run.finished else HALF_DONE
 
 
-def differences(saved: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
-    """Yield what differs between two resolved configs in what makes an experiment: `optimizer.lr 0.1, now 0.2`."""
+def differences(saved: dict[str, Any], wanted: dict[str, Any], may_grow: Sequence[str] = ()) -> Iterator[str]:
+    """Yield what differs between two resolved configs in what makes an experiment: `optimizer.lr 0.1, now 0.2`.
+
+    More than before of what `may_grow` is no difference.
+    """
     for key in EXPERIMENT_KEYS:
-        yield from _compare(key, _at(saved, key), _at(wanted, key))
+        before, now = _at(saved, key), _at(wanted, key)
+        if key not in may_grow or before is None or now < before:
+            yield from _compare(key, before, now)
 
 
 def _compare(key: str, saved: Any, wanted: Any) -> Iterator[str]:

@@ -242,11 +242,12 @@ def test_a_cache_smaller_than_the_network_input_is_refused() -> None:
         check_values(configured("data.cache_size=64"))
 
 
-def test_resume_puts_the_saved_command_line_first_so_that_the_new_one_wins(tmp_path: Path) -> None:
+def test_resume_takes_the_saved_command_line_but_for_what_is_given_anew(tmp_path: Path) -> None:
     (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "overrides.yaml").write_text("- model=cnn4\n- trainer.max_epochs=2\n")
-    result = resume_arguments([f"resume={tmp_path}", "trainer.max_epochs=5"])
-    assert result[:3] == ["model=cnn4", "trainer.max_epochs=2", "trainer.max_epochs=5"]
+    saved = ["model=cnn4", "trainer.max_epochs=2", "logger=wandb", "logger.project=mine", "data.root=here"]
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("".join(f"- {setting}\n" for setting in saved))
+    result = resume_arguments([f"resume={tmp_path}", "trainer.max_epochs=5", "logger=csv"])
+    assert result[:4] == ["model=cnn4", "data.root=here", "trainer.max_epochs=5", "logger=csv"]
     assert f"hydra.run.dir='{tmp_path}'" in result
 
 

@@ -296,8 +296,8 @@ def test_a_checkpoint_of_another_model_is_not_gone_on_from(train: Command, tmp_p
     for model in ("cnn2", "cnn4"):
         (tmp_path / model / "metrics.json").unlink()
     found = train(f"resume={tmp_path / 'cnn4'}", "model.batch_norm=true", bare=True, check=False)
-    assert found.code == 1
-    assert "is of a model with batch_norm=None, but this run has batch_norm=True" in found.said
+    assert found.code == 2
+    assert "model.batch_norm None, now True" in found.said
     (tmp_path / "cnn4/checkpoints/last.ckpt").replace(tmp_path / "cnn2/checkpoints/last.ckpt")
     found = train(f"resume={tmp_path / 'cnn2'}", bare=True, check=False)
     assert found.code == 1

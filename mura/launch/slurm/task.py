@@ -67,8 +67,7 @@ def run_task(task: Task) -> int:
 
 def arguments_of(job: Job) -> list[str]:
     """Return the job's arguments, or those that go on with its run if that has begun."""
-    begun = (job.folder / ".hydra" / "overrides.yaml").is_file() and RunFolder(job.folder).config.is_file()
-    return [f"resume='{job.folder}'"] if begun else job.arguments
+    return [f"resume='{job.folder}'"] if RunFolder(job.folder).begun else job.arguments
 
 
 def run_environment(threads: int) -> dict[str, str]:

@@ -1,0 +1,102 @@
+"""Starts into a folder that is taken, runs that go on with other settings, and folders that no two starts share."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command import Command
+from omegaconf import OmegaConf
+
+from mura.config.start import claim_folder
+from mura.runs import RunFolder
+
+HALF_DONE = ("data=wrist", "trainer.max_epochs=2", "logger=csv")
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    """Return every file of a folder but the marks of whoever writes to it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in files if path.name not in (".lock", ".writer")}
+
+
+@pytest.fixture
+def half_done(train: Command, tmp_path: Path) -> Path:
+    """A run of two epochs that lacks its results."""
+    run = tmp_path / "run"
+    train(*HALF_DONE, f"hydra.run.dir={run}")
+    (run / "metrics.json").unlink()
+    return run
+
+
+@pytest.mark.parametrize("launcher", [[], ["-m", "hydra/launcher=basic"], ["-m"], ["-m", "hydra.launcher.workers=2"]])
+def test_a_start_into_the_folder_of_a_running_one_changes_nothing(
+    launcher: list[str], train: Command, half_done: Path, tmp_path: Path
+) -> None:
+    before = content(half_done)
+    place = [f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=run"] if launcher else [f"hydra.run.dir={half_done}"]
+    with RunFolder(half_done).locked():
+        found = train(*launcher, "data=wrist", "seed=1", "data.fold=3", *place, check=False)
+    assert found.code != 0
+    assert "is writing this run; wait for it, or stop it." in found.said
+    assert "Traceback" not in found.said
+    assert content(half_done) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "difference"),
+    [
+        (["seed=1", "data.fold=3"], "seed 0, now 1; model.seed 0, now 1; data.fold 0, now 3"),
+        (["data=hand"], "data.extremities ['wrist'], now ['hand']"),
+        (["optimizer=adamw"], "optimizer._target_ torch.optim.Adam, now torch.optim.AdamW"),
+        (["trainer.max_epochs=1"], "trainer.max_epochs 2, now 1"),
+        (["scheduler=cosine", "trainer.max_epochs=3"], "scheduler.T_max None, now 3"),
+    ],
+)
+def test_a_run_goes_on_with_nothing_but_what_it_was_trained_with(
+    given: list[str], difference: str, train: Command, half_done: Path
+) -> None:
+    before = content(half_done)
+    for way in ([f"resume={half_done}"], [f"hydra.run.dir={half_done}"]):
+        bare = way[0].startswith("resume")
+        kept = [
+            setting for setting in HALF_DONE if not any(each.startswith(setting.split("=")[0] + "=") for each in given)
+        ]
+        found = train(*([] if bare else kept), *way, *given, bare=bare, check=False)
+        assert found.code == 2
+        assert f"{half_done} holds a run with other settings: " in found.said
+        assert difference in found.said
+        assert "(only trainer.max_epochs may grow)" in found.said
+        assert content(half_done) == before
+
+
+def test_more_epochs_and_another_logger_are_no_other_experiment(train: Command, half_done: Path) -> None:
+    train(f"resume={half_done}", "trainer.max_epochs=3", "logger=none", "trainer.precision=bf16-mixed", bare=True)
+    assert json.loads((half_done / "metrics.json").read_text())["epochs"] == 3
+    assert "logger=none" in (half_done / ".hydra" / "overrides.yaml").read_text()
+
+
+def test_a_first_start_that_is_refused_leaves_no_folder_behind(train: Command, tmp_path: Path) -> None:
+    for settings in (["model=resnet18", "model.weights=/no/such/file"], ["monitor=val_auroc", "data.batch_size=1"]):
+        found = train("data=hand", "trainer.limit_val_batches=1", *settings, check=False)
+        assert found.code != 0
+        assert "Traceback" not in found.said
+        assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("console")] == []
+
+
+def test_the_default_folder_tells_seed_and_fold(train: Command, tmp_path: Path) -> None:
+    train("data=wrist", "experiment=debug", "seed=4", "data.fold=2")
+    [made] = (tmp_path / "runs").glob("*/*")
+    assert made.name.endswith("_cnn2_wrist_seed4_fold2")
+
+
+def test_starts_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "12-00-00_cnn2"
+    claimed = []
+    for _ in range(3):
+        config = OmegaConf.create({"hydra": {"run": {"dir": str(folder)}, "overrides": {"hydra": []}}})
+        claim_folder(config, "run")
+        claimed.append(Path(config.hydra.run.dir).name)
+    assert claimed == ["12-00-00_cnn2", "12-00-00_cnn2_2", "12-00-00_cnn2_3"]
+    named = OmegaConf.create({"hydra": {"run": {"dir": "mine"}, "overrides": {"hydra": ["hydra.run.dir=mine"]}}})
+    claim_folder(named, "run")
+    assert named.hydra.run.dir == "mine"
