@@ -1,5 +1,6 @@
-"""The one progress bar: on stderr, gone when done, and absent where nobody watches."""
+"""The one progress bar: on stderr, below what is logged, gone when done, and absent where nobody watches."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +12,35 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """Yield `show(done, total)`, to be called as often as there is news."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with bar_below_log() as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def bar_below_log() -> Iterator[Progress]:
+    """Yield a bar of rich's, to be given tasks."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar, log_above():
+        yield bar
+
+
+@contextmanager
+def log_above() -> Iterator[None]:
+    """Have what is logged to the terminal stand above what rich draws meanwhile.
+
+    rich puts itself in the place of sys.stderr, which the log's handlers had taken before.
+    """
+    handlers = [handler for handler in logging.getLogger().handlers if type(handler) is logging.StreamHandler]
+    before = [(handler, handler.stream) for handler in handlers if handler.stream.isatty()]
+    for handler, _ in before:
+        handler.setStream(sys.stderr)
+    try:
+        yield
+    finally:
+        for handler, stream in before:
+            handler.setStream(stream)
 
 
 def on_a_terminal() -> bool:

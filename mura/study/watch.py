@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.text import Text
 
 from mura.launch.jobs import Job, Outcome
+from mura.progress import log_above
 
 
 class StudyWatch:
@@ -56,7 +57,7 @@ def last_words(job: Job) -> str:
 
 def run_study(launch: Callable[..., list[Outcome]], waves: list[list[Job]], watch: StudyWatch) -> list[Outcome]:
     """Run one wave of jobs after the other; list those that failed once more at the end, and return them."""
-    with watch.live:
+    with watch.live, log_above():
         for jobs in waves:
             launch(jobs, watch)
     for outcome in watch.failed:

@@ -1,13 +1,15 @@
 """The callbacks of a run, in the order in which they are called."""
 
+from contextlib import ExitStack
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from rich.progress import Progress
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from mura.progress import on_a_terminal
+from mura.progress import bar_below_log, on_a_terminal
 from mura.runs import RunFolder
 from mura.training.history import History
 from mura.training.shutdown import SigtermAsBefore
@@ -36,7 +38,7 @@ def make_callbacks(run: RunFolder, monitor: str, mode: str, patience: int | None
         stopper = EarlyStopping(monitor, mode=mode, patience=patience, check_on_train_epoch_end=True)
         callbacks += [stopper, StopWhereItStopped()]
     if on_a_terminal():
-        callbacks.append(ProgressBar(leave=False))
+        callbacks.append(EpochBar())
     if ensemble > 1:
         watched = {"monitor": monitor, "mode": mode, "save_top_k": ensemble, "auto_insert_metric_name": False}
         callbacks.append(checkpoint(EnsembleCheckpoint, "top-{epoch:03d}", **watched))
@@ -44,12 +46,71 @@ def make_callbacks(run: RunFolder, monitor: str, mode: str, patience: int | None
     return [*callbacks, best, checkpoint(ModelCheckpoint, "last")]
 
 
-class ProgressBar(RichProgressBar):
-    """Lightning's progress bar, with epochs counted from 1: `Epoch 1/20`."""
+class EpochBar(ProgressBar):
+    """The bar of the epoch that runs, or of the predictions, below the log; epochs count from 1."""
 
-    def _get_train_description(self, current_epoch: int) -> str:
-        words = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
-        return words.ljust(len(self.validation_description))  # of equal width, so that it does not flicker
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = ExitStack()
+        self.bar: Progress | None = None
+
+    def disable(self) -> None:
+        """Draw nothing any more; Lightning calls this in every process but the first."""
+        self._close()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._open()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._open()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", self.total_train_batches)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin("validation", trainer.num_val_batches[0])
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx == 0:
+            self._begin("predictions", trainer.num_predict_batches[dataloader_idx])
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        self._advance()
+
+    def on_validation_batch_end(self, *arguments: Any) -> None:
+        self._advance()
+
+    def on_predict_batch_end(self, *arguments: Any) -> None:
+        self._advance()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _open(self) -> None:
+        if self.trainer.is_global_zero:
+            self.bar = self.open.enter_context(bar_below_log())
+
+    def _close(self) -> None:
+        self.open.close()
+        self.bar = None
+
+    def _begin(self, what: str, total: int | float) -> None:
+        if self.bar is not None:
+            for task in self.bar.task_ids:
+                self.bar.remove_task(task)
+            self.bar.add_task(what.ljust(len("predictions")), total=total)  # of equal width, lest it flickers
+
+    def _advance(self) -> None:
+        if self.bar is not None:
+            self.bar.advance(self.bar.task_ids[-1])
 
 
 class EnsembleCheckpoint(ModelCheckpoint):

@@ -66,7 +66,7 @@ class History(Callback):
             table = pd.DataFrame(self.rows, columns=["epoch", *HISTORY_METRICS, "lr", "seconds"])
             write_text(self.file, table.to_csv(index=False), sync=False)  # the checkpoint has it too
             log.info(
-                "epoch %d: train loss %.4f accuracy %.3f, val loss %.4f accuracy %.3f (%.1f s)",
+                "epoch %d: train loss %.4f acc %.3f, val loss %.4f acc %.3f (%.1f s)",
                 *(row["epoch"] + 1, row["train_loss"], row["train_accuracy"]),
                 *(row["val_loss"], row["val_accuracy"], row["seconds"]),
             )

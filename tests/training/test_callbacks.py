@@ -1,14 +1,22 @@
 """What ends a training, and what a person reads while a run trains."""
 
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command import ON_CPU, REPOSITORY
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader
 
-from mura.training.callbacks import ProgressBar, stopped_by
+from mura.training.callbacks import stopped_by
 from mura.training.console import LIGHTNINGS_REMARKS
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}") for remark in LIGHTNINGS_REMARKS]
@@ -66,7 +74,28 @@ def test_a_run_says_what_really_ended_it(
     assert stopped_by(trainer) == reason
 
 
-def test_the_progress_bar_counts_epochs_from_one() -> None:
-    bar = ProgressBar()
-    bar._trainer = Trainer(max_epochs=20, accelerator="cpu", logger=False, enable_checkpointing=False)
-    assert [bar._get_train_description(epoch) for epoch in (0, 19)] == ["Epoch 1/20", "Epoch 20/20"]
+def test_at_a_terminal_each_epochs_line_stands_whole_above_a_bar_that_counts_from_one(
+    mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), "model=cnn2", "data=wrist", "logger=csv", *ON_CPU,
+         f"data.root={mura_root}", f"data.cache_dir={cache_dir}", "data.image_size=32", "data.batch_size=2",
+         "trainer.max_epochs=2", f"hydra.run.dir={tmp_path / 'run'}"],
+        stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "40"},
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while more := os.read(ours, 65536):
+            said += more
+    os.close(ours)
+    assert process.wait() == 0, said.decode()
+    lines = [line.strip() for line in re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode()))]
+    for epoch in (1, 2):
+        form = rf"epoch {epoch}: train loss \S+ acc \S+, val loss \S+ acc \S+ \(\S+ s\)"
+        assert [line for line in lines if re.fullmatch(form, line)], lines
+    bars = [line for line in lines if line.startswith("epoch") and "/2" in line]
+    assert {line.split()[1] for line in bars} <= {"1/2", "2/2"}
+    assert bars
+    assert lines[-1] == "" or lines[-1].startswith("done: ")
