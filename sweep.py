@@ -56,6 +56,7 @@ from mura.signals import answering_signals
 from mura.study.arms import ARMS, OTHERS
 from mura.study.grid import BUDGETS, FIXED, FOLD_CHOICES, Cell, cells, state_of
 from mura.study.plan import Config, Plan, note_plan
+from mura.tracking.wandb_run import refuse_shared_id
 
 SCRIPT = PROGRAM / "train.py"
 OWN_KEYS = (
@@ -185,7 +186,7 @@ def run_config(cell: Cell, settings: list[str], folder: Path) -> Config:
             "test=false: a study compares on the test views; leave it out, or tune single runs with python train.py."
         )
     check_config(cfg)
-    cfg.logger = {"project": cfg.logger.get("project")}  # the rest depends on the run's folder
+    cfg.logger = {key: cfg.logger.get(key) for key in ("project", "entity")}  # the rest depends on the run's folder
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
@@ -216,6 +217,8 @@ def runs_here(launcher: DictConfig) -> bool:
 def prepare(study: DictConfig, config: Config, is_done: bool) -> None:
     """Refuse what would fail after hours of training; have the server that forks runs import torch meanwhile."""
     project = config["logger"]["project"]
+    if project is not None:
+        refuse_shared_id()
     if study.wandb.workspace:
         from mura.report.publish import require_workspaces
 
@@ -256,9 +259,9 @@ def compare_runs(plan: Plan, margin: float | None, primary: str | None, workspac
     if plan.project is not None:
         from mura.report.publish import publish, save_workspace
 
-        publish(report, plan.project, plan.name)
+        publish(report, plan.project, plan.group, plan.example["logger"]["entity"])
         if workspace:
-            logging.info("W&B workspace: %s", save_workspace(plan.project, plan.name))
+            logging.info("W&B workspace: %s", save_workspace(plan.project, plan.group))
 
 
 def make_folder(folder: Path) -> Path:

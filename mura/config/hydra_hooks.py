@@ -1,5 +1,6 @@
 """What Hydra calls: the values that conf/ derives, and the check of a run's config before Hydra makes its folder."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mura.config.start import claim_folder
 from mura.extremities import data_name
 from mura.runs import RunFolder
 from mura.study.arms import arm_of
+from mura.tracking.wandb_run import refuse_shared_id
 
 
 def register_resolvers() -> None:
@@ -22,6 +24,9 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("mode_of", lambda monitor: MODE_OF.get(monitor), replace=True)
     OmegaConf.register_new_resolver("not", lambda value: not value, replace=True)
     OmegaConf.register_new_resolver("cache_size", _cache_size_for, replace=True)
+    OmegaConf.register_new_resolver(
+        "wandb", lambda name, default: os.environ.get(f"WANDB_{name}") or default, replace=True
+    )
     OmegaConf.register_new_resolver("run_dir", lambda: HydraConfig.get().runtime.output_dir, replace=True)
 
 
@@ -33,6 +38,11 @@ def _cache_size_for(image_size: int) -> int:
 
 class CheckBeforeRun(Callback):
     """The check of a single run's config. The jobs of a multirun are checked by their launcher."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse a multirun whose runs would all be one run in W&B."""
+        if "wandb_logger" in str(config.logger):
+            refuse_shared_id()
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a run before Hydra makes its folder, so that nothing is left behind."""

@@ -27,13 +27,13 @@ WORKSPACE_CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", 
 log = logging.getLogger(__name__)
 
 
-def publish(study: Study, project: str, group: str) -> None:
+def publish(study: Study, project: str, group: str, entity: str | None = None) -> None:
     """Log results, comparisons, forest plots and the whole report as the run `<group>-comparison` of the group.
 
     A failure of W&B is only reported: everything stands in the study's folder.
     """
     run = open_run(
-        study.out, name=f"{group}-{JOB_TYPE}", project=project, group=group, job_type=JOB_TYPE,
+        study.out, name=f"{group}-{JOB_TYPE}", project=project, entity=entity, group=group, job_type=JOB_TYPE,
         tags=[JOB_TYPE, *study.models],
     )  # fmt: skip
     if run is None:

@@ -46,6 +46,11 @@ class Plan:
         """The runs' project in W&B, or None if they don't log to it."""
         return self.example["logger"]["project"]
 
+    @property
+    def group(self) -> str:
+        """The runs' group in W&B: the one asked for, else the study's name."""
+        return self.example.get("group") or self.name
+
     def waves(self) -> list[list[Job]]:
         """Return the jobs of the missing runs; those of a later wave start from runs of an earlier one."""
         first = [self._job(cell) for cell in self.missing if cell.parent is None]
@@ -56,7 +61,7 @@ class Plan:
         path = self.run(cell).path
         if self.states[cell] == HALF_DONE:
             return Job(cell.name, [f"resume='{path}'"], path)
-        place = [f"name={cell.model}-{cell.data}-seed{cell.seed}", f"group={self.name}", f"hydra.run.dir='{path}'"]
+        place = [f"name={cell.model}-{cell.data}-seed{cell.seed}", f"group='{self.group}'", f"hydra.run.dir='{path}'"]
         return Job(cell.name, [*self.settings, *cell.overrides(self.folder), *place], path)
 
     def describe(self, at_a_time: int | None) -> str:

@@ -40,14 +40,14 @@ class CautiousWandbLogger(WandbLogger):
                 self.lost = False
 
 
-def wandb_logger(project: str, name: str, group: str | None, tags: list[str], folder: str) -> Logger | bool:
+def wandb_logger(folder: str, tags: list[str], **settings: Any) -> Logger | bool:
     """Return the W&B run of one run folder as a Lightning logger, or False when even offline fails.
 
-    A resumed run goes on in its W&B run: the id depends on the run folder and the name.
+    `settings` are those of `wandb.init`. A resumed run goes on in its W&B run, which is noted in the folder.
     """
     if not is_rank_zero():
         return False
-    run = open_run(Path(folder), project=project, name=name, group=group, tags=list(tags), job_type="train")
+    run = open_run(Path(folder), tags=list(tags), job_type="train", **settings)
     return False if run is None else CautiousWandbLogger(experiment=run, save_dir=folder)
 
 

@@ -4,10 +4,11 @@ No torch here: a study's comparison is logged without it.
 """
 
 import contextlib
-import hashlib
 import io
+import json
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -15,8 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from mura.errors import ConfigError
+from mura.files import write_json
 from mura.machine import Choice
 from mura.processes import call_with_deadline
+
+IDENTITY_FILE = "wandb_run.json"
+"""The id, project and entity of the W&B run of a run's or study's folder: drawn once, at random."""
 
 CONNECT_SECONDS = 3
 SETTINGS = {"init_timeout": 30, "finish_timeout": 120, "console": "off", "silent": True}
@@ -28,7 +34,10 @@ def choose_mode() -> Choice:
     """Return `online`, `offline` or `disabled`, with the reason. It asks nothing and waits three seconds at most."""
     import wandb
 
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on"):
+        return Choice("disabled", "WANDB_DISABLED says so")
     wished = os.environ.get("WANDB_MODE")
+    wished = {"dryrun": "offline", "run": "online"}.get(wished or "", wished)  # W&B's older words
     if wished in ("offline", "disabled"):
         return Choice(wished, "WANDB_MODE says so")
     with contextlib.redirect_stderr(io.StringIO()):
@@ -56,13 +65,19 @@ def _answers(host: str, port: int) -> bool:
     return True
 
 
-def open_run(folder: Path, *, name: str, **settings: Any) -> Any:
-    """Begin the W&B run `name` of a folder, or go on with it; return None when even offline fails."""
+def open_run(folder: Path, **settings: Any) -> Any:
+    """Begin the W&B run of a folder, or go on with it; return None when even offline fails.
+
+    `settings` are those of `wandb.init`; the tags in WANDB_TAGS are added to theirs.
+    """
     mode = choose_mode()
-    identity = hashlib.blake2b(f"{folder.resolve()} {name}".encode(), digest_size=5).hexdigest()
+    settings["tags"] = [*settings["tags"], *filter(None, os.environ.get("WANDB_TAGS", "").split(","))]
+    settings |= _identity(folder, settings)
     for attempt in dict.fromkeys([mode, Choice("offline", "instead")]):
         try:
-            run = _start(attempt.value, dir=str(folder), id=identity, resume="allow", name=name, **settings)
+            run = _start(attempt.value, dir=str(folder), **settings)
+            if attempt.value != "disabled":
+                write_json(folder / IDENTITY_FILE, {"id": run.id, "project": run.project, "entity": run.entity or None})
         except Exception as error:  # whatever W&B's failure is, the run goes on
             log.warning("W&B %s failed: %s", attempt.value, str(error).split("\n")[0])
             forget_failure()
@@ -72,6 +87,32 @@ def open_run(folder: Path, *, name: str, **settings: Any) -> Any:
         return run
     log.warning("W&B: not used; everything is in %s", folder)
     return None
+
+
+def _identity(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what says which W&B run it is: the one noted in the folder, the environment's, or a new one.
+
+    In a W&B sweep it is the agent's run, which W&B finds by itself.
+    """
+    if "WANDB_SWEEP_ID" in os.environ:
+        return {"project": None, "entity": None}
+    if not (folder / IDENTITY_FILE).is_file():
+        given = os.environ.get("WANDB_RUN_ID")
+        resume = os.environ.get("WANDB_RESUME", "allow") if given else "allow"
+        return {"id": given or secrets.token_hex(5), "resume": resume}
+    noted = json.loads((folder / IDENTITY_FILE).read_text(encoding="utf-8"))
+    if noted["project"] != settings["project"]:
+        log.info("W&B: the run goes on in project %s, not in %s", noted["project"], settings["project"])
+    return {**noted, "resume": "allow"}
+
+
+def refuse_shared_id() -> None:
+    """Raise ConfigError when WANDB_RUN_ID names one W&B run: call it where several runs are started."""
+    if "WANDB_RUN_ID" in os.environ:
+        raise ConfigError(
+            f"WANDB_RUN_ID={os.environ['WANDB_RUN_ID']}: names one W&B run, and this starts several; unset it, or "
+            "start one run (as an agent of a W&B sweep does)."
+        )
 
 
 def _start(mode: str, **arguments: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from offline import records
 
 from mura.launch.jobs import Job, run_jobs
 from mura.tracking.logger import roc_points
@@ -37,7 +38,8 @@ CHOOSE = "print(*wandb_run.choose_mode(), sep='; ')"
 START = """
 def start(folder, name="cnn2-wrist-seed0", group="study"):
     Path(folder).mkdir(exist_ok=True)
-    return tracking.wandb_logger("mura", name, group, ["cnn2", "wrist", "specialised"], str(Path(folder).resolve()))
+    tags, place = ["cnn2", "wrist", "specialised"], str(Path(folder).resolve())
+    return tracking.wandb_logger(place, tags, project="mura", name=name, group=group)
 """
 RESULTS = """
 import pandas as pd
@@ -189,6 +191,41 @@ def test_each_extremity_has_a_roc_curve_of_its_own_and_none_is_pooled() -> None:
     areas = {name: np.trapezoid(part["tpr"], part["fpr"]) for name, part in points.groupby("class")}
     assert areas == pytest.approx({"elbow": 0.75, "wrist": 0.0})
     assert roc_points(test[test["extremity"] == "hand"]).empty
+
+
+def test_two_people_with_the_same_paths_have_runs_of_their_own(script: Script, tmp_path: Path) -> None:
+    said = ""
+    for person in ("one", "two"):
+        said += script(START + "logger = start('a'); print('id', logger.experiment.id)\ntracking.finish([logger], 0)",
+                       "WANDB_MODE=offline")  # fmt: skip
+        (tmp_path / "a").rename(tmp_path / person)  # and what was in the folder is gone
+    mine, theirs = (line.split()[1] for line in said.splitlines() if line.startswith("id "))
+    assert mine != theirs
+
+
+def test_the_environment_names_the_run_as_in_any_program_of_wandbs(script: Script, tmp_path: Path) -> None:
+    log = "logger = start('a'); print('id', logger.experiment.id)\ntracking.finish([logger], 0)"
+    said = script(START + log, "WANDB_MODE=dryrun", "WANDB_RUN_ID=mine1", "WANDB_TAGS=a,b", "WANDB_NOTES=why",
+                  "WANDB_ENTITY=team")  # fmt: skip
+    assert "id mine1\n" in said
+    [about] = records(tmp_path / "a", "run")
+    assert (about["run_id"], about["notes"], about["entity"]) == ("mine1", "why", "team")
+    assert about["tags"] == ["cnn2", "wrist", "specialised", "a", "b"]
+    again = script(START + log, "WANDB_MODE=offline", "WANDB_RUN_ID=other")
+    assert "id mine1\n" in again  # what the folder notes is its run
+
+
+def test_in_a_sweep_of_wandbs_the_run_is_the_agents(script: Script, tmp_path: Path) -> None:
+    log = "logger = start('a'); print('id', logger.experiment.id)\ntracking.finish([logger], 0)"
+    agent = ("WANDB_SWEEP_ID=sweep1", "WANDB_RUN_ID=agents", "WANDB_PROJECT=searched", "WANDB_ENTITY=team")
+    assert "id agents\n" in script(START + log, "WANDB_MODE=offline", *agent)
+    [about] = records(tmp_path / "a", "run")
+    assert (about["run_id"], about["project"], about["sweep_id"]) == ("agents", "searched", "sweep1")
+
+
+@pytest.mark.parametrize("word", ["true", "1"])
+def test_wandb_disabled_is_respected(word: str, script: Script) -> None:
+    assert script(CHOOSE, f"WANDB_DISABLED={word}", f"WANDB_API_KEY={KEY}") == "disabled; WANDB_DISABLED says so\n"
 
 
 # --- failures ---------------------------------------------------------------------------------------------
