@@ -114,7 +114,7 @@ def predict(
             print(table.to_csv(index=False), end="")
             raise MuraError(f"--out {out}: can't be written ({error.strerror}); the table was printed.") from error
     elif sys.stdout.isatty():
-        print_studies(table, Console())
+        print_studies(table, Console(), anonymous)
     else:
         print(table.to_csv(index=False), end="")
     raise typer.Exit(1 if faults else 0)

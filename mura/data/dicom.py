@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import warnings
+import zlib
 from contextlib import suppress
 from functools import cache
 from io import BytesIO
@@ -24,6 +25,8 @@ FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x08")  # of a file without preamble
 HEAD = MARK_AT + len(MARK)  # bytes, enough for looks_like_dicom
 LONGEST_FIRST_VALUE = 1024  # bytes
 SECRET = os.urandom(16)  # of this process, so that no key tells a UID
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+MOST_BYTES = 6 * MOST_PIXELS  # of a data set that is deflated: three colours of 16 bits
 EXTENDED_12_BIT = "1.2.840.10008.1.2.4.51"
 PICTURE_TAGS = [
     "SOPClassUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
@@ -73,6 +76,7 @@ def read_samples(data: bytes) -> Samples:
     """
     pydicom = _pydicom()
     try:
+        _refuse_bomb(data)
         dataset = pydicom.dcmread(BytesIO(data), force=True, specific_tags=PICTURE_TAGS)
         _refuse(dataset)
         return _shown(dataset, _stored(dataset))
@@ -99,6 +103,17 @@ def _pydicom() -> Any:
         for turn_off in (gdcm.Trace.DebugOff, gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff):
             turn_off()
     return pydicom
+
+
+def _refuse_bomb(data: bytes) -> None:
+    """Raise Refusal for a deflated data set that is larger than any radiograph, before pydicom inflates it whole."""
+    if DEFLATED not in data[: HEAD + 1024]:
+        return
+    start = HEAD + 12 + int.from_bytes(data[HEAD + 8 : HEAD + 12], "little")  # behind the group of file meta elements
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater.decompress(data[start:], MOST_BYTES)
+    if inflater.unconsumed_tail:
+        raise Refusal("inflates to more than any radiograph; not decoded", "too-large")
 
 
 def _refuse(dataset: Any) -> None:

@@ -207,11 +207,11 @@ def extremity_in(path: str) -> str | None:
     return EXTREMITY_OF[folder[1]] if folder else None
 
 
-def print_studies(table: pd.DataFrame, console: Console) -> None:
+def print_studies(table: pd.DataFrame, console: Console, anonymous: bool = False) -> None:
     """Print a line a study, named from where the paths part, with its pictures' probabilities, all of them."""
     studies = [os.path.abspath(study) for study in table["study"]]  # noqa: PTH100  names stay links
     above = os.path.commonpath([os.path.dirname(study) for study in studies])  # noqa: PTH120
-    title = Text(f"studies below {printable(above)}")
+    title = Text("studies" if anonymous else f"studies below {printable(above)}")
     lines = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     lines.add_column("study", overflow="fold", min_width=8)
     lines.add_column("extremity", no_wrap=True)

@@ -14,6 +14,7 @@ from picture_files import png
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from mura.data import dicom
 from mura.data.dicom import looks_like_dicom, study_key
@@ -193,6 +194,16 @@ def test_padding_is_black_and_does_not_decide_the_range(polarity: str, tmp_path:
 def test_a_picture_too_large_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(saved(dataset(GREY, Rows=60_000, Columns=60_000)))
     assert sentence_of(tmp_path / "a").startswith("too-large: declares 60000 x 60000 pixels")
+
+
+def test_a_deflated_bomb_is_refused_before_it_is_inflated_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = dataset(GREY)
+    made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    assert np.array_equal(decoded(made, tmp_path), GREY)
+    monkeypatch.setattr(dicom, "MOST_BYTES", 1000)
+    assert sentence_of(tmp_path / "picture") == "too-large: inflates to more than any radiograph; not decoded."
 
 
 def test_without_the_extra_the_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
