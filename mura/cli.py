@@ -96,7 +96,7 @@ def predict(
     A table on a terminal, CSV into a pipe. Exit code 1 when a picture could not be read.
     """
     with quick_imports():
-        from mura.inference.predict import load_predictor, predict_pictures, print_studies
+        from mura.inference.predict import load_model, predict_pictures, print_studies
     from rich.console import Console
 
     from mura.files import refuse_unwritable, write_text
@@ -104,7 +104,7 @@ def predict(
     if out is not None:
         refuse_unwritable(out, "--out")  # before the hours of work that would be lost
     with progress_bar("predicting") as progress:
-        table, faults = predict_pictures(load_predictor(model), pictures, extremity, progress, anonymous)
+        table, faults = predict_pictures(load_model(model), pictures, extremity, progress, anonymous)
     for fault in faults:
         say(fault)
     if out is not None:

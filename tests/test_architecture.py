@@ -10,7 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "mura"
 COMMANDS = (
-    "train.py", "sweep.py", "mura/cli.py", "mura/__main__.py", "mura/preload.py",
+    "train.py", "sweep.py", "mura/__init__.py", "mura/cli.py", "mura/__main__.py", "mura/preload.py",
     "hydra_plugins/mura_launcher/__init__.py",
 )  # fmt: skip
 

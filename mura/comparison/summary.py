@@ -24,7 +24,7 @@ from mura.comparison.collect import (
 from mura.comparison.equivalence import apply_margin, check_margin
 from mura.comparison.operating import RESAMPLES_AT_A_POINT, AtPoint, Fitted, compare_at_points
 from mura.comparison.pairs import ArmTable, Pair, make_arm_tables, make_pairs, pair_views, scope_name
-from mura.comparison.verdict import PRIMARY, Agreement, Comparison, compare_cases, count_agreement, in_scope
+from mura.comparison.verdict import PRIMARY, RESAMPLES, Agreement, Comparison, compare_cases, count_agreement, in_scope
 from mura.comparison.warnings import warnings_beside
 from mura.extremities import ALL_SEVEN, EXTREMITIES
 from mura.metrics import CALIBRATION_METRICS, LEVELS, OVERALL, REPORTED_METRICS, THRESHOLD, summarise
@@ -150,6 +150,18 @@ def summarise_study(
         notes=notes,
         synthetic=any(map(is_synthetic, runs)),
     )
+
+
+def compare(
+    folder: str | Path, *others: str | Path, margin: float | None = None, primary: str | None = None
+) -> pd.DataFrame:
+    """Return the rows of comparison.json for all runs below the folders, as `mura report` writes them.
+
+    `margin` and `primary` are explained at `summarise_study`, which raises MuraError.
+    """
+    directories = [Path(each) for each in (folder, *others)]
+    study = summarise_study(directories, directories[0], RESAMPLES, margin, primary)
+    return pd.DataFrame([record.to_dict() for record in study.comparisons])
 
 
 def compare_pair(pair: Pair, fitted: Sequence[Fitted], resamples: int, margin: float | None = None) -> ComparedPair:

@@ -1,6 +1,7 @@
 """The loaders of a run: which views of the cache train, validate and test."""
 
 import logging
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -117,6 +118,17 @@ class MuraDataModule(LightningDataModule):
         self.setup()
         assert self.cache is not None
         return self.cache
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a checkpoint says of the pictures that it was trained on: plain values."""
+        return {
+            "extremities": self.extremities,
+            "fold": self.fold,
+            "cache_size": self.cache_size,
+            "fit": self.fit,
+            "data_fingerprint": self.opened.fingerprint,
+            "split_hash": self.opened.split_hash,
+        }
 
     def class_weights(self) -> list[list[float]]:
         """Return weights [7][2] of normal and abnormal views for each extremity, from the training rows.

@@ -5,7 +5,7 @@ The pictures take the way that they take in a run: the same decoding, the same s
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mura.data.dicom import study_key
-from mura.data.images import PAD, UnreadableImage, decode, fit
+from mura.data.images import PAD, UnreadableImage, cache_size_for, decode, fit
 from mura.data.index import EXTREMITY_NAME
 from mura.data.levels import why_blank
 from mura.errors import MuraError, printable
@@ -66,6 +66,16 @@ class Predictor:
             logits = [member(images_B1SS, extremity_B) for member in self.members]
         return torch.stack([each.cpu().double().sigmoid() for each in logits]).mean(0).numpy()
 
+    def predict(self, pictures: Sequence[str | Path], extremity: str | None = None) -> pd.DataFrame:
+        """Return COLUMNS, a row a picture, for picture files and those below folders, as `mura predict` does.
+
+        What can't be read is left out, with a warning. Raises MuraError as `predict_pictures` does.
+        """
+        table, faults = predict_pictures(self, [Path(picture) for picture in pictures], extremity)
+        for fault in faults:
+            log.warning("%s", fault)
+        return table
+
 
 class Answer(NamedTuple):
     """`table` has COLUMNS, a row a readable picture; `faults` a sentence for each of the others."""
@@ -74,21 +84,22 @@ class Answer(NamedTuple):
     faults: list[str]
 
 
-def load_predictor(model: Path) -> Predictor:
+def load_model(path: str | Path) -> Predictor:
     """Return the model of a checkpoint, or of a run folder: its best checkpoint, or all of its ensemble.
 
     Raises MuraError when there is none, or it is damaged.
     """
-    contents = [load_checkpoint(path) for path in checkpoints_of(model)]
+    contents = [load_checkpoint(file) for file in checkpoints_of(Path(path))]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     members = []
     for content in contents:
         member = AbnormalityClassifier(**content["hyper_parameters"])
         member.load_state_dict(content["state_dict"])
         members.append(member.eval().to(device))
-    provenance = contents[0]["hyper_parameters"]["provenance"]
-    square = provenance.get("fit", PAD)  # models from before there was a choice say nothing
-    return Predictor(model, members, int(provenance["cache_size"]), provenance["extremities"], square)
+    # a model trained in a script of one's own, without the data module, says nothing of its pictures
+    usual = {"cache_size": cache_size_for(members[0].image_size), "extremities": list(EXTREMITIES), "fit": PAD}
+    trained = usual | contents[0]["hyper_parameters"]["provenance"]
+    return Predictor(Path(path), members, int(trained["cache_size"]), trained["extremities"], trained["fit"])
 
 
 def checkpoints_of(model: Path) -> list[Path]:

@@ -126,6 +126,12 @@ class AbnormalityClassifier(LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
 
+    def setup(self, stage: str) -> None:
+        """Note what a script without this program's config trains on, so that its checkpoint says so."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and not self.hparams["provenance"] and hasattr(data, "provenance"):
+            self.hparams["provenance"] = data.provenance()
+
     def on_train_epoch_start(self) -> None:
         seed_epoch(self.seed, self.current_epoch, self.global_rank)
 
@@ -190,7 +196,8 @@ class AbnormalityClassifier(LightningModule):
         views = (loaders[0] if isinstance(loaders, list) else loaders).dataset
         for level, groups in summarise(views.predictions(rows, logits)).items():
             for extremity, measured in groups.items():
-                for metric, value in measured.items():
+                numbers = {metric: value for metric, value in measured.items() if not isinstance(value, str)}
+                for metric, value in numbers.items():
                     self.log(f"test/{level}/{extremity}/{metric}", float("nan") if value is None else float(value))
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:

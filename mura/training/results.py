@@ -35,17 +35,7 @@ log = logging.getLogger(__name__)
 
 def provenance(data: MuraDataModule, weights: str | None) -> dict[str, Any]:
     """Return what a checkpoint says of its own making: plain values, so that it loads without running any code."""
-    return {
-        "extremities": data.extremities,
-        "fold": data.fold,
-        "cache_size": data.cache_size,
-        "fit": data.fit,
-        "threshold": THRESHOLD,
-        "initial_weights": weights,
-        "data_fingerprint": data.opened.fingerprint,
-        "split_hash": data.opened.split_hash,
-        "versions": versions(),
-    }
+    return data.provenance() | {"threshold": THRESHOLD, "initial_weights": weights, "versions": versions()}
 
 
 def describe_run(
