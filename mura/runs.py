@@ -35,6 +35,8 @@ EXPERIMENT_KEYS = (
     "data.extremities", "data.test_extremities", "data.transfer", "data.steps_like", "data.conflicts",
     "data.image_size", "data.cache_size", "data.fit", "data.batch_size", "data.accumulate", "data.fold", "data.seed",
     "trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_predict_batches",
+    "trainer.overfit_batches", "trainer.min_epochs", "trainer.max_time", "trainer.gradient_clip_val",
+    "trainer.gradient_clip_algorithm", "callbacks",
 )  # fmt: skip
 """Two runs with these settings alike are the same experiment; where it ran and how it was logged may differ."""
 
@@ -136,6 +138,11 @@ class RunFolder:
     def previous_file(self) -> Path:
         """The last.ckpt of the epoch before."""
         return self.checkpoints / "previous.ckpt"
+
+    @property
+    def best_value(self) -> float | None:
+        """What `monitor` was in the best epoch of a finished run: what a search for good settings goes by."""
+        return json.loads(self.metrics.read_text(encoding="utf-8")).get("best_value") if self.finished else None
 
     @property
     def finished(self) -> bool:

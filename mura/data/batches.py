@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 
 from mura.data.cache import Cache
 from mura.extremities import INDEX_OF
@@ -166,3 +166,19 @@ class EvaluationBatches(Sampler[Part]):
 
     def __iter__(self) -> Iterator[Part]:
         return (Part(batch, 1.0) for batch in self.batches)
+
+
+class SameBatches(SequentialSampler):
+    """The batches of another sampler, the same in every epoch, for Lightning's `overfit_batches`.
+
+    It is a SequentialSampler by its name alone: in the place of any other sampler, Lightning puts one of its own.
+    """
+
+    def __init__(self, batches: Sampler[Part]) -> None:
+        self.batches = list(batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)

@@ -9,7 +9,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
-from mura.data.batches import Batch, EvaluationBatches, Resident, TrainingBatches, Views, steps_of_a_pass
+from mura.data.batches import Batch, EvaluationBatches, Resident, SameBatches, TrainingBatches, Views, steps_of_a_pass
 from mura.data.cache import Cache, open_cache
 from mura.data.images import PAD, cache_size_for
 from mura.data.index import BOTH_LABELS, has_both_labels, study_names
@@ -170,11 +170,11 @@ class MuraDataModule(LightningDataModule):
             raise MuraError(
                 f"data.extremities={'+'.join(self.extremities)}: a single training view is too little to learn from."
             )
-        return self._loader(sampler)
+        return self._loader(sampler, in_fit=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of this process's share of the validation views."""
-        return self._evaluation_loader("val")
+        return self._evaluation_loader("val", in_fit=True)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of this process's share of the test views. Raises MuraError when there is no test part."""
@@ -202,11 +202,13 @@ class MuraDataModule(LightningDataModule):
             for name, part in batch.items()
         }
 
-    def _evaluation_loader(self, part: str) -> DataLoader[Batch]:
+    def _evaluation_loader(self, part: str, in_fit: bool = False) -> DataLoader[Batch]:
         rank, world_size = self._rank()
-        return self._loader(EvaluationBatches(self.rows[part], self.batch_size, rank, world_size))
+        return self._loader(EvaluationBatches(self.rows[part], self.batch_size, rank, world_size), in_fit)
 
-    def _loader(self, sampler: Sampler) -> DataLoader[Batch]:
+    def _loader(self, sampler: Sampler, in_fit: bool = False) -> DataLoader[Batch]:
+        if in_fit and getattr(self.trainer, "overfit_batches", False):  # of a trainer, if there is one
+            sampler = SameBatches(sampler)
         views = self.all_views()
         pinned = views.resident is None and self._device().type == "cuda"
         # the loader draws a seed for workers that it hasn't: from a generator of its own, not from the model's

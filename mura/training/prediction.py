@@ -3,6 +3,7 @@
 Shapes: N views, in the order of the index.
 """
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from mura.models.checkpoint import load_checkpoint
 from mura.models.classifier import gather
 from mura.runs import PREDICTION_COLUMNS, RunFolder
 from mura.training.callbacks import EnsembleCheckpoint
+
+log = logging.getLogger(__name__)
 
 ROLES = ("val", "test", "transfer")
 """What a view is to a run: `transfer` are the test views of extremities that the run does not answer for."""
@@ -55,6 +58,12 @@ def predict_views(trainer: Trainer, data: MuraDataModule, checkpoints: list[Path
     if len(checkpoints) > 1:
         logits_N = torch.logit(torch.stack(logits_by_checkpoint).sigmoid().mean(0), eps=1e-15)
     return Predictions(predictions_table(data, rows_N, logits_N), epochs)
+
+
+def try_out(trainer: Trainer, data: MuraDataModule) -> None:
+    """Predict a few batches at the end of a run of `fast_dev_run`, which saves no checkpoint and no results."""
+    trainer.predict(trainer.lightning_module, datamodule=data)
+    log.info("fast_dev_run: every part ran for %d batches; there are no results", trainer.num_predict_batches[0])
 
 
 def _predict(trainer: Trainer, data: MuraDataModule) -> tuple[torch.Tensor, torch.Tensor]:

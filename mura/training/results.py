@@ -55,6 +55,7 @@ def describe_run(
         "seed": identity["seed"],
         "fold": data.fold,
         "best_epoch": best_epoch(run, predictions),
+        "best_value": best_value(trainer),
         "averaged_epochs": predictions.epochs,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
@@ -85,6 +86,13 @@ def best_epoch(run: RunFolder, predictions: Predictions) -> int:
     if len(predictions.epochs) == 1:
         return predictions.epochs[0]
     return int(load_checkpoint(run.best_checkpoint)["epoch"])
+
+
+def best_value(trainer: Trainer) -> float | None:
+    """Return what `monitor` was in the epoch of best.ckpt; None without one."""
+    best = next(callback for callback in trainer.checkpoint_callbacks if callback.filename == "best")  # type: ignore[attr-defined]
+    score = best.best_model_score  # type: ignore[attr-defined]
+    return None if score is None else float(score)
 
 
 def write_results(run: RunFolder, trainer: Trainer, predictions: Predictions, metrics: dict[str, Any]) -> None:

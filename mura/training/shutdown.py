@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mura.errors import DISK_FULL, MuraError
 from mura.program import typed
@@ -48,6 +49,8 @@ def meaning_of(error: BaseException, trainer: Trainer, folder: Path) -> BaseExce
             f"{folder}: no room to write there ({error.strerror}); what was saved before is whole: make room, "
             f"and go on with: {typed('train')} resume={folder}"
         )
+    if isinstance(error, MisconfigurationException):  # Lightning's word for what its arguments can't do together
+        return MuraError(str(error).strip().split("\n")[0])
     if is_out_of_memory(error):
         data = trainer.datamodule  # type: ignore[attr-defined]
         return MuraError(memory_sentence(data.batch_size, data.accumulate))

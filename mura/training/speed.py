@@ -4,11 +4,14 @@ import logging
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 MUCH_WAITING = 0.10  # share of the training time
 LEAST_WAITING = 1.0  # seconds: nobody need mend less
 
@@ -74,6 +77,11 @@ class Speed(Callback):
             "wall_seconds": self.wall_seconds,
             "peak_memory_bytes": peak_memory_bytes(),
         }
+
+
+def make_profiler(name: str | None, folder: Path) -> Profiler | None:
+    """Return Lightning's profiler of that name, with its reports in the run folder: fit-profile.txt and others."""
+    return None if name is None else PROFILERS[name](dirpath=folder, filename="profile")
 
 
 def peak_memory_bytes() -> int:
