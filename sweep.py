@@ -42,6 +42,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from mura.config import CONF_DIR
+from mura.config.command_line import study_arguments, understood_settings
 from mura.config.hydra_hooks import register_resolvers
 from mura.config.rules import SETTING_RULES, check_config, check_extremities, check_launcher
 from mura.config.sentences import exit_with_sentence
@@ -94,9 +95,10 @@ def read_study(arguments: list[str]) -> tuple[DictConfig, list[str]]:
             own.append(f"study={value}")
         else:
             (own if key.split(".")[0] in OWN_KEYS else settings).append(argument)
-    study = compose("sweep", own)
+    places = [setting for setting in settings if setting.startswith("hydra.searchpath=")]
+    study = compose("sweep", [*own, *places])
     check_study(study)
-    settings = [*study.settings, *settings]
+    settings = [*understood_settings(study.settings), *settings]
     check_folds(study, settings)
     return study, settings
 
@@ -156,7 +158,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def study_folder(study: DictConfig) -> Path:
-    return Path(str(study.studies_dir)).resolve() / str(study.name)
+    return Path(str(study.studies_dir)).expanduser().resolve() / str(study.name)
 
 
 def study_grid(study: DictConfig) -> list[Cell]:
@@ -180,13 +182,19 @@ def plan_study(study: DictConfig, settings: list[str], dry_run: bool) -> Plan:
 
 def run_config(cell: Cell, settings: list[str], folder: Path) -> Config:
     """Return the resolved config that the run would have, checked as `train.py` checks it, with its W&B project."""
-    cfg = compose("train", [*settings, *cell.overrides(folder)])
+    cfg = compose("train", [*settings, *understood_settings(cell.overrides(folder))])
     if cfg.test is False:
         raise ConfigError(
             "test=false: a study compares on the test views; leave it out, or tune single runs with python train.py."
         )
+    if cfg.trainer.get("fast_dev_run"):
+        raise ConfigError(
+            "trainer.fast_dev_run: leaves no results to compare; try out a study with experiment=debug, or a single "
+            "run with python train.py."
+        )
     check_config(cfg)
-    cfg.logger = {key: cfg.logger.get(key) for key in ("project", "entity")}  # the rest depends on the run's folder
+    # the rest depends on the run's folder
+    cfg.logger = {key: OmegaConf.select(cfg, f"logger.wandb.{key}") for key in ("project", "entity")}
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
@@ -283,7 +291,8 @@ def main(arguments: list[str]) -> int:
     dry_run = "--dry-run" in arguments
     register_resolvers()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        study, settings = read_study([argument for argument in arguments if argument != "--dry-run"])
+        given = study_arguments([argument for argument in arguments if argument != "--dry-run"])
+        study, settings = read_study(given)
         plan = plan_study(study, settings, dry_run)
         at_a_time, launch = choose_launcher(study.launcher, plan)
         if dry_run:

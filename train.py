@@ -13,10 +13,11 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mura.config.command_line import flags_first, resume_arguments
+from mura.config.command_line import hydra_arguments, resume_arguments
 from mura.config.help import help_page
 from mura.config.hydra_hooks import register_resolvers
 from mura.config.other_launchers import run_job
+from mura.config.parts import make, make_each, make_schedule
 from mura.config.sentences import exit_with_sentence
 from mura.config.start import refuse_another_experiment, removed_if_refused, write_settings
 from mura.launch.slurm.srun import cluster_environment, task_arguments
@@ -35,9 +36,10 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         from mura.training.callbacks import make_callbacks
         from mura.training.checkpoints import SafeCheckpointIO, checkpoint_to_resume
         from mura.training.console import announce, announce_weights, log_config
-        from mura.training.prediction import chosen_checkpoints, predict_views
+        from mura.training.prediction import chosen_checkpoints, predict_views, try_out
         from mura.training.results import describe_run, write_results
         from mura.training.shutdown import clean_end
+        from mura.training.speed import make_profiler
 
     limit_threads()
     device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
@@ -45,22 +47,30 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     announce(run.path, device, precision)
 
     seed_everything(cfg.seed, workers=True, verbose=False)
+    callbacks = make_each(cfg.get("callbacks"), "callbacks")
     data, model = build(cfg)
     start_from = checkpoint_to_resume(run, model, data)
     write_settings(run, cfg)
     announce_weights(model)
-    trainer = instantiate(
+    bar = on_a_terminal() and cfg.trainer.get("enable_progress_bar", True)
+    own = make_callbacks(run, cfg.monitor, cfg.mode, cfg.early_stopping.patience, cfg.ensemble, bar)
+    trainer = make(
         cfg.trainer,
+        "trainer",
         accelerator=device.value,
         precision=precision.value,
-        logger=instantiate(cfg.logger),
+        logger=make_each(cfg.get("logger"), "logger"),
         plugins=[SafeCheckpointIO(), *cluster_environment()],
-        enable_progress_bar=on_a_terminal(),
-        callbacks=make_callbacks(run, cfg.monitor, cfg.mode, cfg.early_stopping.patience, cfg.ensemble),
+        enable_progress_bar=bar,
+        profiler=make_profiler(cfg.trainer.get("profiler"), run.path),
+        callbacks=[*own, *callbacks],
     )
     with clean_end(trainer, run):
         log_config(trainer, OmegaConf.to_container(cfg, resolve=True))
         trainer.fit(model, data, ckpt_path=start_from)
+        if trainer.fast_dev_run:
+            try_out(trainer, data)
+            return {}
         predictions = predict_views(trainer, data, chosen_checkpoints(trainer, run))
         identity = {"name": cfg.name, "arm": cfg.arm, "seed": cfg.seed}
         metrics = describe_run(run, identity, trainer, data, predictions)
@@ -73,13 +83,14 @@ def build(cfg: DictConfig) -> tuple[Any, Any]:
     from mura.training.history import require_defined
     from mura.training.results import provenance
 
+    optimizer, scheduler = make_schedule(cfg.optimizer, cfg.scheduler)
     data = instantiate(cfg.data, test=cfg.test)
     data.setup()
     require_defined(cfg.monitor, data, cfg.trainer.limit_val_batches)
     model = instantiate(
         cfg.model,
-        optimizer=instantiate(cfg.optimizer),
-        scheduler=instantiate(cfg.scheduler),
+        optimizer=optimizer,
+        scheduler=scheduler,
         monitor=cfg.monitor,
         augmentation=dict(cfg.augmentation),
         class_weights=data.class_weights(),
@@ -89,8 +100,8 @@ def build(cfg: DictConfig) -> tuple[Any, Any]:
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> None:
-    run_job(train_in_folder, cfg, Path(__file__).resolve())
+def main(cfg: DictConfig) -> float | None:
+    return run_job(train_in_folder, cfg, Path(__file__).resolve())
 
 
 def train_in_folder(cfg: DictConfig, run: RunFolder) -> None:
@@ -107,5 +118,5 @@ if __name__ == "__main__":
         sys.exit()
     register_resolvers()
     with answering_signals(), exit_with_sentence():
-        sys.argv[1:] = task_arguments(flags_first(resume_arguments(sys.argv[1:])))
+        sys.argv[1:] = task_arguments(hydra_arguments(resume_arguments(sys.argv[1:])))
         main()

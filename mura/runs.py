@@ -40,7 +40,7 @@ EXPERIMENT_KEYS = (
 )  # fmt: skip
 """Two runs with these settings alike are the same experiment; where it ran and how it was logged may differ."""
 
-ADDED_LATER = {"data.fit": "pad"}
+ADDED_LATER = {"data.fit": "pad", "model.library": "torchvision"}
 """Settings among these that older runs don't name, with what those runs did."""
 
 MAY_GROW = ("trainer.max_epochs",)

@@ -20,7 +20,13 @@ UNQUOTED = re.compile(r"(?<!['\"\w.])[\w.]+=[\[{]")
 OURS = re.compile(r"(?<![\w/.-])(?:mura|docs|conf|tests|benchmarks)/[\w./-]*\w\.(?:py|md|yaml|j2|sbatch)\b")
 ROOMS = "|".join(path.name for path in (REPOSITORY / "mura").iterdir() if path.is_dir())
 IN_A_ROOM = re.compile(rf"`((?:{ROOMS})/[\w/.]+\.(?:py|j2))`")
-MADE_BY_READERS = {"conf/model/efficientnet_b0.yaml", "model=efficientnet_b0", "key=value"}
+MADE_BY_READERS = {
+    "conf/model/efficientnet_b0.yaml",
+    "model=efficientnet_b0",
+    "callbacks=timer",
+    "callbacks=[timer,ema]",
+    "key=value",
+}
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 

@@ -12,6 +12,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from mura.config.command_line import search_path
 from mura.config.rules import check_config, check_launcher
 from mura.config.start import claim_folder, refuse_another_experiment
 from mura.errors import ConfigError, MuraError
@@ -41,7 +42,7 @@ class ProcessLauncher(Launcher):
         self.hydra_context, self.config = hydra_context, config
         self.script = Path(task_function.__code__.co_filename).resolve()
         self._check_launcher()
-        if config.hydra.sweeper._target_.endswith("BasicSweeper"):  # another one chooses its jobs as it goes
+        if self._takes_every_combination:
             jobs = [self._configure(job, number) for number, job in enumerate(self._combinations())]
             for job_config in jobs:
                 check_config(job_config)
@@ -64,11 +65,18 @@ class ProcessLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         common = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
         jobs = [self._job(list(each), number, common) for number, each in enumerate(job_overrides, initial_job_idx)]
-        failed = [outcome for outcome in self._run(jobs) if outcome.exit_code != 0]
-        if failed:
-            names = ", ".join(f"{outcome.job.name} (exit code {outcome.exit_code})" for outcome in failed)
+        failed = {outcome.job.name: outcome for outcome in self._run(jobs) if outcome.exit_code != 0}
+        if failed and self._takes_every_combination:
+            names = ", ".join(f"{name} (exit code {outcome.exit_code})" for name, outcome in failed.items())
             raise MuraError(f"{len(failed)} of {len(jobs)} runs failed: {names}; see their folders and logs above.")
-        return [JobReturn(overrides=settings, status=JobStatus.COMPLETED) for settings in job_overrides]
+        return [
+            _job_return(job, settings, job.name in failed) for job, settings in zip(jobs, job_overrides, strict=True)
+        ]
+
+    @property
+    def _takes_every_combination(self) -> bool:
+        """Whether the sweeper is Hydra's own; another one chooses its jobs as it goes, by what they return."""
+        return str(self.config.hydra.sweeper._target_).endswith("BasicSweeper")
 
     def _check_launcher(self) -> None:
         """Raise ConfigError for a faulty setting of the launcher, MuraError where it can't work."""
@@ -101,9 +109,9 @@ class ProcessLauncher(Launcher):
         config = self._configure(overrides, number)
         folder = _folder_of(config)
         sweep = Path(config.hydra.sweep.dir).resolve()
-        arguments = [*overrides, f"hydra.run.dir='{folder}'"]
+        arguments = [*overrides, *search_path(config.hydra.searchpath), f"hydra.run.dir={folder}"]
         if config.group is None:
-            arguments.append(f"group='{sweep.parent.name}_{sweep.name}'")
+            arguments.append(f"group={sweep.parent.name}_{sweep.name}")
         name = " ".join(setting for setting in filter_overrides(overrides) if setting not in common)
         return Job(name, arguments, folder)
 
@@ -120,6 +128,13 @@ class ProcessLauncher(Launcher):
 def _folder_of(config: DictConfig) -> Path:
     """Return the folder of a job by its config."""
     return Path(config.hydra.sweep.dir).resolve() / config.hydra.sweep.subdir
+
+
+def _job_return(job: Job, overrides: Sequence[str], failed: bool) -> JobReturn:
+    """Return what a sweeper learns of a job: the best value of what it monitors, or its error."""
+    result = JobReturn(overrides=overrides, status=JobStatus.FAILED if failed else JobStatus.COMPLETED)
+    result.return_value = MuraError(f"{job.folder}: this run failed.") if failed else RunFolder(job.folder).best_value
+    return result
 
 
 class SlurmLauncher(ProcessLauncher):

@@ -2,11 +2,12 @@
 
 No torch here: `--help`, `--cfg job` and a mistyped option must answer at once. Public are
 
-- command_line: resume_arguments, flags_first
+- command_line: hydra_arguments, resume_arguments, study_arguments, understood_settings, search_path
 - help: help_page
 - hydra_hooks: register_resolvers (and CheckBeforeRun, which conf/train.yaml names)
 - start: claim_folder, removed_if_refused, refuse_another_experiment, write_settings
 - other_launchers: called_by_another_launcher, run_as_command, report_and_raise
+- parts: make, make_each, make_schedule
 - rules: check_config, check_values, check_launcher
 - sentences: exit_with_sentence, explain_error
 """

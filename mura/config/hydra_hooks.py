@@ -27,7 +27,12 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver(
         "wandb", lambda name, default: os.environ.get(f"WANDB_{name}") or default, replace=True
     )
-    OmegaConf.register_new_resolver("run_dir", lambda: HydraConfig.get().runtime.output_dir, replace=True)
+    OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
+
+
+def _run_dir() -> str:
+    """Return the run's folder; the working folder while a config is only looked at, and has none."""
+    return str(HydraConfig.get().runtime.output_dir) if HydraConfig.initialized() else "."
 
 
 def _cache_size_for(image_size: int) -> int:

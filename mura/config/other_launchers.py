@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from mura.config.command_line import search_path
 from mura.config.rules import check_config
 from mura.config.sentences import exit_with_sentence, explain_unless_stopped
 from mura.config.start import removed_if_refused
@@ -23,8 +24,10 @@ from mura.processes import srun_tasks
 from mura.runs import RunFolder
 
 
-def run_job(job: Callable[[DictConfig, RunFolder], None], cfg: DictConfig, script: Path) -> None:
+def run_job(job: Callable[[DictConfig, RunFolder], None], cfg: DictConfig, script: Path) -> float | None:
     """Call `job` with the config and folder that Hydra has made for it, and report its errors as its launcher wants.
+
+    Returns the best value of what is monitored, by which a sweeper searches.
 
     Under this program's launchers a job is a single run: its error is a sentence and an exit code. Under another one
     it is handed on, and a run of several processes becomes a command of its own, of `script`.
@@ -33,7 +36,7 @@ def run_job(job: Callable[[DictConfig, RunFolder], None], cfg: DictConfig, scrip
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         with exit_with_sentence():
             job(cfg, run)
-        return
+        return run.best_value
     with report_and_raise():
         with run.locked(), removed_if_refused(run):
             check_config(cfg)
@@ -41,6 +44,7 @@ def run_job(job: Callable[[DictConfig, RunFolder], None], cfg: DictConfig, scrip
             run_as_command(script, run)
         else:
             job(cfg, run)
+    return run.best_value
 
 
 def run_as_command(script: Path, run: RunFolder) -> None:
@@ -52,7 +56,9 @@ def run_as_command(script: Path, run: RunFolder) -> None:
         )
     # joblib's workers start processes in a way of their own, which a new process would inherit and not know
     multiprocessing.set_start_method("forkserver", force=True)
-    job = Job(run.path.name, [*HydraConfig.get().overrides.task, f"hydra.run.dir='{run.path}'"], run.path)
+    hydra = HydraConfig.get()
+    arguments = [*hydra.overrides.task, *search_path(hydra.searchpath), f"hydra.run.dir={run.path}"]
+    job = Job(run.path.name, arguments, run.path)
     [outcome] = run_jobs(script, [job], lambda *_: None)
     if outcome.exit_code != 0:
         raise MuraError(f"{run.path}: this run failed (exit code {outcome.exit_code}); its job's output says why.")

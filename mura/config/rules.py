@@ -1,8 +1,14 @@
-"""What each setting may be: checked before anything heavy is imported, started or written."""
+"""What each setting may be: checked before anything heavy is imported, started or written.
+
+Every leaf of a run's config has a rule here; a key without one is read by nothing, and refused. What stands below
+`optimizer`, `scheduler`, `logger` and `callbacks` besides goes to the class that `_target_` names, which refuses it
+itself (parts.py).
+"""
 
 import difflib
+import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,45 +31,60 @@ class Rule:
     wanted: str
 
 
+MOST = 10**9  # of anything that is counted
+
+
 def whole(low: int, high: int | None = None, or_null: bool = False) -> Rule:
     """Return the rule for an integer within bounds, both of which are allowed."""
 
     def holds(value: Any) -> bool:
         if value is None:
             return or_null
-        return type(value) is int and value >= low and (high is None or value <= high)
+        return type(value) is int and low <= value <= (MOST if high is None else high)
 
     bounds = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
     return Rule(holds, bounds + (" or null" if or_null else ""))
 
 
 def number(low: float, high: float | None = None, above: bool = False) -> Rule:
-    """Return the rule for a number within bounds; `above` excludes the lower one."""
+    """Return the rule for a finite number within bounds; `above` excludes the lower one."""
 
     def holds(value: Any) -> bool:
-        if type(value) not in (int, float):
+        if type(value) not in (int, float) or not math.isfinite(value):
             return False
         return (value > low if above else value >= low) and (high is None or value <= high)
 
     bounds = f"a number {'above' if above else 'of at least'} {low:g}"
-    return Rule(holds, bounds if high is None else f"a number from {low:g} to {high:g}")
+    if high is not None:
+        bounds = f"a number above {low:g}, at most {high:g}" if above else f"a number from {low:g} to {high:g}"
+    return Rule(holds, bounds)
 
 
 def one_of(*options: Any) -> Rule:
-    return Rule(lambda value: value in options, "one of " + ", ".join(str(option) for option in options))
+    """Return the rule for a value out of these; 1 is not true, and 0 is not false."""
+
+    def holds(value: Any) -> bool:
+        return any(type(value) is type(option) and value == option for option in options)
+
+    return Rule(holds, "one of " + ", ".join("null" if option is None else str(option) for option in options))
 
 
-def text_or_null() -> Rule:
-    return Rule(lambda value: value is None or (type(value) is str and value != ""), "a name, or null")
+def text(what: str, or_null: bool = False) -> Rule:
+    """Return the rule for a text that is not empty; `what` says what it is, such as "a name"."""
+
+    def holds(value: Any) -> bool:
+        return (value is None and or_null) or (type(value) is str and value.strip() != "")
+
+    return Rule(holds, f"{what}, or null" if or_null else what)
 
 
 def share_or_count() -> Rule:
-    """Return the rule of Lightning's limits: an integer counts batches, a float is a share of them."""
+    """Return the rule of Lightning's limits: an integer counts batches, a float is a share of them; none is too few."""
 
     def holds(value: Any) -> bool:
-        return (type(value) is int and value >= 1) or (type(value) is float and 0 < value <= 1)
+        return (type(value) is int and 1 <= value <= MOST) or (type(value) is float and 0 < value <= 1)
 
-    return Rule(holds, "a whole number of batches of at least 1, or a share above 0.0 and up to 1.0")
+    return Rule(holds, "a whole number of batches, at least 1, or a share of them above 0.0, at most 1.0")
 
 
 MODE_OF = dict.fromkeys(("val_loss", "train_loss"), "min") | dict.fromkeys(
@@ -71,71 +92,259 @@ MODE_OF = dict.fromkeys(("val_loss", "train_loss"), "min") | dict.fromkeys(
 )
 """What `monitor` may be, and whether the least or the most of it is the best."""
 
+
+def is_list_of(value: Any, kind: type) -> bool:
+    return (OmegaConf.is_list(value) or isinstance(value, list)) and all(type(each) is kind for each in value)
+
+
+def is_duration(value: Any) -> bool:
+    """Return whether Lightning's Timer takes this as a time: `DD:HH:MM:SS`, or a dict such as {hours: 2}."""
+    if OmegaConf.is_dict(value):
+        units = ("weeks", "days", "hours", "minutes", "seconds")
+        return bool(value) and all(key in units and type(value[key]) is int and value[key] >= 0 for key in value)
+    parts = value.split(":") if isinstance(value, str) else []
+    return len(parts) == 4 and all(part.isascii() and part.isdigit() for part in parts)
+
+
+BOOL = one_of(True, False)
+SEED = whole(0, 2**32 - 1)
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", 32)
 SETTING_RULES: dict[str, Rule] = {
-    "seed": whole(0, 2**32 - 1),
+    "seed": SEED,
+    "name": text("a name"),
+    "group": text("a name", or_null=True),
+    "resume": text("a run folder", or_null=True),
     "arm": one_of(*ARMS, UNION),
-    "test": one_of(True, False),
+    "mode": one_of("min", "max", None),
+    "test": BOOL,
     "monitor": one_of(*MODE_OF),
+    "data.root": Rule(lambda value: value is None or type(value) is str, "a folder"),
     "data.image_size": whole(32, 2048),
     "data.cache_size": whole(32, 4096),
     "data.fit": one_of("pad", "stretch"),
+    "data.cache_dir": text("a folder", or_null=True),
     "data.batch_size": whole(1),
-    "data.accumulate": whole(1),
+    "data.accumulate": whole(1, 4096),
     "data.fold": whole(0, FOLDS - 1),
-    "data.transfer": one_of(True, False),
+    "data.seed": SEED,
+    "data.transfer": BOOL,
     "data.resident": one_of("auto", True, False),
-    "data.trust_cache": one_of(True, False),
+    "data.trust_cache": BOOL,
     "data.conflicts": one_of("refuse", "leave_out"),
     "ensemble": whole(1),
+    "model.name": text("the name of a network"),
+    "model.head": text("the name of a head"),
+    "model.weights": text("imagenet or a file", or_null=True),
+    "model.image_size": whole(32, 2048),
+    "model.seed": SEED,
     "model.dropout": number(0, 0.99),
-    "model.batch_norm": Rule(lambda value: value is None or type(value) is bool, "true, false or null"),
-    "model.loss.balance": one_of(True, False),
-    "model.separate_heads": one_of(True, False),
-    "model.compile": one_of(True, False),
+    "model.batch_norm": Rule(one_of(True, False, None).holds, "true, false or null"),
+    "model.loss.balance": BOOL,
+    "model.separate_heads": BOOL,
+    "model.compile": BOOL,
     "model.library": one_of("torchvision", "timm"),
     "early_stopping.patience": whole(1, or_null=True),
-    "optimizer.lr": number(0, above=True),
+    "optimizer.lr": number(0, 100, above=True),
     "optimizer.momentum": number(0, 0.9999),
-    "optimizer.weight_decay": number(0),
+    "optimizer.weight_decay": number(0, 100),
     "scheduler.step_size": whole(1),
     "scheduler.gamma": number(0, 1, above=True),
     "scheduler.factor": number(0, 0.9999, above=True),
     "scheduler.patience": whole(0),
     "scheduler.T_max": whole(1),
+    "scheduler.mode": one_of("min", "max"),
     "augmentation.flip": number(0, 1),
     "augmentation.rotation": number(0, 180),
     "augmentation.shift": number(0, 1),
     "augmentation.scale": number(0, 0.9),
     "augmentation.brightness": number(0, 1),
     "augmentation.contrast": number(0, 1),
+    "logger.wandb.project": text("a name"),
+    "logger.wandb.entity": text("a team or user", or_null=True),
+    "logger.wandb.notes": text("a description", or_null=True),
+    "logger.wandb.name": text("a name"),
+    "logger.wandb.group": text("a name", or_null=True),
+    "logger.wandb.tags": Rule(lambda value: is_list_of(value, str), "a list of words"),
+    "logger.wandb.folder": text("a folder"),
+    "logger.csv.save_dir": text("a folder"),
+    "logger.csv.name": text("a name"),
+    "logger.tensorboard.save_dir": text("a folder"),
+    "logger.tensorboard.name": text("a name"),
+    "callbacks.ema.decay": number(0, 1),
+    "callbacks.swa.start": whole(0),
+    "callbacks.learning_rate_monitor.logging_interval": one_of("epoch", "step"),
     "trainer.accelerator": one_of("auto", "cpu", "gpu"),
-    "trainer.devices": whole(1),
-    "trainer.num_nodes": whole(1),
+    "trainer.strategy": one_of("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"),
+    "trainer.devices": whole(1, 1024),
+    "trainer.num_nodes": whole(1, 1024),
     "trainer.precision": one_of(*PRECISIONS),
+    "trainer.sync_batchnorm": BOOL,
     "trainer.max_epochs": whole(1),
     "trainer.accumulate_grad_batches": whole(1),
     "trainer.num_sanity_val_steps": whole(0),
     "trainer.limit_train_batches": share_or_count(),
     "trainer.limit_val_batches": share_or_count(),
     "trainer.limit_predict_batches": share_or_count(),
+    "trainer.use_distributed_sampler": Rule(
+        lambda value: value is False, "false: the data module shares out the views, each exactly once"
+    ),
+    "trainer.enable_model_summary": BOOL,
+    "trainer.inference_mode": BOOL,
+    "trainer.deterministic": one_of(True, False, "warn"),
+    "trainer.benchmark": BOOL,
 }
 
+ADDED_RULES: dict[str, Rule] = {
+    "trainer.min_epochs": whole(1, or_null=True),
+    "trainer.max_time": Rule(is_duration, "DD:HH:MM:SS, such as '00:01:30:00', or {hours: 1, minutes: 30}"),
+    "trainer.overfit_batches": share_or_count(),
+    "trainer.fast_dev_run": Rule(
+        lambda value: type(value) is bool or whole(1).holds(value), "true, false or a number of batches"
+    ),
+    "trainer.gradient_clip_val": number(0, above=True),
+    "trainer.gradient_clip_algorithm": one_of("norm", "value"),
+    "trainer.detect_anomaly": BOOL,
+    "trainer.profiler": one_of("simple", "advanced", "pytorch", None),
+    "trainer.log_every_n_steps": whole(1),
+    "trainer.enable_progress_bar": BOOL,
+}
+"""Further arguments of Lightning's Trainer, which a command line may add: +trainer.max_time=00:01:00:00."""
+
+REFUSED_ARGUMENTS: dict[str, str] = {
+    "logger": "loggers are chosen with logger=, such as 'logger=[wandb,csv]'",
+    "callbacks": "callbacks are chosen with callbacks=, such as callbacks=ema, or added with +callbacks.mine._target_=",
+    "plugins": "the plugins of this program write whole checkpoints and find the processes of a run",
+    "max_steps": "validation and checkpoints come at the end of an epoch; give trainer.max_epochs, with "
+    "trainer.limit_train_batches for shorter epochs",
+    "min_steps": "the epoch is the unit here; give +trainer.min_epochs",
+    "val_check_interval": "the best epoch is chosen by its validation at its end; for shorter epochs give "
+    "trainer.limit_train_batches",
+    "check_val_every_n_epoch": "every epoch is validated, since any may be the best; to validate on less give "
+    "trainer.limit_val_batches",
+    "limit_test_batches": "the test views are predicted at the end; give trainer.limit_predict_batches",
+    "enable_checkpointing": "the best checkpoint is what is tested",
+    "barebones": "it would leave out the checkpoints and the history that a run is made of",
+    "reload_dataloaders_every_n_epochs": "the loaders read from one cache, and there is nothing to reload",
+    "default_root_dir": "everything is written to the run folder; give hydra.run.dir",
+    "enable_autolog_hparams": "the whole config is logged instead of the model's hyperparameters",
+    "model_registry": "nothing is uploaded",
+}
+"""Arguments of Lightning's Trainer that can't go with this program, each with the reason."""
+
+LISTS_OF_EXTREMITIES = ("data.extremities", "data.test_extremities", "data.steps_like")
+OPEN_SECTIONS = ("optimizer", "scheduler", "logger", "callbacks")  # other keys there go to the class of `_target_`
+REMOVABLE = ("logger", "callbacks")  # what a run can do without
 
 NETWORKS_FROM_SCRATCH = ("cnn2", "cnn4", "cnn15")  # those of models/cnn.py, which would import torch
 
 
 def check_values(cfg: DictConfig) -> None:
     """Raise ConfigError for the first setting that breaks its rule, or that contradicts another one."""
-    for key, rule in SETTING_RULES.items():
-        value = OmegaConf.select(cfg, key, default="absent")
-        if value != "absent" and not rule.holds(value):
-            raise ConfigError(f"{key}={value}: must be {rule.wanted}.")
-    check_mode(cfg)
+    check_sections(cfg)
+    if OmegaConf.is_missing(cfg.model, "name"):
+        raise ConfigError(
+            f"model.name is not set: give any classifier of {cfg.model.library}, for example model.name=convnext_tiny."
+        )
     check_extremities("data.extremities", cfg.data.extremities)
     for key in ("test_extremities", "steps_like"):
         if cfg.data[key] is not None:
             check_extremities(f"data.{key}", cfg.data[key])
+    for key, value in leaves(cfg):
+        check_leaf(key, value, cfg)
+    check_mode(cfg)
+    check_together(cfg)
+
+
+def check_sections(cfg: DictConfig) -> None:
+    """Raise ConfigError for a part of the config that was taken away, or is no part with settings below it."""
+    for key in sorted({*SETTING_RULES, *LISTS_OF_EXTREMITIES, *OPEN_SECTIONS}):
+        section, _, leaf = key.rpartition(".")
+        if section.split(".")[0] in OPEN_SECTIONS or key in REMOVABLE:
+            continue
+        if section and not OmegaConf.is_dict(OmegaConf.select(cfg, section)):
+            value = OmegaConf.select(cfg, section)
+            raise ConfigError(f"{section}={describe(value)}: has settings below it, such as {key}; give that.")
+        parent = OmegaConf.select(cfg, section) if section else cfg
+        if leaf not in list(parent):  # what is still to be given is there
+            raise ConfigError(f"{key} was taken away: every run needs it; to change it, give it a value.")
+    for key in OPEN_SECTIONS:
+        if key in cfg and cfg[key] is not None and not OmegaConf.is_dict(cfg[key]):
+            raise ConfigError(f"{key}={describe(cfg[key])}: has settings below it; choose an option with {key}=NAME.")
+
+
+def leaves(cfg: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted key and value of every setting; a dict counts as one where a rule or a refusal wants it whole."""
+    for name in map(str, cfg):
+        key = f"{path}{name}"
+        if key == "hydra":
+            continue
+        value: Any = cfg[name]
+        if OmegaConf.is_dict(value) and rule_of(key) is None and reason_against(key) is None:
+            yield from leaves(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def rule_of(key: str) -> Rule | None:
+    return SETTING_RULES.get(key) or ADDED_RULES.get(key)
+
+
+def reason_against(key: str) -> str | None:
+    """Return why this argument of Lightning's Trainer can't be used here; None for any other key."""
+    section, _, name = key.partition(".")
+    return REFUSED_ARGUMENTS.get(name) if section == "trainer" else None
+
+
+def check_leaf(key: str, value: Any, cfg: DictConfig) -> None:
+    """Raise ConfigError for a setting that breaks its rule, or that nothing reads."""
+    section, leaf = key.partition(".")[0], key.rpartition(".")[2]
+    rule = TARGET if leaf == "_target_" else rule_of(key)
+    if reason := reason_against(key):
+        raise ConfigError(f"{key}: can't be used here: {reason}.")
+    if rule is not None:
+        if not rule.holds(value):
+            raise ConfigError(f"{key}={describe(value)}: must be {rule.wanted}.")
+    elif not (section in OPEN_SECTIONS or leaf.startswith("_") or key in LISTS_OF_EXTREMITIES):
+        raise ConfigError(describe_unknown_setting(key, OmegaConf.to_container(cfg), without=key))
+
+
+def describe(value: Any) -> str:
+    """Return a value as it is written on the command line."""
+    return "null" if value is None else str(value)
+
+
+def describe_unknown_setting(key: str, settings: Any, without: str = "") -> str:
+    """Return `trainer.epochs: there is no such setting; did you mean ...? Options: ...`
+
+    The names come from `settings`, a tree of dicts, apart from the key `without`, which is the unknown one itself.
+    """
+    if key in ADDED_RULES:
+        return f"{key}: this argument of Lightning's Trainer is added with a plus: +{key}=VALUE."
+    if reason := reason_against(key):
+        return f"{key}: can't be used here: {reason}."
+    names = sorted({*NULL_GROUPS, *(name for name in keys_of(settings) if not f"{without}.".startswith(f"{name}."))})
+    near = difflib.get_close_matches(key, names, n=3, cutoff=0.6)
+    leaf = key.rsplit(".", 1)[-1]
+    near += [name for name in names if name.rsplit(".", 1)[-1] == leaf and name not in near]
+    hint = f"did you mean {' or '.join(near[:3])}?" if near else "`--cfg job` shows them all."
+    parent = key.rpartition(".")[0]
+    siblings = [name for name in names if name.rpartition(".")[0] == parent]
+    options = f" Options: {', '.join(siblings)}." if siblings else ""
+    more = f" A further argument of its class is added with a plus: +{key}=VALUE." if parent in OPEN_SECTIONS else ""
+    return f"{key}: there is no such setting; {hint}{options}{more}"
+
+
+def keys_of(node: Any, path: str = "") -> Iterator[str]:
+    """Yield every key of a tree of dicts, dotted: `data`, `data.root`."""
+    if isinstance(node, dict):
+        for key, child in node.items():
+            if not str(key).startswith("_"):
+                yield path + str(key)
+                yield from keys_of(child, f"{path}{key}.")
+
+
+def check_together(cfg: DictConfig) -> None:
+    """Raise ConfigError for settings that contradict each other."""
     if cfg.data.accumulate > cfg.data.batch_size:
         raise ConfigError(
             f"data.accumulate={cfg.data.accumulate}: a batch of data.batch_size={cfg.data.batch_size} views can't be "
@@ -145,6 +354,14 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(
             f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches}: follows data.accumulate, which "
             "splits each batch into parts; give data.accumulate instead."
+        )
+    if cfg.model.image_size != cfg.data.image_size:
+        raise ConfigError(f"model.image_size={cfg.model.image_size}: follows data.image_size; give that instead.")
+    if "gradient_clip_algorithm" in cfg.trainer and "gradient_clip_val" not in cfg.trainer:
+        raise ConfigError("trainer.gradient_clip_algorithm: clips nothing without +trainer.gradient_clip_val=VALUE.")
+    if (cfg.trainer.get("min_epochs") or 1) > cfg.trainer.max_epochs:
+        raise ConfigError(
+            f"trainer.min_epochs={cfg.trainer.min_epochs}: more than trainer.max_epochs={cfg.trainer.max_epochs}."
         )
     if cfg.data.transfer and not cfg.test:
         raise ConfigError(
@@ -175,10 +392,12 @@ def check_mode(cfg: DictConfig) -> None:
             )
 
 
+TARGET = text("the name of a class")
+NULL_GROUPS = ("experiment",)  # a group that chooses nothing by default leaves no key in the config
 LAUNCHER_RULES: dict[str, Rule] = {
     "workers": whole(1, or_null=True),
-    "partition": text_or_null(),
-    "account": text_or_null(),
+    "partition": text("a name", or_null=True),
+    "account": text("a name", or_null=True),
     "time": Rule(
         lambda value: type(value) in (int, str) and minutes_of(value) is not None,
         "minutes, hours:minutes:seconds or days-hours:minutes, above zero",
@@ -202,6 +421,8 @@ def check_launcher(settings: Mapping[Any, Any], prefix: str = "launcher") -> dic
         for name, value in settings.items()
     }
     for name, value in plain.items():
+        if name not in LAUNCHER_RULES:
+            raise ConfigError(f"{prefix}.{name}: there is no such setting; options: {', '.join(settings)}.")
         if not LAUNCHER_RULES[name].holds(value):
             raise ConfigError(f"{prefix}.{name}={value}: must be {LAUNCHER_RULES[name].wanted}.")
     return plain
@@ -211,6 +432,8 @@ def check_extremities(key: str, value: Any) -> None:
     """Raise ConfigError unless the value is a list of extremities, at least one and each only once."""
     if isinstance(value, str):
         raise ConfigError(f"{key}={value}: write it as a list, '{key}=[{value}]'.")
+    if not (value is None or OmegaConf.is_list(value) or isinstance(value, list)):
+        raise ConfigError(f"{key}={value}: must be a list of extremities, such as '{key}=[wrist,hand]'.")
     names = list(value or [])
     if not names:
         raise ConfigError(f"{key} is empty: name at least one of {', '.join(EXTREMITIES)}.")
@@ -238,11 +461,6 @@ def check_root(root: str | None) -> None:
 def check_config(cfg: DictConfig) -> None:
     """Raise a MuraError for the first fault of a run's config, before anything is imported, started or written."""
     check_values(cfg)
-    if OmegaConf.is_missing(cfg.model, "name"):
-        raise ConfigError(
-            f"model.name is not set: give any classifier of {cfg.model.get('library', 'torchvision')}, for example "
-            "model.name=convnext_tiny."
-        )
     check_tasks(cfg.trainer.devices, cfg.trainer.num_nodes)
     check_root(cfg.data.root)
 

@@ -1,25 +1,28 @@
 """Say in one sentence what is wrong with a command line, a config or the disk, and end with its exit code."""
 
-import difflib
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
+import yaml
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.errors import OverrideParseException as OverrideParseError
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from mura.config.rules import describe_unknown
+from mura.config.rules import LISTS_OF_EXTREMITIES, describe_unknown, describe_unknown_setting
 from mura.errors import DISK_FULL, ConfigError, InterruptedRunError, MuraError, escape_on_stdout, say
 from mura.processes import is_rank_zero
 from mura.signals import signal_behind
 
 STATED_TWICE = re.compile(r"Multiple values for (\S+?)\.")
 FAILED_OVERRIDE = re.compile(r"Could not override '([^']+)'")
-NULL_GROUPS = ("experiment",)  # a group that chooses nothing by default leaves no key in the config
+AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+)'$", re.MULTILINE)
+THERE_ALREADY = re.compile(r"Could not append to config. An item is already at '(.+)'")
+NOT_THERE = re.compile(r"Could not delete from config. '(.+)' does not exist")
+ONE_LIST = ("logger", "callbacks", *LISTS_OF_EXTREMITIES)
 
 
 @contextmanager
@@ -54,6 +57,8 @@ def explain_error(error: Exception) -> MuraError | None:
             return raised
     if isinstance(error, (HydraException, OmegaConfBaseException)) and not isinstance(error, InstantiationException):
         return ConfigError(describe_config_error(error))
+    if (of_composition := error_of_composition(error)) is not None:
+        return of_composition
     if isinstance(error, UnicodeEncodeError):
         return MuraError(f"{str(error.object)[:200]}: holds a name that is not UTF-8; rename that file or folder.")
     if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -78,41 +83,59 @@ def describe_config_error(error: Exception) -> str:
     for cause in _causes(error):
         if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and OmegaConf.is_dict(cause.parent_node):
             return describe_unknown_key(error, cause)
+    if several := AMBIGUOUS.search(str(error)):
+        return describe_several(several.group(1))
+    if there := THERE_ALREADY.search(str(error)):
+        return f"+{there.group(1)}: this setting is there already; leave out the plus."
+    if not_there := NOT_THERE.search(str(error)):
+        return f"~{not_there.group(1)}: there is no such setting; `--cfg job` shows them all."
     if twice := STATED_TWICE.search(str(error)):
         return f"{twice.group(1)} is given twice: give it once."
     if override := FAILED_OVERRIDE.search(str(error)):
         return f"{override.group(1)}: there is no such setting; `--cfg job` shows them all."
-    return str(error).split("\n")[0].rstrip(".") + "."
+    return first_line(error)
 
 
 def describe_unknown_key(error: Exception, cause: ConfigAttributeError | ConfigKeyError) -> str:
-    """Return `trainer.epochs: there is no such setting; did you mean ...? Options: ...`
+    """Return the sentence for a key that is not in the config.
 
     The names come from the config as Hydra had composed it when it met the key, so they need no second composition.
     """
     override = FAILED_OVERRIDE.search(str(error))
     key = override.group(1) if override else str(cause.full_key)
     to_root = "." * (str(cause.full_key).count(".") + 1)  # OmegaConf's relative path upwards from the key's parent
-    root = OmegaConf.to_container(OmegaConf.select(cause.parent_node, to_root))
-    names = sorted({*NULL_GROUPS, *keys_of(root)})
-
-    near = difflib.get_close_matches(key, names, n=3, cutoff=0.6)
-    leaf = key.rsplit(".", 1)[-1]
-    near += [name for name in names if name.rsplit(".", 1)[-1] == leaf and name not in near]
-    hint = f"did you mean {' or '.join(near[:3])}?" if near else "`--cfg job` shows them all."
-    parent = str(cause.full_key).rpartition(".")[0]
-    siblings = [name for name in names if name.rpartition(".")[0] == parent]
-    options = f" Options: {', '.join(siblings)}." if siblings else ""
-    return f"{key}: there is no such setting; {hint}{options}"
+    return describe_unknown_setting(key, OmegaConf.to_container(OmegaConf.select(cause.parent_node, to_root)))
 
 
-def keys_of(node: Any, path: str = "") -> Iterator[str]:
-    """Yield every key of a tree of dicts, dotted: `data`, `data.root`."""
-    if isinstance(node, dict):
-        for key, child in node.items():
-            if not str(key).startswith("_"):
-                yield path + str(key)
-                yield from keys_of(child, f"{path}{key}.")
+def describe_several(setting: str) -> str:
+    """Return what a setting with commas may mean: runs of a multirun, or one list."""
+    key, _, values = setting.partition("=")
+    if key in ONE_LIST:
+        return f"{setting}: a list is written '{key}=[{values}]'; with -m it is a run for each."
+    pooled = f", or pool them in one run with 'data.extremities=[{values}]'" if key == "data" else ""
+    return f"{setting}: several values are a run for each: add -m{pooled}."
+
+
+def error_of_composition(error: Exception) -> ConfigError | None:
+    """Return what Hydra stumbled over while it composed the config, with an error that is none of its own.
+
+    None for an error from elsewhere.
+    """
+    composing, setting = False, None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        composing |= frame.f_globals.get("__name__") == "hydra._internal.config_loader_impl"
+        if frame.f_code.co_name == "_apply_overrides_to_config":
+            setting = getattr(frame.f_locals.get("override"), "input_line", None)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return ConfigError(f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}.")
+    if setting is not None:
+        return ConfigError(f"{setting}: there is no such setting; `--cfg job` shows them all.")
+    return ConfigError(first_line(error)) if composing else None
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's words as a sentence."""
+    return str(error).split("\n")[0].rstrip(".:") + "."
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

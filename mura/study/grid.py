@@ -65,7 +65,7 @@ class Cell:
             settings.append(f"data.fold={self.fold}")
         settings += ARMS[self.arm].settings
         if self.parent is not None:
-            settings.append(f"model.weights='{RunFolder(study / self.parent).best_checkpoint}'")
+            settings.append(f"model.weights={RunFolder(study / self.parent).best_checkpoint}")
         return settings
 
 

@@ -60,8 +60,8 @@ class Plan:
         """Return the job that begins a missing run, or goes on with a half-done one."""
         path = self.run(cell).path
         if self.states[cell] == HALF_DONE:
-            return Job(cell.name, [f"resume='{path}'"], path)
-        place = [f"name={cell.model}-{cell.data}-seed{cell.seed}", f"group='{self.group}'", f"hydra.run.dir='{path}'"]
+            return Job(cell.name, [f"resume={path}"], path)
+        place = [f"name={cell.model}-{cell.data}-seed{cell.seed}", f"group={self.group}", f"hydra.run.dir={path}"]
         return Job(cell.name, [*self.settings, *cell.overrides(self.folder), *place], path)
 
     def describe(self, at_a_time: int | None) -> str:

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from rich.progress import Progress
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from mura.progress import bar_below_log, on_a_terminal
+from mura.progress import bar_below_log
 from mura.runs import RunFolder
 from mura.training.history import History
 from mura.training.shutdown import SigtermAsBefore
@@ -20,12 +20,14 @@ NEVER = 10**9  # epochs
 THRESHOLDS = (EarlyStoppingReason.STOPPING_THRESHOLD, EarlyStoppingReason.DIVERGENCE_THRESHOLD)
 
 
-def make_callbacks(run: RunFolder, monitor: str, mode: str, patience: int | None, ensemble: int = 1) -> list[Callback]:
+def make_callbacks(
+    run: RunFolder, monitor: str, mode: str, patience: int | None, ensemble: int = 1, bar: bool = False
+) -> list[Callback]:
     """Return the callbacks of a run.
 
     After signals, stalls, history and speed comes what watches `monitor`: early stopping (unless `patience` is None),
     the best checkpoints of an `ensemble`, and the best one. The last checkpoint is written after everything else of an
-    epoch, so that going on from it repeats nothing and skips nothing.
+    epoch, so that going on from it repeats nothing and skips nothing. With `bar` there is a progress bar.
     """
 
     def checkpoint(kind: type[ModelCheckpoint], filename: str, **settings: Any) -> ModelCheckpoint:
@@ -37,7 +39,7 @@ def make_callbacks(run: RunFolder, monitor: str, mode: str, patience: int | None
     if patience is not None:
         stopper = EarlyStopping(monitor, mode=mode, patience=patience, check_on_train_epoch_end=True)
         callbacks += [stopper, StopWhereItStopped()]
-    if on_a_terminal():
+    if bar:
         callbacks.append(EpochBar())
     if ensemble > 1:
         watched = {"monitor": monitor, "mode": mode, "save_top_k": ensemble, "auto_insert_metric_name": False}

@@ -54,7 +54,7 @@ def test_a_job_that_slurm_starts_again_goes_on_with_its_run(tmp_path: Path) -> N
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra/overrides.yaml").write_text("[data=wrist]")
     (tmp_path / "config.yaml").write_text("seed: 0")
-    assert arguments_of(job) == [f"resume='{tmp_path}'"]
+    assert arguments_of(job) == [f"resume={tmp_path}"]
 
 
 def follow(

@@ -51,7 +51,7 @@ def test_finetuned_runs_start_from_the_unified_run_of_the_same_model_and_seed_an
     tuned = [cell for cell in grid if cell.arm == "finetuned"]
     assert len(tuned) == 4
     for cell in tuned:
-        assert f"model.weights='study/cnn4/unified/seed{cell.seed}/checkpoints/best.ckpt'" in cell.overrides(
+        assert f"model.weights=study/cnn4/unified/seed{cell.seed}/checkpoints/best.ckpt" in cell.overrides(
             Path("study")
         )
         assert grid.index(cell) > max(grid.index(other) for other in grid if other.arm != "finetuned")

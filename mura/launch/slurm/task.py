@@ -67,7 +67,7 @@ def run_task(task: Task) -> int:
 
 def arguments_of(job: Job) -> list[str]:
     """Return the job's arguments, or those that go on with its run if that has begun."""
-    return [f"resume='{job.folder}'"] if RunFolder(job.folder).begun else job.arguments
+    return [f"resume={job.folder}"] if RunFolder(job.folder).begun else job.arguments
 
 
 def run_environment(threads: int) -> dict[str, str]:
