@@ -6,7 +6,6 @@ itself (parts.py).
 """
 
 import difflib
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ class Rule:
 
 
 MOST = 10**9  # of anything that is counted
+LARGEST = 3e38  # in float32
 
 
 def whole(low: int, high: int | None = None, or_null: bool = False) -> Rule:
@@ -47,10 +47,10 @@ def whole(low: int, high: int | None = None, or_null: bool = False) -> Rule:
 
 
 def number(low: float, high: float | None = None, above: bool = False) -> Rule:
-    """Return the rule for a finite number within bounds; `above` excludes the lower one."""
+    """Return the rule for a number of float32 within bounds; `above` excludes the lower one."""
 
     def holds(value: Any) -> bool:
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not abs(value) <= LARGEST:  # nan neither
             return False
         return (value > low if above else value >= low) and (high is None or value <= high)
 
@@ -144,9 +144,9 @@ SETTING_RULES: dict[str, Rule] = {
     "model.compile": BOOL,
     "model.library": one_of("torchvision", "timm"),
     "early_stopping.patience": whole(1, or_null=True),
-    "optimizer.lr": number(0, 100, above=True),
+    "optimizer.lr": number(0, above=True),
     "optimizer.momentum": number(0, 0.9999),
-    "optimizer.weight_decay": number(0, 100),
+    "optimizer.weight_decay": number(0),
     "scheduler.step_size": whole(1),
     "scheduler.gamma": number(0, 1, above=True),
     "scheduler.factor": number(0, 0.9999, above=True),

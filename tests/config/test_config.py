@@ -33,7 +33,7 @@ REFUSED = [
     (["data.batch_size=many"], "data.batch_size=many: must be a whole number"),
     (["model=cnn4", "model.batch_norm=2"], "model.batch_norm=2: must be true, false or null."),
     (["model=resnet18", "model.batch_norm=true"], "model.batch_norm=true: can be chosen for cnn2, cnn4, cnn15 only"),
-    (["optimizer.lr=-0.1"], "optimizer.lr=-0.1: must be a number above 0, at most 100."),
+    (["optimizer.lr=-0.1"], "optimizer.lr=-0.1: must be a number above 0."),
     (["data.fit=crop"], "data.fit=crop: must be one of pad, stretch."),
     (["data.fold=5"], "data.fold=5: must be a whole number from 0 to 4."),
     (["data.extremities=[wrist,toe]"], "there is no extremity toe"),
@@ -60,7 +60,7 @@ REFUSED = [
     (["-m", "data.btch_size=8,16"], "did you mean data.batch_size"),
     (["-m", "data=wrist,finger", "data.batch_size=0"], "data.batch_size=0"),
     (["-m", "seed=0,1", "hydra.launcher.workers=0"], "hydra.launcher.workers=0: must be a whole number of at least 1"),
-    (["-m", "optimizer.lr=-1,0.1"], "optimizer.lr=-1: must be a number above 0, at most 100."),
+    (["-m", "optimizer.lr=-1,0.1"], "optimizer.lr=-1: must be a number above 0."),
     (["-m", "data=glob(f*)", "seed=range(-1,1)"], "seed=-1: must be a whole number from 0"),
 ]
 
