@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mura.data.levels import to_8_bits, why_blank
+from mura.data.levels import range_of, to_8_bits, why_blank
 
 GREY = np.arange(1200).reshape(40, 30) % 256
 
@@ -80,6 +80,41 @@ def test_what_fills_no_depth_reaches_from_percentile_to_percentile(values: np.nd
     assert np.abs(levels - GREY).max() <= 4
     if (values % 1 == 0).all():
         assert np.array_equal(to_8_bits(values.astype(np.int32)), levels)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind", "expected"),
+    [
+        (10, 267, "i4", (0, 267)),  # 8 bits, and 5 % above
+        (10, 268, "i4", (10, 268)),
+        (10, 255, "i4", (0, 255)),
+        (0, 1, "i4", (0, 255)),
+        (0, 1, "f4", (0, 1)),
+        (0.25, 0.5, "f4", (0, 1)),  # half of white, over a quarter of the depth
+        (0.26, 0.5, "f4", (0.26, 0.5)),
+        (0, 0.49, "f4", (0, 0.49)),
+        (10, 512, "i4", (0, 1023)),
+        (10, 511, "i4", (10, 511)),
+        (2976, 4000, "i4", (0, 4095)),
+        (2977, 4000, "i4", (2977, 4000)),
+        (-204, 4095, "i4", (0, 4095)),
+        (-205, 4095, "i4", (-205, 4095)),
+        (10, 4299, "i4", (0, 4299)),
+        (10, 4300, "i4", (10, 4300)),
+    ],
+)
+def test_where_a_depth_begins_and_ends(low: float, high: float, kind: str, expected: tuple[float, float]) -> None:
+    assert range_of(np.repeat(np.array([low, high], kind), 50)) == pytest.approx(expected)
+
+
+def test_a_declared_depth_is_tried_before_the_usual_ones() -> None:
+    values = np.repeat(np.array([0, 2000], np.int32), 50)
+    assert range_of(values, 11) == (0, 2047)
+    assert range_of(values, 16) == range_of(values) == (0, 2000)
+
+
+def test_one_deep_value_everywhere_is_black() -> None:
+    assert (to_8_bits(np.full((4, 4), 1000, np.int32)) == 0).all()
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
