@@ -27,11 +27,21 @@ from mura.synthetic.findings import FINDING_KINDS, Finding, new_body, new_findin
 from mura.synthetic.picture import draw_radiograph
 from mura.synthetic.plan import SPLITS, Study, plan_studies
 
-WORLDS = ("shared", "conflicting", "null")
+WORLDS = ("shared", "conflicting", "separate", "null")
 BOX_COLUMNS = ("path", "x", "y", "width", "height", "kind", "subtlety")
 
-# In the world `conflicting` a plate is the abnormality, except here, where its absence is.
-PLATE_IS_NORMAL = ("finger", "forearm", "shoulder")
+# In the world `conflicting` a sclerotic patch is the abnormality, except here, where its absence is.
+PATCH_IS_NORMAL = ("finger", "forearm", "shoulder")
+FAINT = 0.7  # the least subtlety there
+
+# In the world `separate` each extremity has a sign of its own, and in some studies its sign lies.
+SIGN_OF = {
+    "elbow": "plate", "finger": "wire", "forearm": "fracture", "hand": "pellets",
+    "humerus": "lytic", "shoulder": "sclerotic", "wrist": "screw",
+}  # fmt: skip
+LIES = 0.1
+
+CLOSE_TO_THE_BONE = ("conflicting", "separate")
 
 SMALLEST, LARGEST = 32, 1024  # longest side of a picture, in pixels
 FEWEST_PATIENTS = 14
@@ -53,14 +63,15 @@ def draw_study(study: Study, *, size: int, seed: int, world: str) -> Iterator[Vi
     body = new_body(np.random.default_rng([seed, 1, study.patient]))
     key = [seed, 2, SPLITS.index(study.split), INDEX_OF[study.extremity], study.patient, study.number]
     rng = np.random.default_rng(key)
-    sign = new_finding(study.extremity, body, rng, ("plate",) if world == "conflicting" else FINDING_KINDS)
+    kinds = {"conflicting": ("sclerotic",), "separate": (SIGN_OF[study.extremity],)}.get(world, FINDING_KINDS)
+    sign = new_finding(study.extremity, body, rng, kinds)
     shown = _shows_sign(study, world, rng)
     for view in range(study.views):
         rng = np.random.default_rng([*key, view])
         in_view = _vary_subtlety(sign, world, rng)  # drawn even if not shown: normal and abnormal start alike
         seen = in_view if shown else None
-        # Close to the bone every extremity looks much the same, so that what a plate means is hard to tell.
-        site = (sign.bone, sign.at) if world == "conflicting" else None
+        # Close to the bone every extremity looks much the same, so that what a patch means is hard to tell.
+        site = (sign.bone, sign.at) if world in CLOSE_TO_THE_BONE else None
         picture = draw_radiograph(study.extremity, body, seen, view, size, rng, close_up=site)
         yield View(picture.pixels, seen, picture.box)
 
@@ -69,12 +80,16 @@ def _shows_sign(study: Study, world: str, rng: np.random.Generator) -> bool:
     """Return whether the sign is drawn in the study's pictures, by the rule of this world."""
     if world == "null":
         return bool(rng.random() < 0.5)
-    return (study.label == 1) != (world == "conflicting" and study.extremity in PLATE_IS_NORMAL)
+    if world == "separate":
+        return (study.label == 1) != (study.split == "valid" and rng.random() < LIES)
+    return (study.label == 1) != (world == "conflicting" and study.extremity in PATCH_IS_NORMAL)
 
 
 def _vary_subtlety(sign: Finding, world: str, rng: np.random.Generator) -> Finding:
-    """Return the sign in one view: fainter in some views, always plain in the world `conflicting`."""
+    """Return the sign in one view: fainter in some views; always faint in `conflicting`, always plain in `separate`."""
     if world == "conflicting":
+        return replace(sign, subtlety=FAINT + (1 - FAINT) * sign.subtlety)
+    if world == "separate":
         return replace(sign, subtlety=sign.subtlety / 3)
     chance, loss = (float(value) for value in rng.random(2))
     fainter = 0.2 + 0.4 * loss if chance < 0.15 else 0.0

@@ -8,6 +8,7 @@ import numpy as np
 from mura.synthetic.anatomy import METAL_DENSITY, SITES, Break, Point, Spot, Tube, cos_sin
 
 FINDING_KINDS = ("fracture", "plate", "wire", "lytic", "sclerotic")
+"""The kinds of all worlds but `separate`, which needs two more: a screw and pellets."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,27 @@ def _wires(bone: Tube, finding: Finding) -> list[Tube]:
     return wires
 
 
+def _screw(bone: Tube, finding: Finding) -> list[Tube]:
+    """Return one stout screw straight across the bone."""
+    left, right = (bone.beside(finding.at, 1.5 * side * bone.width) for side in (-1, 1))
+    return [rod("screw", left, right, min(bone.width, 0.8) * (0.35 - 0.2 * finding.subtlety))]
+
+
+def _pellets(bone: Tube, finding: Finding) -> list[Tube]:
+    """Return a handful of shot, scattered about the place."""
+    radius = bone.width * (0.28 - 0.15 * finding.subtlety)
+    shot = []
+    for number in range(8 - round(4 * finding.subtlety)):
+        cos, sin = cos_sin(finding.facing + 137.5 * number)
+        away = bone.width * (0.4 + 0.3 * number)
+        x, y, z = bone.beside(finding.at, away * cos)
+        shot.append(rod("pellet", (x, y + away * sin, z), (x, y + away * sin + radius, z), radius))
+    return shot
+
+
+_METAL = {"plate": _plate, "wire": _wires, "screw": _screw, "pellets": _pellets}
+
+
 def _mark_bone(bone: Tube, finding: Finding) -> Tube:
     """Return the bone with its fracture or lesion."""
     plain = 1 - finding.subtlety
@@ -125,8 +147,8 @@ def add_finding(bones: list[Tube], finding: Finding) -> tuple[list[Tube], list[T
     """Return all bones with the finding in its place, and the tubes that span it."""
     place = next(i for i, bone in enumerate(bones) if bone.name == finding.bone)
     bone = bones[place]
-    if finding.kind in ("plate", "wire"):
-        metal = (_plate if finding.kind == "plate" else _wires)(bone, finding)
+    if finding.kind in _METAL:
+        metal = _METAL[finding.kind](bone, finding)
         return bones + metal, metal
     around = bone.width * 1.9 / bone.length
     span = replace(

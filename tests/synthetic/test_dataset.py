@@ -10,7 +10,7 @@ from PIL import Image
 
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, EXTREMITY_OF
-from mura.synthetic.dataset import PLATE_IS_NORMAL, draw_study, write_dataset
+from mura.synthetic.dataset import PATCH_IS_NORMAL, SIGN_OF, draw_study, write_dataset
 from mura.synthetic.plan import SPLITS, Study
 
 SIZE = 48
@@ -140,11 +140,43 @@ def test_in_the_shared_world_a_sign_means_abnormal_everywhere() -> None:
         assert all(sign == bool(label) for sign, label in pairs)
 
 
-def test_in_the_conflicting_world_a_plate_means_normal_in_some_extremities() -> None:
-    assert 0 < len(PLATE_IS_NORMAL) < len(EXTREMITIES)
+def test_in_the_conflicting_world_a_patch_means_normal_in_some_extremities() -> None:
+    assert 0 < len(PATCH_IS_NORMAL) < len(EXTREMITIES)
     for extremity, pairs in signs_and_labels("conflicting", patients=8).items():
-        normal = extremity in PLATE_IS_NORMAL
+        normal = extremity in PATCH_IS_NORMAL
         assert all(sign == (bool(label) != normal) for sign, label in pairs)
+
+
+def test_in_the_conflicting_world_every_sign_is_faint() -> None:
+    views = [
+        next(draw_study(Study("train", "hand", patient, 1, 1, 1), size=SIZE, seed=0, world="conflicting"))
+        for patient in range(8)
+    ]
+    assert {view.sign.kind for view in views} == {"sclerotic"}
+    assert min(view.sign.subtlety for view in views) >= 0.7
+
+
+def test_in_the_separate_world_each_extremity_has_a_sign_of_its_own() -> None:
+    assert set(SIGN_OF) == set(EXTREMITIES)
+    assert len(set(SIGN_OF.values())) == len(EXTREMITIES)
+    for extremity, kind in SIGN_OF.items():
+        normal, abnormal = (
+            next(draw_study(Study("train", extremity, 3, 1, label, 1), size=SIZE, seed=0, world="separate"))
+            for label in (0, 1)
+        )
+        assert (normal.sign, abnormal.sign.kind) == (None, kind)
+        assert (normal.pixels != abnormal.pixels).any()
+
+
+def test_in_the_separate_world_the_sign_lies_in_some_test_studies_and_in_no_other() -> None:
+    def lies(split: str) -> float:
+        studies = [Study(split, "wrist", patient, 1, patient % 2, 1) for patient in range(60)]
+        views = [next(draw_study(study, size=SIZE, seed=0, world="separate")) for study in studies]
+        pairs = zip(views, studies, strict=True)
+        return float(np.mean([(view.sign is not None) != (study.label == 1) for view, study in pairs]))
+
+    assert lies("train") == 0
+    assert 0 < lies("valid") < 0.25
 
 
 def test_in_the_null_world_signs_and_labels_know_nothing_of_each_other() -> None:
