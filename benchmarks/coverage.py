@@ -1,26 +1,32 @@
 """Does the instrument tell the truth? Simulated predictions with a known answer in, Markdown tables out.
 
-    python benchmarks/coverage.py --simulations 1000
-    python benchmarks/coverage.py --simulations 250 --only offsets
+    python benchmarks/coverage.py --only arms
+    python benchmarks/coverage.py --only offsets --resamples 400
+    python benchmarks/coverage.py --only margin
+    python benchmarks/coverage.py --only degrees
 
 Each setting simulates two arms on a test set of MURA's size many times and counts how often the 95 % interval
-holds the true difference and how often the test finds one. Nothing here is a radiograph or a trained network:
-the predictions are made of normal deviates.
+holds the true difference, how often the test finds one, and how often the arms are called equivalent. Nothing here is
+a radiograph or a trained network: the predictions are made of normal deviates.
 """
 
 import argparse
+import math
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
 from mura.comparison.bootstrap import COMPARED_METRICS, Cases, Floats, bootstrap, observed
-from mura.comparison.verdict import ALPHA, contrast, smallest_detectable
+from mura.comparison.equivalence import apply_margin
+from mura.comparison.pairs import PairedCases
+from mura.comparison.verdict import ALPHA, compare_cases, contrast, over_training_runs, smallest_detectable
 from mura.metrics import LEVELS
 
 SIZES = {"humerus": (132, 135, 288), "whole": (783, 1199, 3197)}
@@ -37,6 +43,15 @@ SAME_LABEL = 0.85
 
 SLOPE = 1.5
 """The logit of one unit of evidence."""
+
+MARGIN = 0.03
+"""The margin of equivalence where the arms are equal; elsewhere it is the true difference, about as much."""
+
+POPULATION = 100_000
+"""Patients of the test set that stands for everybody."""
+
+T_TESTS = 40_000
+"""Simulated t tests in each row on degrees of freedom: numbers alone, without a test set."""
 
 OURS = "this project"
 BY_CASE = "bootstrap by view or study"
@@ -153,14 +168,16 @@ def levels_of(setting: Setting, patients: Patients, rng: np.random.Generator, sp
     return patients.levels(np.array(evidence), offset)
 
 
-def truth(setting: Setting, rng: np.random.Generator, times: int = 100) -> dict[str, Floats]:
+def truth(setting: Setting, rng: np.random.Generator) -> dict[str, Floats]:
     """Return the difference [K] between the arms in the population of patients and of training runs, by level.
 
-    It is zero where the arms are equal, else that of a test set `times` as large. Both arms have the same deviates
-    there (each arm's own distribution is the same either way), and the runs are the nodes of a Gauss-Hermite rule.
+    It is zero where the arms are equal, else that of a test set of POPULATION patients. Both arms have the same
+    deviates there (each arm's own distribution is the same either way), and the runs are the nodes of a Gauss-Hermite
+    rule.
     """
     if setting.gap == 0:
         return {level: np.zeros(len(COMPARED_METRICS)) for level in LEVELS}
+    times = POPULATION // SIZES[setting.size][0]
     patients = draw_patients(rng, *(times * count for count in SIZES[setting.size]))
     case = sum(np.square([*setting.shared, *setting.arm]).reshape(2, 3))
     sigmas = np.sqrt(case + np.square([setting.run[0], 0.0, setting.run[1]]))
@@ -239,6 +256,63 @@ def print_offsets(arguments: argparse.Namespace) -> None:
     print(markdown(["sd of the offsets", "models an arm", "level", "AUROC", "mean difference", "p < 5 %"], rows))
 
 
+def print_margin(arguments: argparse.Namespace) -> None:
+    """Print how often the arms are called equivalent, or the first not worse, within a margin.
+
+    Where they differ, the margin is the true difference: each of these words is then wrong for a worse first arm.
+    """
+    rows = []
+    between_runs = {1: 0.0, 3: 0.0476}
+    for number, (seeds, gap) in enumerate(product(between_runs, (-0.135, 0.0, 0.15))):
+        setting = Setting("whole", seeds, gap, between_runs=between_runs[seeds])
+        rng = np.random.default_rng([arguments.seed, 200 + number])
+        rows += margin_rows(setting, arguments.simulations, arguments.resamples, rng)
+    print(markdown(["models an arm", "level", "true difference", "margin", "equivalent", "first not worse"], rows))
+
+
+def margin_rows(setting: Setting, simulations: int, resamples: int, rng: np.random.Generator) -> list[list[str]]:
+    """Return a row a level: how often `mura.comparison.equivalence` says either of its words of accuracy."""
+    true = {level: float(values[0]) for level, values in truth(setting, rng).items()}
+    margins = {level: abs(difference) or MARGIN for level, difference in true.items()}
+    models = {"first": list(range(setting.seeds)), "second": list(range(setting.seeds, 2 * setting.seeds))}
+    seeds = {arm: range(setting.seeds) for arm in models}
+    said: dict[str, list[str]] = defaultdict(list)
+    label = f"margin, {setting.seeds} a side, {setting.name}"
+    for number in track(range(simulations), description=label, console=Console(stderr=True), transient=True):
+        for level, cases in simulate(setting, rng).items():
+            rows = pd.DataFrame({"extremity": "any", "patient": cases.patient, "label": cases.label})
+            paired = PairedCases(level, rows, cases.probability, models, seeds)
+            records = compare_cases(paired, "simulated", resamples, seed=number)
+            said[level] += [str(r.equivalence) for r in apply_margin(records[:1], margins[level])]
+    about = {
+        level: [str(setting.seeds), level, f"{100 * true[level]:+.1f}", f"{100 * margins[level]:.1f}"] for level in said
+    }
+    return [
+        [*about[level], *percentages(np.array([["equivalent" in word, "not worse" in word] for word in words]))]
+        for level, words in said.items()
+    ]
+
+
+def print_degrees(arguments: argparse.Namespace) -> None:
+    """Print how often the t test with few seeds rejects a true null, by the patients' part of the variance."""
+    parts = (0.0, 0.05, 0.2, 0.5, 1.0, 4.0)
+    rng = np.random.default_rng([arguments.seed, 300])
+    rows = [[str(seeds), *(f"{100 * t_tests(seeds, part, rng):.1f}" for part in parts)] for seeds in (2, 3, 5)]
+    print(markdown(["models an arm", *(f"{part:g}" for part in parts)], rows))
+
+
+def t_tests(seeds: int, part: float, rng: np.random.Generator) -> float:
+    """Return the share of p < 5 % in T_TESTS equal arms; the patients' variance is `part` of the training runs'."""
+    spread = math.sqrt(part * 2 / seeds)
+    drawn, patients = spread * np.array([-1.0, 1.0]), SIZES["whole"][0]
+    found = 0
+    for shift in rng.normal(0, spread, T_TESTS):
+        first, second = rng.normal(size=(2, seeds))
+        estimate = over_training_runs(first + shift, second, drawn, patients)
+        found += estimate.p is not None and estimate.p < ALPHA
+    return found / T_TESTS
+
+
 def settings() -> list[Setting]:
     """Return what docs/statistics.md shows: one model an arm, then several, 1, 1.5 and 2 points between seeds."""
     gaps = {"humerus": 0.45, "whole": 0.155}
@@ -285,18 +359,22 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def main() -> None:
+    parts = {"arms": print_arms, "offsets": print_offsets, "margin": print_margin, "degrees": print_degrees}
     parser = argparse.ArgumentParser(description="Coverage of the intervals of mura.comparison.verdict, simulated.")
-    parser.add_argument("--simulations", type=int, default=1000, help="test sets a setting")
+    parser.add_argument("--simulations", type=int, default=2000, help="test sets a setting")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples and permutations a test set")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=["arms", "offsets"], help="one of the two parts; both without it")
+    parser.add_argument("--only", choices=list(parts), help="one of the parts; all without it")
     arguments = parser.parse_args()
     started = time.perf_counter()
-    if arguments.only != "offsets":
-        print_arms(arguments)
-    if arguments.only != "arms":
-        print_offsets(arguments)
-    print(f"\n{time.perf_counter() - started:.0f} seconds")
+    for name, show in parts.items():
+        if arguments.only in (None, name):
+            show(arguments)
+            print()
+    error = 100 * math.sqrt(0.05 * 0.95 / arguments.simulations)
+    print(f"{arguments.simulations} test sets a row, {arguments.resamples} resamples in each; ", end="")
+    print(f"the standard error of a 5 % is {error:.2f} points")
+    print(f"{time.perf_counter() - started:.0f} seconds")
 
 
 def print_arms(arguments: argparse.Namespace) -> None:
@@ -313,7 +391,6 @@ def print_arms(arguments: argparse.Namespace) -> None:
     print()
     wanted = ["true difference", "smallest detectable", "p < 5 %"]
     print(markdown(["test set", "models an arm", "arms", "level", *wanted], findings))
-    print()
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from benchmarks import coverage
 from benchmarks.__main__ import main
 from benchmarks.measure import Row
 from benchmarks.peers import TemplateModule
@@ -34,3 +36,17 @@ def test_the_template_trains_the_network_that_ours_trains():
 @pytest.mark.parametrize("name", sorted(file.stem for file in Path(__file__).parent.parent.glob("benchmarks/*.py")))
 def test_every_benchmark_finds_what_it_imports(name):
     import_module(f"benchmarks.{name}")
+
+
+def test_equivalence_is_simulated_with_the_true_difference_as_the_margin():
+    setting = coverage.Setting("humerus", gap=-0.3)
+    for row in coverage.margin_rows(setting, simulations=3, resamples=100, rng=np.random.default_rng(0)):
+        seeds, _, difference, margin, equivalent, not_worse = row
+        assert (seeds, difference) == ("1", f"-{margin}")
+        assert 0 <= float(equivalent) + float(not_worse) <= 100
+
+
+def test_the_t_test_of_two_seeds_rejects_too_seldom_without_patients_and_a_little_too_often_with_some(monkeypatch):
+    monkeypatch.setattr(coverage, "T_TESTS", 4000)
+    rng = np.random.default_rng(0)
+    assert coverage.t_tests(2, 0.0, rng) < 0.04 < coverage.t_tests(2, 0.2, rng) < 0.085
