@@ -6,12 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from benchmarks import coverage
 from benchmarks.__main__ import main
 from benchmarks.measure import Row
 from benchmarks.peers import TemplateModule
 from benchmarks.training import network
+from benchmarks.worlds import WORLDS, binomial_interval, null_p_values
+from mura.extremities import EXTREMITIES
+from mura.synthetic import dataset
 
 
 def test_the_runner_lists_its_benchmarks(monkeypatch, capsys):
@@ -36,6 +40,22 @@ def test_the_template_trains_the_network_that_ours_trains():
 @pytest.mark.parametrize("name", sorted(file.stem for file in Path(__file__).parent.parent.glob("benchmarks/*.py")))
 def test_every_benchmark_finds_what_it_imports(name):
     import_module(f"benchmarks.{name}")
+
+
+def test_every_synthetic_world_has_an_answer_to_be_held_against():
+    assert set(WORLDS) == set(dataset.WORLDS)
+
+
+def test_a_replicate_of_the_null_world_has_a_p_value_at_each_level_for_each_extremity_and_for_all():
+    p_values = null_p_values(seed=3)
+    assert set(p_values) == {(level, name) for level in ("image", "study") for name in (*EXTREMITIES, "all")}
+    assert all(0 < p <= 1 for p in p_values.values())
+
+
+@pytest.mark.parametrize(("found", "tests"), [(0, 20), (5, 100), (20, 20)])
+def test_the_interval_of_a_count_is_the_exact_binomial_one(found, tests):
+    expected = binomtest(found, tests).proportion_ci(method="exact")
+    assert binomial_interval(found, tests) == pytest.approx((expected.low, expected.high))
 
 
 def test_equivalence_is_simulated_with_the_true_difference_as_the_margin():
