@@ -370,10 +370,9 @@ def main() -> None:
     for name, show in parts.items():
         if arguments.only in (None, name):
             show(arguments)
-            print()
-    error = 100 * math.sqrt(0.05 * 0.95 / arguments.simulations)
-    print(f"{arguments.simulations} test sets a row, {arguments.resamples} resamples in each; ", end="")
-    print(f"the standard error of a 5 % is {error:.2f} points")
+            count = T_TESTS if name == "degrees" else arguments.simulations
+            error = 100 * math.sqrt(0.05 * 0.95 / count)
+            print(f"\n{count} simulations a row; the standard error of a 5 % is {error:.2f} points\n")
     print(f"{time.perf_counter() - started:.0f} seconds")
 
 
