@@ -58,7 +58,8 @@ def test_the_interval_of_a_count_is_the_exact_binomial_one(found, tests):
     assert binomial_interval(found, tests) == pytest.approx((expected.low, expected.high))
 
 
-def test_equivalence_is_simulated_with_the_true_difference_as_the_margin():
+def test_equivalence_is_simulated_with_the_true_difference_as_the_margin(monkeypatch):
+    monkeypatch.setattr(coverage, "DRAWS", 1)
     setting = coverage.Setting("humerus", gap=-0.3)
     for row in coverage.margin_rows(setting, simulations=3, resamples=100, rng=np.random.default_rng(0)):
         seeds, _, difference, margin, equivalent, not_worse = row

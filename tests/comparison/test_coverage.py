@@ -19,7 +19,8 @@ def coverage():
     del sys.modules[spec.name]
 
 
-def test_the_simulated_truth_is_that_of_the_normal_distribution(coverage):
+def test_the_simulated_truth_is_that_of_the_normal_distribution(coverage, monkeypatch):
+    monkeypatch.setattr(coverage, "DRAWS", 1)
     setting = coverage.Setting("humerus", gap=0.45, between_runs=0.0714)
     sigma = np.sqrt(np.square([*setting.shared, *setting.arm, *setting.run, setting.between_runs]).sum())
     expected = ndtr((setting.mean + setting.gap) / sigma) - ndtr(setting.mean / sigma)
