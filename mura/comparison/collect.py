@@ -224,7 +224,8 @@ def read_metrics(file: Path) -> dict[str, Any]:
 def read_predictions(file: Path) -> pd.DataFrame:
     """Return a predictions.csv or transfer.csv; MuraError unless each view is there once, with a probability."""
     try:
-        table = pd.read_csv(file, dtype={"patient": str, "study": str})
+        # as precise as it was written: pandas before 3 reads the last digit otherwise
+        table = pd.read_csv(file, dtype={"patient": str, "study": str}, float_precision="round_trip")
     except (OSError, ValueError) as error:
         raise MuraError(f"{file} can't be read: {error}.") from None
     lacking = [name for name in PREDICTION_COLUMNS if name not in table.columns]
