@@ -5,6 +5,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from command import ON_CPU, REPOSITORY, Command, Ended
@@ -13,6 +14,8 @@ from PIL import Image
 from mura.extremities import FOLDER_OF
 from mura.launch.jobs import Job, run_jobs
 
+hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("patient")
 os.environ["WANDB_MODE"] = "offline"
 os.environ.pop("MURA_ROOT", None)
 # A shell starts its background jobs deaf to SIGINT, and what they start is deaf too.

@@ -81,7 +81,7 @@ def binary_cross_entropy(logits: Tensor, batch: dict[str, Any]) -> Tensor:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_of_the_config_takes_a_step(name: str, mura_root: Path, cache_dir: Path) -> None:
     torch.manual_seed(0)
-    named = ["model.name=convnext_tiny"] if name == "torchvision" else []
+    named = {"torchvision": ["model.name=convnext_tiny"], "timm": ["model.name=test_resnet"]}.get(name, [])
     data, model = configured(f"model={name}", "data=wrist", *named, root=mura_root, cache_dir=cache_dir)
     before = {key: value.clone() for key, value in model.named_parameters()}
     trainer = quiet_trainer(fast_dev_run=True, num_sanity_val_steps=0)
