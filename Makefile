@@ -2,19 +2,20 @@
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
+CONSTRAINTS := constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench bench-quick soak mutants clean
+.PHONY: help setup demo test test-fast test-oldest test-python lint format bench bench-quick soak mutants clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make .venv with everything in it (2 to 3 minutes, 6 GB)
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit("mura needs Python 3.11 or newer: make setup PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
 
 demo: setup ## the whole study on synthetic radiographs with a small network (3 to 5 minutes)
@@ -26,6 +27,12 @@ test: setup ## all tests, the slow ones too
 
 test-fast: setup ## the tests for the daily round, without those that train for real (under 2 minutes)
 	$(PY) -m pytest -n auto --dist loadgroup -m "not slow and not slurm" --ignore=tests/end_to_end
+
+test-oldest: ## all tests on the oldest versions that pyproject.toml allows (another 6 GB)
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
+test-python: ## all tests on another Python: make test-python PYTHON=python3.13 (another 6 GB)
+	$(MAKE) test VENV=.venv-$(notdir $(PYTHON))
 
 lint: setup ## style and types
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
