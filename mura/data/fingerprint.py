@@ -19,6 +19,7 @@ from mura.progress import progress_bar
 HASH_BYTES = 16
 TAB = "\t"
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -97,13 +98,13 @@ def _file_line(root: Path, path: str) -> str:
     return f"{path}\t{stat.st_size}\t{stat.st_mtime_ns}\n"
 
 
-def map_in_threads(work: Callable[[str], Result], paths: list[str], title: str) -> Iterator[Result]:
-    """Yield `work(path)` for every path, in order; shows a progress bar if stderr is a terminal."""
+def map_in_threads(work: Callable[[Item], Result], items: list[Item], title: str) -> Iterator[Result]:
+    """Yield `work(item)` for every item, in order; shows a progress bar if stderr is a terminal."""
     pool = ThreadPoolExecutor(cores())
     try:
         with progress_bar(title) as show:
-            for done, result in enumerate(pool.map(work, paths), 1):
-                show(done, len(paths))
+            for done, result in enumerate(pool.map(work, items), 1):
+                show(done, len(items))
                 yield result
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C the rest is not waited for

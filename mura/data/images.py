@@ -1,5 +1,8 @@
 """Grey pixels of a picture file: decoded to 8 bits, then fitted into a square."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +11,13 @@ from PIL import Image
 from mura.data import dicom, formats
 from mura.data.dicom import HEAD, looks_like_dicom
 from mura.data.formats import Refusal, Samples
-from mura.data.levels import to_8_bits, why_blank
+from mura.data.levels import to_8_bits, to_16_bits, why_blank
 from mura.errors import MuraError
 from mura.files import read_file
 
 MARGIN = 8 / 7  # oversampling, so that turned pictures stay sharp: 224 -> 256
 SIDE_STEP = 16  # pixels
+ROUNDING = 1  # of 255: by so much two ways of rounding may differ
 PAD, STRETCH = "pad", "stretch"
 FITS = (PAD, STRETCH)
 """How a picture becomes a square: with black added to its shorter sides, or stretched along them."""
@@ -41,32 +45,62 @@ def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
     docs/pictures.md says what black and white are, what is done with transparency, and what is refused. `data` are the
     file's bytes, if they have been read.
     """
-    data = read_picture(path) if data is None else data
-    if not data:
-        raise UnreadableImage(f"{path} is empty (0 bytes).", "empty")
-    reader = dicom if looks_like_dicom(data[:HEAD]) else formats
+    with _refusals_about(path):
+        return _in_8_bits(_samples(path, data))
+
+
+def to_png(path: str | Path) -> bytes:
+    """Return a grey PNG of a picture file, which decodes to the same pixels as the file. Raises UnreadableImage.
+
+    It has 16 bits if the file has more than 8 and the 16 give the same pixels, within rounding; else 8.
+    """
+    with _refusals_about(path):
+        samples = _samples(path)
+        levels = _in_8_bits(samples)
+    if samples.values.itemsize > 1:
+        deep = _on_black(to_16_bits(samples.values, samples.is_inverted, samples.limits), samples.opacity)
+        png = _as_png(deep)
+        if np.abs(decode(path, png).astype(np.int16) - levels).max() <= ROUNDING:
+            return png
+    return _as_png(levels)
+
+
+@contextmanager
+def _refusals_about(path: str | Path) -> Iterator[None]:
     try:
-        samples = reader.read_samples(data)
-        return _compose(_levels(samples), samples.opacity)
+        yield
     except Refusal as refusal:
         raise UnreadableImage(f"{path} {refusal}.", refusal.kind) from refusal
 
 
-def _levels(samples: Samples) -> np.ndarray:
+def _samples(path: str | Path, data: bytes | None = None) -> Samples:
+    data = read_picture(path) if data is None else data
+    if not data:
+        raise UnreadableImage(f"{path} is empty (0 bytes).", "empty")
+    reader = dicom if looks_like_dicom(data[:HEAD]) else formats
+    return reader.read_samples(data)
+
+
+def _in_8_bits(samples: Samples) -> np.ndarray:
     try:
-        return to_8_bits(samples.values, samples.is_inverted, samples.limits)
+        levels = to_8_bits(samples.values, samples.is_inverted, samples.limits)
     except ValueError as error:
         raise Refusal(str(error)) from error
-
-
-def _compose(levels: np.ndarray, opacity: np.ndarray | None) -> np.ndarray:
-    """Return `levels` on a black ground."""
-    if opacity is None:
-        return levels
-    composed = (levels * opacity + np.float32(0.5)).astype(np.uint8)
-    if why_blank(composed):
+    composed = _on_black(levels, samples.opacity)
+    if samples.opacity is not None and why_blank(composed):
         raise Refusal("shows nothing on a black ground, where its transparency is: save it without an alpha channel")
     return composed
+
+
+def _on_black(levels: np.ndarray, opacity: np.ndarray | None) -> np.ndarray:
+    """Return `levels`, of 8 or 16 bits, on a black ground."""
+    return levels if opacity is None else (levels * opacity + np.float32(0.5)).astype(levels.dtype)
+
+
+def _as_png(levels: np.ndarray) -> bytes:
+    file = BytesIO()
+    Image.fromarray(np.ascontiguousarray(levels)).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def fit(image: np.ndarray, size: int, how: str = PAD) -> np.ndarray:

@@ -31,6 +31,12 @@ def to_8_bits(values: np.ndarray, is_inverted: bool = False, limits: Range | Non
     return 255 - levels if is_inverted else levels
 
 
+def to_16_bits(values: np.ndarray, is_inverted: bool = False, limits: Range | None = None) -> np.ndarray:
+    """Return `values` [H, W], finite numbers, as uint16 [H, W], by the same rule as `to_8_bits`."""
+    levels = _scale(values, limits or range_of(values), np.uint16)
+    return 65535 - levels if is_inverted else levels
+
+
 def range_of(values: np.ndarray, declared: int | None = None) -> Range:
     """Return what is black and what is white in `values`: a depth that they fill, else percentiles.
 
@@ -82,13 +88,14 @@ def _is_whole(values: np.ndarray) -> bool:
     return values.dtype.kind != "f" or not any((block % 1).any() for block in _blocks(values))
 
 
-def _scale(values: np.ndarray, black_and_white: Range) -> np.ndarray:
-    """Return `values` as uint8, from black at 0 to white at 255; what lies beyond is clipped."""
+def _scale(values: np.ndarray, black_and_white: Range, kind: type[np.unsignedinteger] = np.uint8) -> np.ndarray:
+    """Return `values` as `kind`, from black at 0 to white at its largest number; what lies beyond is clipped."""
     black, white = black_and_white
-    factor = 255 / (white - black) if white > black else 0
-    levels = np.empty(values.shape, np.uint8)
+    largest = int(np.iinfo(kind).max)
+    factor = largest / (white - black) if white > black else 0
+    levels = np.empty(values.shape, kind)
     for block, out in zip(_blocks(values), _blocks(levels), strict=True):
-        out[:] = np.clip((block.astype(np.float64) - black) * factor + 0.5, 0, 255)
+        out[:] = np.clip((block.astype(np.float64) - black) * factor + 0.5, 0, largest)
     return levels
 
 

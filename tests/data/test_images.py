@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import dataset, saved
 from hypothesis import given
 from hypothesis import strategies as st
+from picture_files import png, tiff
 from PIL import Image
 
 from mura.data.formats import MOST_PIXELS
-from mura.data.images import STRETCH, UnreadableImage, cache_size_for, decode, fit
+from mura.data.images import STRETCH, UnreadableImage, cache_size_for, decode, fit, to_png
 
 GREY = np.arange(0, 250, 5, dtype=np.uint8).reshape(5, 10)
 
@@ -277,3 +279,66 @@ def test_fit_averages_blocks_to_no_less_than_twice_the_size_and_then_interpolate
     box = (0, 0, side / factor, side / factor)
     expected = Image.fromarray(picture).reduce(factor).resize((64, 64), Image.Resampling.BILINEAR, box)
     assert np.array_equal(fit(picture, 64), np.asarray(expected))
+
+
+def wide(white: int) -> np.ndarray:
+    return np.round(GREY / 255 * white).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("content", "depth"),
+    [
+        (png(GREY, 8), 8),
+        (png(np.stack([GREY, GREY // 2, GREY // 3], axis=2), 8), 8),
+        (png(np.stack([GREY, GREY // 2], axis=2), 8), 8),
+        (png(wide(4095), 16), 16),
+        (png(wide(65535), 16), 16),
+        (png(wide(200), 16), 16),
+        (png(wide(30000) + np.uint16(900), 16), 16),
+        (tiff(65535 - wide(65535), photometric=0), 16),
+        (tiff((GREY / np.float32(255)).astype(np.float32)), 16),
+        (tiff((GREY / np.float32(80) - 2).astype(np.float32)), 16),
+    ],
+    ids=["8", "RGB", "alpha", "12", "16", "dark", "offset", "white is zero", "float", "z-scores"],
+)
+def test_the_png_of_a_picture_has_its_pixels_and_its_depth(tmp_path: Path, content: bytes, depth: int) -> None:
+    (tmp_path / "a").write_bytes(content)
+    made = to_png(tmp_path / "a")
+    assert made[24] == depth
+    (tmp_path / "b.png").write_bytes(made)
+    assert np.abs(decode(tmp_path / "b.png").astype(int) - decode(tmp_path / "a")).max() <= depth // 16
+    with Image.open(tmp_path / "b.png") as picture:
+        assert picture.mode == ("L" if depth == 8 else "I;16")
+        assert not picture.info
+
+
+@pytest.mark.parametrize("polarity", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(
+    ("bits", "tags", "depth"),
+    [
+        (8, {"WindowCenter": 100, "WindowWidth": 120}, 8),
+        (12, {"WindowCenter": 2000, "WindowWidth": 3000}, 16),
+        (12, {"WindowCenter": 1500, "WindowWidth": 2500, "VOILUTFunction": "SIGMOID"}, 16),
+        (12, {"RescaleSlope": 2, "RescaleIntercept": -1000}, 16),
+        (14, {"PixelPaddingValue": 0}, 16),
+    ],
+    ids=["8", "window", "sigmoid", "rescaled", "padded"],
+)
+def test_the_png_of_a_dicom_file_is_what_a_viewer_shows(
+    tmp_path: Path, bits: int, tags: dict, depth: int, polarity: str
+) -> None:
+    values = GREY if bits == 8 else wide(2**bits - 1)
+    (tmp_path / "a").write_bytes(saved(dataset(values, bits, PhotometricInterpretation=polarity, **tags)))
+    made = to_png(tmp_path / "a")
+    assert made[24] == depth
+    assert np.abs(decode("made", made).astype(int) - decode(tmp_path / "a")).max() <= depth // 16
+
+
+def test_a_png_of_16_bits_that_would_decode_otherwise_is_one_of_8(tmp_path: Path) -> None:
+    """Its window makes it dark; 16 bits without the window would be stretched."""
+    values = np.full((40, 40), 600, np.uint16)
+    values[10:20, 10:20] = 900
+    (tmp_path / "a").write_bytes(saved(dataset(values, 12, WindowCenter=2048, WindowWidth=4096)))
+    made = to_png(tmp_path / "a")
+    assert made[24] == 8
+    assert np.array_equal(decode("made", made), decode(tmp_path / "a"))
