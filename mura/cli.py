@@ -1,4 +1,4 @@
-"""The `mura` command: synthetic data, a look into a MURA folder, a model's predictions, finished runs compared.
+"""The `mura` command: synthetic or own data, a look into a MURA folder, predictions, finished runs compared.
 
 And the next study planned.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mura.errors import MuraError, escape_on_stdout, say
+from mura.errors import InterruptedRunError, MuraError, escape_on_stdout, say
 from mura.processes import quick_imports
 from mura.program import run_command
 from mura.progress import progress_bar
@@ -58,6 +58,38 @@ def synth(
             directory, patients=patients, size=size, seed=seed, world=world, full=full, workers=workers,
             valid_fraction=valid_fraction, balanced=balanced, progress=progress,
         )  # fmt: skip
+    print(written)
+
+
+@app.command("import")
+def import_(
+    directory: Annotated[Path, typer.Argument(help="The folder that the paths in the table begin in.")],
+    out: Annotated[Path, typer.Argument(help="Where MURA-v1.1 is written; must not hold another one.")],
+    table: Annotated[Path, typer.Option(help="CSV file: path, patient, study, extremity, label; split if you like.")],
+    valid_fraction: Annotated[
+        float | None, typer.Option(help="Share of the patients in valid/, without a column split; 0.1 by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the patients' new numbers, and of who is in valid/.")] = 0,
+    mapping: Annotated[
+        Path | None, typer.Option(help="Write old and new names to this CSV file, else nowhere.")
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out pictures that can't be decoded, and name their lines.")
+    ] = False,
+) -> None:
+    """Write your own pictures (PNG, JPEG, TIFF, BMP, DICOM) in MURA's layout, with patients numbered anew.
+
+    Nothing of the table or of a DICOM header is written or printed. Started again, it goes on where it was stopped.
+    """
+    from mura.data.importing import import_pictures
+
+    try:
+        written = import_pictures(
+            directory, out, table, valid_fraction=valid_fraction, seed=seed, mapping=mapping,
+            skip_unreadable=skip_unreadable,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise InterruptedRunError("stopped; the same command goes on where it was.", 130) from None
     print(written)
 
 
