@@ -1,5 +1,6 @@
 """The places of somebody's own pictures in MURA's layout: new numbers, and who is in train/ and who in valid/."""
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from mura.extremities import FOLDER_OF
 
 VALID_FRACTION = 0.1
 SIGNS = {label: sign for sign, label in LABEL_OF.items()}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ def check_fraction(rows: list[Row], given: float | None) -> float | None:
             raise MuraError(f"--valid-fraction {given}: the table has a column {SPLIT}; leave one of the two out.")
         if len(set(_folders_said(rows).values())) < len(FOLDER_OF_SPLIT):
             raise MuraError(f"the column {SPLIT} gives only one part: a data set needs train, and test or valid.")
+        if {"valid", "test"} <= {row.split for row in rows}:
+            log.info("%s: test becomes valid/, MURA's test set; valid joins train/, which is dealt into folds", SPLIT)
         return None
     fraction = VALID_FRACTION if given is None else given
     if not 0 < fraction < 1:

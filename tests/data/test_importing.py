@@ -18,12 +18,13 @@ import pandas as pd
 import pytest
 from dicom_files import dataset, mark_every_text_tag, saved
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mura.data.faults import check_folder
 from mura.data.images import decode
 from mura.data.importing import IMPORT, UNFINISHED, import_pictures
 from mura.data.index import scan
-from mura.data.own_plan import choose_valid
+from mura.data.own_plan import choose_valid, plan_pictures
 from mura.data.own_table import Row
 from mura.errors import MuraError
 
@@ -224,12 +225,16 @@ def with_split(own: Own, *splits: str) -> None:
         (("train", "valid", "test"), {2, 5, 8, 11}),  # validation views are taken from train/
     ],
 )
-def test_the_split_of_the_table_holds(own: Own, tmp_path: Path, splits: tuple[str, ...], tested: set[int]) -> None:
+def test_the_split_of_the_table_holds(
+    own: Own, tmp_path: Path, caplog: pytest.LogCaptureFixture, splits: tuple[str, ...], tested: set[int]
+) -> None:
     with_split(own, *splits)
+    caplog.set_level(logging.INFO)
     own.bring(mapping=tmp_path / "mapping.csv")
     mapping = pd.read_csv(tmp_path / "mapping.csv")
     in_valid = mapping[mapping["picture"].str.startswith("MURA-v1.1/valid/")]["patient"]
     assert set(in_valid) == {f"ZQ{number}" for number in tested}
+    assert ("valid joins train/" in caplog.text) == (len(set(splits)) == 3)
 
 
 def test_a_patient_is_never_on_both_sides(own: Own) -> None:
@@ -275,6 +280,20 @@ def test_both_labels_are_on_both_sides_where_two_patients_have_them() -> None:
         assert len(chosen & {"50", "51"}) == 1
         assert "52" not in chosen, "the only patient of a kind stays in train"
         assert len(chosen) == 6
+
+
+def test_studies_and_pictures_are_numbered_as_in_mura() -> None:
+    """Studies within patient and extremity, pictures within a study, in the order of the table."""
+    visits = [("a", "wrist"), ("b", "wrist"), ("a", "wrist"), ("a", "hand")]
+    rows = [Row(0, "", "P", study, extremity, 0, "train", "", (0, 0)) for study, extremity in visits]
+    rows.append(Row(0, "", "Q", "a", "wrist", 1, "test", "", (0, 0)))
+    assert [picture.path for picture in plan_pictures(rows, None, 0)] == [
+        "train/XR_HAND/patient00001/study1_negative/image1.png",
+        "train/XR_WRIST/patient00001/study1_negative/image1.png",
+        "train/XR_WRIST/patient00001/study1_negative/image2.png",
+        "train/XR_WRIST/patient00001/study2_negative/image1.png",
+        "valid/XR_WRIST/patient00002/study1_positive/image1.png",
+    ]
 
 
 def test_there_is_a_test_part_even_if_it_has_one_label() -> None:
@@ -379,12 +398,15 @@ def test_a_read_that_fails_is_no_damage(own: Own, monkeypatch: pytest.MonkeyPatc
 
 
 def test_nobody_is_named_anywhere(own: Own, tmp_path: Path) -> None:
-    """Names of files and cells hold a mark, and so does every text tag of the DICOM files."""
+    """Names of files and cells hold a mark, and so do the texts in DICOM and PNG files."""
     grey = (np.arange(1200).reshape(40, 30) % 256).astype(np.uint16) * 16
     for number, row in enumerate(own.rows[1:9]):
         made = dataset(np.roll(grey, 7 * number, axis=1), 12, PhotometricInterpretation=f"MONOCHROME{1 + number % 2}")
         content = saved(mark_every_text_tag(made))
         (own.folder / row[0]).write_bytes(content[:-200] if number == 5 else content)
+    text = PngInfo()
+    text.add_text("Patient", "ZQ")
+    Image.fromarray(grey).save(own.folder / own.rows[9][0], pnginfo=text)
     command = [sys.executable, "-m", "mura", "import", "kept", "out", "--table", "table.csv"]
     for more, code in (([], 1), (["--skip-unreadable"], 0), ([], 0), (["--seed", "3"], 1)):
         ended = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, timeout=120)
