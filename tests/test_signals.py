@@ -59,11 +59,20 @@ def test_a_program_that_is_told_to_ignore_sigterm_goes_on_ignoring_it(before: si
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def begun_run(folder: Path) -> RunFolder:
+    """Return a run whose start has passed all checks, so that it can go on."""
+    run = RunFolder(folder)
+    run.overrides.parent.mkdir()
+    for file in (run.config, run.overrides):
+        file.write_text("")
+    return run
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_interrupted_run_says_how_to_go_on_unless_it_is_finished(
     sent: signal.Signals, code: int, tmp_path: Path
 ) -> None:
-    run = RunFolder(tmp_path)
+    run = begun_run(tmp_path)
     with pytest.raises(InterruptedRunError, match=f"resume={tmp_path}") as stopped, answering_signals(), resumable(run):
         os.kill(os.getpid(), sent)
     assert stopped.value.exit_code == code
@@ -88,7 +97,7 @@ def test_a_signal_is_answered_whatever_a_library_makes_of_it(
     assert ended.value.code == code
     assert capsys.readouterr().err.endswith(": stopped.\n")
 
-    with pytest.raises(SystemExit) as ended, answering_signals(), exit_with_sentence(), resumable(RunFolder(tmp_path)):
+    with pytest.raises(SystemExit) as ended, answering_signals(), exit_with_sentence(), resumable(begun_run(tmp_path)):
         working()
     assert ended.value.code == code
     assert capsys.readouterr().err.endswith(f"resume={tmp_path}\n")

@@ -44,7 +44,7 @@ REFUSED = [
     (["mode=max"], "mode=max: the best monitor=val_loss is its minimum"),
     (["monitor=val_kappa", "scheduler=plateau", "scheduler.mode=min"], "scheduler.mode=min: the best monitor"),
     (["monitor=val_acc"], "monitor=val_acc: must be one of val_loss"),
-    (["trainer.limit_val_batches=0"], "must be a whole number of batches of at least 1, or a share above 0.0"),
+    (["trainer.limit_val_batches=0"], "must be a whole number of batches, at least 1, or a share of them above 0.0"),
     (["test=maybe"], "test=maybe: must be one of True, False."),
     (["data.conflicts=keep"], "data.conflicts=keep: must be one of refuse, leave_out."),
     (["test=false", "data.transfer=true"], "test=false predicts no test view: leave one of the two out."),

@@ -1,6 +1,7 @@
 """The program from an installed wheel, in a folder that is no clone."""
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -30,7 +31,8 @@ class Installed:
         self.data = (f"data.root={root}", f"data.cache_dir={cache}")
 
     def run(self, *command: str | Path) -> Ended:
-        done = subprocess.run(command, cwd=self.work, capture_output=True, text=True)
+        elsewhere = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(command, cwd=self.work, env=elsewhere, capture_output=True, text=True)
         return Ended(done.returncode, done.stdout + done.stderr)
 
     def mura(self, *arguments: str) -> Ended:
