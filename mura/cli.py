@@ -160,13 +160,16 @@ def report(
         float | None,
         typer.Option(help="Accuracy within which arms are equivalent, as 0.03; by default the study's own."),
     ] = None,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Leave out runs that can't be read, and name them.")
+    ] = False,
 ) -> None:
     """Compare the finished runs below the folders: verdicts, tables, and a report to read in a browser."""
     from rich.console import Console
 
     from mura.report.write import console_table, write_report
 
-    study = write_report(directories, out or directories[0], margin=margin)
+    study = write_report(directories, out or directories[0], margin=margin, skip_damaged=skip_damaged)
     Console(width=None if sys.stdout.isatty() else 120).print(console_table(study))
 
 

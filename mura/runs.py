@@ -66,7 +66,7 @@ def read_noted(study: Path) -> dict[str, Any]:
     """Return what a study noted at its first start, without what can't be used; empty when it has no STUDY_FILE."""
     try:
         noted = json.loads((study / STUDY_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(noted, dict):
         return {}
@@ -77,7 +77,7 @@ def read_planned_seeds(study: Path) -> list[int] | None:
     """Return the seeds that a study was planned with; None when its folder has no STUDY_FILE that says so."""
     try:
         return [int(seed) for seed in read_noted(study)["seeds"]]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return None
 
 
@@ -120,7 +120,7 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """Whether a start passed all checks, so that the run can go on."""
-        return self.config.is_file() and self.overrides.is_file()
+        return self.config.exists() and self.overrides.exists()
 
     @property
     def checkpoints(self) -> Path:
@@ -146,8 +146,8 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has written its last file."""
-        return self.metrics.is_file()
+        """Whether the run has written its last file; its reader says so when that can't be read."""
+        return self.metrics.exists()
 
     def refuse_if_finished(self) -> None:
         if self.finished:

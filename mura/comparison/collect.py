@@ -11,25 +11,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import yaml
 
 from mura.errors import MuraError
 from mura.extremities import BOXES, EXTREMITIES, TOP_FOLDER
 from mura.metrics import OVERALL, VIEW_KEY, check_predictions, view_name
-from mura.runs import (
-    ADDED_LATER,
-    EXPERIMENT_KEYS,
-    PREDICTION_COLUMNS,
-    SCHEMA,
-    RunFolder,
-    read_noted,
-    read_planned_seeds,
-)
+from mura.records import MOST, read_config, read_metrics
+from mura.runs import ADDED_LATER, EXPERIMENT_KEYS, RunFolder, read_noted, read_planned_seeds
 from mura.study.arms import ARM_KEYS, ARMS, UNION, arm_rank
+from mura.tables import read_table, refuse_rows
 
 MUST_MATCH = {"data_fingerprint": "data (fingerprint)", "split_hash": "split (hash)"}
-NEEDED_KEYS = ("model", "arm", "data", "seed", "fold", "best_epoch", "epochs", "test", *MUST_MATCH)
+VIEW_TEXTS, VIEW_NUMBERS = ("split", "extremity", "patient", "study", "path"), ("view", "label", "logit", "probability")
+LOSSES_AND_ACCURACIES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
+LARGEST = 3.5e38
+"""No logit and no loss is larger: they are computed in float32."""
+
 SEED_KEYS = ("seed", "data.seed", "model.seed", "data.fold")
 """The settings of a run that may follow from its seed alone."""
 
@@ -120,16 +118,12 @@ class FinishedRun:
     @cached_property
     def transfer(self) -> pd.DataFrame | None:
         """Predictions of the other extremities' test views; None when the run was not asked for them."""
-        return read_predictions(self.folder.transfer) if self.folder.transfer.is_file() else None
+        return read_predictions(self.folder.transfer) if self.folder.transfer.exists() else None
 
     @cached_property
     def history(self) -> pd.DataFrame | None:
-        """The history.csv of the run; None when it left none that can be read."""
-        try:
-            history = pd.read_csv(self.folder.history)
-        except (OSError, ValueError):
-            return None
-        return history if len(history) else None
+        """The history.csv of the run; None when it left none."""
+        return read_history(self.folder.history) if self.folder.history.exists() else None
 
 
 @dataclass(frozen=True)
@@ -151,17 +145,31 @@ def extremities_in(views: pd.DataFrame) -> tuple[str, ...]:
     return tuple(name for name in EXTREMITIES if name in occurring)
 
 
-def collect(directories: Sequence[Path]) -> tuple[list[FinishedRun], list[UnfinishedRun]]:
+def collect(
+    directories: Sequence[Path], left_out: list[MuraError] | None = None
+) -> tuple[list[FinishedRun], list[UnfinishedRun]]:
     """Return every run below the directories, each once, ordered by model, arm, seed and extremity.
 
-    MuraError when there is no finished one, when one can't be read, or when they can't stand in one table.
+    What is wrong with a run that can't be read is added to the list `left_out`; without one, it is raised. MuraError
+    also when there is no finished run, or when they can't stand in one table.
     """
     finished, unfinished = find_runs(directories)
-    if not finished:
+    runs = []
+    for folder in finished:
+        try:
+            runs.append(read_run(folder))
+        except MuraError as error:
+            if left_out is None:
+                raise
+            left_out.append(error)
+    if not runs:
         where = ", ".join(map(str, directories))
-        waiting = f" ({len(unfinished)} unfinished)" if unfinished else ""
-        raise MuraError(f"There is no finished run (a folder with metrics.json) below {where}{waiting}.")
-    runs = sorted((read_run(folder) for folder in finished), key=_sort_key)
+        others = {"unfinished": len(unfinished), "left out": len(left_out or ())}
+        counts = ", ".join(f"{number} {what}" for what, number in others.items() if number)
+        raise MuraError(
+            f"There is no finished run (a folder with metrics.json) below {where}{f' ({counts})' if counts else ''}."
+        )
+    runs.sort(key=_sort_key)
     check_comparable(runs)
     return runs, [UnfinishedRun(folder, last_words(folder)) for folder in unfinished]
 
@@ -186,14 +194,14 @@ def find_runs(directories: Sequence[Path]) -> tuple[list[RunFolder], list[RunFol
 
 def _walk(directory: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(directory):
-        if "metrics.json" in files or "config.yaml" in files:
+        if {"metrics.json", "config.yaml"} & {*files, *folders}:
             yield Path(place)
             folders.clear()
         folders[:] = [name for name in folders if not name.startswith(".") and name != "wandb"]
 
 
 def read_run(folder: RunFolder) -> FinishedRun:
-    """Return the run; MuraError, with the file at fault, when metrics.json or predictions.csv can't be used."""
+    """Return the run; MuraError, with the file at fault, when one of its files, or its parent's, can't be used."""
     metrics = read_metrics(folder.metrics)
     if metrics["test"] is None:
         raise MuraError(folder.how_to_test())
@@ -204,36 +212,35 @@ def read_run(folder: RunFolder) -> FinishedRun:
         raise MuraError(
             f"{folder.predictions} has {len(test)} test views, but the run's metrics.json counted {expected}."
         )
-    return FinishedRun(folder, metrics, validation, test)
-
-
-def read_metrics(file: Path) -> dict[str, Any]:
-    """Return the content of a metrics.json; MuraError unless it can be read and has NEEDED_KEYS."""
-    try:
-        metrics = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MuraError(f"{file} can't be read: {error}.") from None
-    if not isinstance(metrics, dict) or metrics.get("schema") != SCHEMA:
-        raise MuraError(f"{file} is not of this version of mura (schema {SCHEMA}); run it again.")
-    lacking = [key for key in NEEDED_KEYS if key not in metrics]
-    if lacking:
-        raise MuraError(f"{file} lacks {', '.join(lacking)}; run it again.")
-    return metrics
+    run = FinishedRun(folder, metrics, validation, test)
+    _ = run.transfer, run.history, run.config, run.steps_of_parent  # read now, while it is known whose they are
+    if run.parent is not None:
+        read_config(run.parent)
+    return run
 
 
 def read_predictions(file: Path) -> pd.DataFrame:
     """Return a predictions.csv or transfer.csv; MuraError unless each view is there once, with a probability."""
-    try:
-        # as precise as it was written: pandas before 3 reads the last digit otherwise
-        table = pd.read_csv(file, dtype={"patient": str, "study": str}, float_precision="round_trip")
-    except (OSError, ValueError) as error:
-        raise MuraError(f"{file} can't be read: {error}.") from None
-    lacking = [name for name in PREDICTION_COLUMNS if name not in table.columns]
-    if lacking:
-        raise MuraError(f"{file} lacks the column {', '.join(lacking)}.")
-    table["probability"] = pd.to_numeric(table["probability"], errors="coerce")
+    table = read_table(file, VIEW_TEXTS, VIEW_NUMBERS)
+    refuse_rows(file, table["split"], ~table["split"].isin(("val", "test")), "val or test")
+    refuse_rows(file, table["view"], ~_is_whole(table["view"]), "a whole number from 0")
+    refuse_rows(file, table["logit"], ~table["logit"].abs().le(LARGEST), f"a number within {LARGEST:g}")
     check_views(table, str(file))
     return table
+
+
+def read_history(file: Path) -> pd.DataFrame | None:
+    """Return a history.csv; None when it has no epoch. MuraError unless its epochs rise and its values are numbers."""
+    history = read_table(file, (), ("epoch", *LOSSES_AND_ACCURACIES))
+    rising = history["epoch"].diff().fillna(1) > 0
+    refuse_rows(file, history["epoch"], ~(_is_whole(history["epoch"]) & rising), "a whole number above the last")
+    for name in LOSSES_AND_ACCURACIES:
+        refuse_rows(file, history[name], history[name].abs() > LARGEST, f"a number within {LARGEST:g}")
+    return history if len(history) else None
+
+
+def _is_whole(numbers: pd.Series) -> "pd.Series[bool]":
+    return numbers.between(0, MOST) & (np.floor(numbers.astype(float)) == numbers)
 
 
 def check_views(views: pd.DataFrame, source: str) -> None:
@@ -369,15 +376,6 @@ def _flat(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def read_config(folder: RunFolder) -> dict[str, Any]:
-    """Return the run's config.yaml; empty when there is none that can be read."""
-    try:
-        config = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
 def declared(runs: Sequence[FinishedRun], key: str) -> Any:
     """Return what the studies of the runs noted under a key at their first start; None unless all noted the same."""
     values = {run.noted.get(key) for run in runs}
@@ -389,7 +387,7 @@ def is_synthetic(run: FinishedRun) -> bool:
 
     The run says so itself; one that was made before runs did is known by its data folder, where that still lies.
     """
-    if "synthetic" in run.metrics:
+    if run.metrics["synthetic"] is not None:
         return bool(run.metrics["synthetic"])
     root = (run.config.get("data") or {}).get("root")
     if not isinstance(root, str):

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import chdtri
 
 from mura.comparison.bootstrap import COMPARED_METRICS, Floats, observed
-from mura.comparison.collect import collect, is_synthetic, read_metrics
+from mura.comparison.collect import collect, is_synthetic
 from mura.comparison.pairs import Pair, make_arm_tables, make_pairs, pair_views
 from mura.comparison.verdict import (
     ALPHA,
@@ -30,6 +30,7 @@ from mura.comparison.verdict import (
 )  # fmt: skip
 from mura.errors import ConfigError, MuraError
 from mura.metrics import OVERALL
+from mura.records import read_metrics
 from mura.study.arms import ARMS
 
 SEEDS_SHOWN = (2, 3, 5, 8, 10)

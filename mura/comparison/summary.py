@@ -26,6 +26,7 @@ from mura.comparison.operating import RESAMPLES_AT_A_POINT, AtPoint, Fitted, com
 from mura.comparison.pairs import ArmTable, Pair, make_arm_tables, make_pairs, pair_views, scope_name
 from mura.comparison.verdict import PRIMARY, RESAMPLES, Agreement, Comparison, compare_cases, count_agreement, in_scope
 from mura.comparison.warnings import warnings_beside
+from mura.errors import MuraError
 from mura.extremities import ALL_SEVEN, EXTREMITIES
 from mura.metrics import CALIBRATION_METRICS, LEVELS, OVERALL, REPORTED_METRICS, THRESHOLD, summarise
 from mura.study.arms import SPECIALISED, UNIFIED
@@ -117,16 +118,23 @@ class Study:
 
 
 def summarise_study(
-    directories: Sequence[Path], out: Path, resamples: int, margin: float | None = None, primary: str | None = None
+    directories: Sequence[Path],
+    out: Path,
+    resamples: int,
+    margin: float | None = None,
+    primary: str | None = None,
+    skip_damaged: bool = False,
 ) -> Study:
     """Read all runs below the directories; compare every two arms of each model, and every two models of each arm.
 
     `margin` is the difference in accuracy within which two arms count as equivalent, and `primary` the only model that
-    others are compared with; by default those that the study declared at its first start. MuraError for a bad margin,
-    when there is no finished run, or when the runs are not comparable.
+    others are compared with; by default those that the study declared at its first start. With `skip_damaged` a note
+    names each run that can't be read. MuraError for a bad margin, when there is no finished run, or when the runs can't
+    be read or are not comparable.
     """
     check_margin(margin)
-    runs, unfinished = collect(directories)
+    left_out: list[MuraError] | None = [] if skip_damaged else None
+    runs, unfinished = collect(directories, left_out)
     margin = declared(runs, "margin") if margin is None else margin
     primary = declared(runs, "primary") if primary is None else primary
     check_margin(margin)
@@ -135,6 +143,7 @@ def summarise_study(
     pairs, notes = make_pairs(tables)
     fitted = operating.fit_all(tables)
     notes += [note for pair in pairs for note in pair.notes]
+    notes = [f"A run is left out: {error}" for error in left_out or ()] + notes
     notes += [*recipe_notes(runs), *_one_class_notes(runs), *transfer.notes(runs), *operating.notes(tables, fitted)]
     return Study(
         out=out,

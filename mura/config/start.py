@@ -6,7 +6,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -14,6 +13,7 @@ from mura.config.sentences import explain_unless_stopped
 from mura.errors import ConfigError, InterruptedRunError
 from mura.files import write_text
 from mura.processes import is_rank_zero
+from mura.records import read_config
 from mura.runs import EXPERIMENT_KEYS, MAY_GROW, RunFolder
 from mura.study.grid import differences
 
@@ -66,13 +66,12 @@ def refuse_another_experiment(run: RunFolder, cfg: DictConfig) -> None:
     """
     if not (run.last_file.is_file() or run.previous_file.is_file()):
         return
-    if not run.config.is_file():
+    if not run.config.exists():
         raise ConfigError(
             f"{run.path}: has checkpoints, but no config.yaml that says what they were trained with; "
             "choose another hydra.run.dir."
         )
-    saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    different = list(differences(saved, _experiment_of(cfg), MAY_GROW))
+    different = list(differences(read_config(run), _experiment_of(cfg), MAY_GROW))
     if different:
         raise ConfigError(
             f"{run.path} holds a run with other settings: {'; '.join(different)}; go on with those that it was trained "

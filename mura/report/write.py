@@ -32,13 +32,14 @@ def write_report(
     resamples: int = RESAMPLES,
     margin: float | None = None,
     primary: str | None = None,
+    skip_damaged: bool = False,
 ) -> Study:
     """Compare the finished runs below the directories, and write the report's files into `out`.
 
-    `margin` and `primary` are explained at `summarise_study`. MuraError when there is no
+    `margin`, `primary` and `skip_damaged` are explained at `summarise_study`. MuraError when there is no
     finished run, when they are not comparable, when the margin can't be used, or when `out` can't be written.
     """
-    study = summarise_study(directories, out, resamples, margin, primary)
+    study = summarise_study(directories, out, resamples, margin, primary, skip_damaged)
     files = {
         "results.csv": study.results.to_csv(index=False),
         "comparison.json": comparison_json(study.comparisons),

@@ -3,17 +3,15 @@
 No config and no torch here: a run is known by its settings (plain dict) and its folder.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mura import __version__
 from mura.errors import MuraError
+from mura.records import read_config, read_metrics
 from mura.runs import ADDED_LATER, EXPERIMENT_KEYS, FOLDS, RunFolder
 from mura.study.arms import ALL, ARMS, ONE, OTHERS, arm_rank
 
@@ -109,13 +107,13 @@ def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:
     """
     if not run.begun:
         return MISSING
-    saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    saved = read_config(run)
     if saved.get("test") is False:
         raise MuraError(run.how_to_test())
     different = list(differences(saved, settings))
     if run.finished:
-        about = json.loads(run.metrics.read_text(encoding="utf-8"))
-        saved_fingerprint, version = about["data_fingerprint"], about["versions"]["mura"]
+        about = read_metrics(run.metrics)
+        saved_fingerprint, version = about["data_fingerprint"], (about.get("versions") or {}).get("mura", "unknown")
         if saved_fingerprint != fingerprint:
             different.append(f"the data (fingerprint {saved_fingerprint[:8]}, now {fingerprint[:8]})")
         if version != __version__:
@@ -158,9 +156,11 @@ def seconds_left(finished: list[RunFolder], missing: list[Cell], workers: int) -
     """Return an estimate from the finished runs of the same model and data, or model; None before one has run."""
     known: dict[str, list[float]] = {}
     for run in finished:
-        about = json.loads(run.metrics.read_text(encoding="utf-8"))
-        for key in (f"{about['model']}/{about['data']}", about["model"]):
-            known.setdefault(key, []).append(about["speed"]["wall_seconds"])
+        about = read_metrics(run.metrics)
+        seconds = (about.get("speed") or {}).get("wall_seconds")
+        if seconds is not None:
+            for key in (f"{about['model']}/{about['data']}", about["model"]):
+                known.setdefault(key, []).append(seconds)
     guesses = [known.get(f"{cell.model}/{cell.data}") or known.get(cell.model) for cell in missing]
     if not all(guesses):
         return None

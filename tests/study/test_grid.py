@@ -8,7 +8,7 @@ import pytest
 from mura import __version__
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
-from mura.runs import RunFolder
+from mura.runs import SCHEMA, RunFolder
 from mura.study.grid import FINISHED, HALF_DONE, MISSING, cells, differences, seconds_left, state_of
 
 SETTINGS = {"arm": "unified", "seed": 0, "optimizer": {"lr": 0.1}, "data": {"fold": 0, "root": "/here"}}
@@ -21,12 +21,14 @@ def write_run(folder: Path, finished: bool = True, seconds: float = 60.0, versio
     run.config.write_text(json.dumps(SETTINGS))  # JSON is YAML
     if finished:
         about = {
+            "schema": SCHEMA, "arm": "unified", "seed": 0, "fold": 0, "best_epoch": 0, "epochs": 1, "test": None,
+            "split_hash": "def",
             "versions": {"mura": version},
             "data_fingerprint": "abc",
             "model": "cnn4",
             "data": "wrist",
             "speed": {"wall_seconds": seconds},
-        }
+        }  # fmt: skip
         run.metrics.write_text(json.dumps(about))
     return run
 
