@@ -132,6 +132,7 @@ def predict(
     from rich.console import Console
 
     from mura.files import refuse_unwritable, write_text
+    from mura.tables import csv_text
 
     if out is not None:
         refuse_unwritable(out, "--out")  # before the hours of work that would be lost
@@ -141,14 +142,14 @@ def predict(
         say(fault)
     if out is not None:
         try:
-            write_text(out, table.to_csv(index=False))
+            write_text(out, csv_text(table))
         except OSError as error:
-            print(table.to_csv(index=False), end="")
+            print(csv_text(table), end="")
             raise MuraError(f"--out {out}: can't be written ({error.strerror}); the table was printed.") from error
     elif sys.stdout.isatty():
         print_studies(table, Console(), anonymous)
     else:
-        print(table.to_csv(index=False), end="")
+        print(csv_text(table), end="")
     raise typer.Exit(1 if faults else 0)
 
 

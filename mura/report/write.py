@@ -22,6 +22,7 @@ from mura.report.markdown import results_md
 from mura.report.page import index_html
 from mura.report.tables import METRIC_NAMES, TABLE_METRICS, pair_rows
 from mura.report.words import describe_models, describe_verdict
+from mura.tables import csv_text
 
 WIDE = 110  # columns of a console, below which words of the whole table would be cut
 
@@ -41,15 +42,15 @@ def write_report(
     """
     study = summarise_study(directories, out, resamples, margin, primary, skip_damaged)
     files = {
-        "results.csv": study.results.to_csv(index=False),
+        "results.csv": csv_text(study.results),
         "comparison.json": comparison_json(study.comparisons),
         "results.md": results_md(study),
         "index.html": index_html(study),
     }
     if study.fitted:
-        files["operating_points.csv"] = operating_table(study.fitted).to_csv(index=False)
+        files["operating_points.csv"] = csv_text(operating_table(study.fitted))
     if len(study.transfer):
-        files["transfer.csv"] = study.transfer.to_csv(index=False)
+        files["transfer.csv"] = csv_text(study.transfer)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():

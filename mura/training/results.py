@@ -23,6 +23,7 @@ from mura.models.checkpoint import load_checkpoint
 from mura.program import PROGRAM
 from mura.provenance import git_state, versions
 from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
+from mura.tables import csv_text
 from mura.tracking import logger as tracking
 from mura.training.callbacks import stopped_by
 from mura.training.prediction import Predictions
@@ -101,9 +102,9 @@ def write_results(run: RunFolder, trainer: Trainer, predictions: Predictions, me
         return
     transfer = predictions.of_role("transfer")
     own = predictions.views.drop(index=transfer.index)[PREDICTION_COLUMNS]
-    write_text(run.predictions, own.to_csv(index=False))
+    write_text(run.predictions, csv_text(own))
     if len(transfer):
-        write_text(run.transfer, transfer.to_csv(index=False))
+        write_text(run.transfer, csv_text(transfer))
     title = f"{metrics['model']}, {metrics['data']}, seed {metrics['seed']}"
     draw_curves(pd.read_csv(run.history), metrics["best_epoch"], title, run.curves)
     tracking.log_results(trainer.loggers, metrics, own, run.curves)
