@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from mura.files import kind_of_file
 from mura.inference.places import PICTURE_SUFFIXES, find_pictures
 from mura.machine import cores, in_float32
 from mura.metrics import THRESHOLD
-from mura.models.checkpoint import load_checkpoint
+from mura.models.checkpoint import NETWORK_RULES, fill, load_checkpoint
 from mura.models.classifier import AbnormalityClassifier
 from mura.runs import RunFolder
 
@@ -46,6 +46,7 @@ class Predictor:
     """One or several checkpoints, ready to predict: their probabilities are averaged (Rajpurkar et al. 2017)."""
 
     source: Path
+    checkpoints: list[Path]
     members: list[AbnormalityClassifier]
     cache_size: int
     extremities: list[str]
@@ -58,12 +59,18 @@ class Predictor:
 
     @torch.inference_mode()
     def probabilities(self, images_BSS: list[np.ndarray], extremities: list[str | None]) -> np.ndarray:
-        """Return the probability of "abnormal", float64 [B], of squares as `fit` makes them."""
+        """Return the probability of "abnormal", float64 [B], of squares as `fit` makes them.
+
+        Raises MuraError when a model answers NaN.
+        """
         device = self.members[0].device
         images_B1SS = torch.from_numpy(np.stack(images_BSS))[:, None].to(device)
         extremity_B = torch.tensor([INDEX_OF.get(name or "", 0) for name in extremities], device=device)
         with in_float32(device):
             logits = [member(images_B1SS, extremity_B) for member in self.members]
+        for checkpoint, logits_B in zip(self.checkpoints, logits, strict=True):
+            if logits_B.isnan().any():
+                raise MuraError(f"{checkpoint}: this model answers NaN, so nothing is predicted; take another.")
         return torch.stack([each.cpu().double().sigmoid() for each in logits]).mean(0).numpy()
 
     def predict(self, pictures: Sequence[str | Path], extremity: str | None = None) -> pd.DataFrame:
@@ -89,17 +96,32 @@ def load_model(path: str | Path) -> Predictor:
 
     Raises MuraError when there is none, or it is damaged.
     """
-    contents = [load_checkpoint(file) for file in checkpoints_of(Path(path))]
+    checkpoints = checkpoints_of(Path(path))
+    contents = [load_checkpoint(file) for file in checkpoints]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    members = []
-    for content in contents:
-        member = AbnormalityClassifier(**content["hyper_parameters"])
-        member.load_state_dict(content["state_dict"])
-        members.append(member.eval().to(device))
+    members = [
+        build_saved(content, file).eval().to(device) for content, file in zip(contents, checkpoints, strict=True)
+    ]
     # a model trained in a script of one's own, without the data module, says nothing of its pictures
     usual = {"cache_size": cache_size_for(members[0].image_size), "extremities": list(EXTREMITIES), "fit": PAD}
     trained = usual | contents[0]["hyper_parameters"]["provenance"]
-    return Predictor(Path(path), members, int(trained["cache_size"]), trained["extremities"], trained["fit"])
+    return Predictor(
+        Path(path), checkpoints, members, int(trained["cache_size"]), trained["extremities"], trained["fit"]
+    )
+
+
+def build_saved(content: dict[str, Any], path: Path) -> AbnormalityClassifier:
+    """Return the model of a checkpoint, built from NETWORK_RULES' settings alone: no other of its settings has a say.
+
+    Raises MuraError, with the file, when there is no such network, or the weights don't fit it.
+    """
+    saved = content["hyper_parameters"]
+    try:
+        model = AbnormalityClassifier(**{key: saved[key] for key in NETWORK_RULES if key in saved})
+    except MuraError as error:
+        raise MuraError(f"checkpoint: {path}: {error}") from None
+    fill(model, content, path)
+    return model
 
 
 def checkpoints_of(model: Path) -> list[Path]:

@@ -111,13 +111,20 @@ def read_state(file: Path) -> "OrderedDict[str, Tensor]":
     content = _read_safetensors(file) if file.suffix == ".safetensors" else read_file(file, "model.weights")
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
-    if not (isinstance(content, Mapping) and all(isinstance(each, Tensor) for each in content.values())):
+    if not is_state(content):
         raise MuraError(f"model.weights: {file} holds no state dict, that is names with a tensor each")
     state = entries_below(content, "")
     for prefix in WRAPPER_PREFIXES:
         if any(key.startswith(prefix) for key in state):
             state = entries_below(state, prefix)
     return state
+
+
+def is_state(content: Any) -> bool:
+    """Return whether this is a state dict: names with a tensor each."""
+    if not isinstance(content, Mapping):
+        return False
+    return all(isinstance(name, str) and isinstance(each, Tensor) for name, each in content.items())
 
 
 def _read_safetensors(file: Path) -> Any:
@@ -158,7 +165,8 @@ def entries_below(state: Mapping[str, Tensor], prefix: str) -> "OrderedDict[str,
     inner = OrderedDict((key.removeprefix(prefix), each) for key, each in state.items() if key.startswith(prefix))
     versions = getattr(state, "_metadata", {})
     root = prefix.removesuffix(".")
-    kept = {key.removeprefix(prefix): each for key, each in versions.items() if key.startswith(prefix)}
+    versions = versions if isinstance(versions, Mapping) else {}
+    kept = {key.removeprefix(prefix): each for key, each in versions.items() if str(key).startswith(prefix)}
     inner._metadata = kept | ({"": versions[root]} if root in versions else {})  # type: ignore[attr-defined]
     return inner
 
@@ -171,6 +179,19 @@ def load_file(file: Path, backbone: nn.Module, head: nn.Module, classifier: str 
     Raises MuraError when it does not fit the backbone.
     """
     state = read_state(file)
+    try:
+        return _fill_from(file, state, backbone, head, classifier)
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:  # of tensors or versions of a strange kind
+        raise MuraError(f"model.weights: {file} does not fit the model: {' '.join(str(error).split())[:200]}") from None
+
+
+def _fill_from(
+    file: Path,
+    state: "OrderedDict[str, Tensor]",
+    backbone: nn.Module,
+    head: nn.Module,
+    classifier: str | tuple[str, ...] | None,
+) -> str:
     inner = entries_below(state, "backbone.")
     if not inner:
         layers = (classifier,) if isinstance(classifier, str) else classifier or ()
@@ -200,10 +221,7 @@ def load_backbone(file: Path, state: "OrderedDict[str, Tensor]", backbone: nn.Mo
             state["".join(old.groups())] = state.pop(key)
     misshapen = [key for key, each in state.items() if key in wanted and each.shape != wanted[key].shape]
     shapes = {key: f"{key} {list(state.pop(key).shape)} for {list(wanted[key].shape)}" for key in misshapen}
-    try:
-        keys = backbone.load_state_dict(state, strict=False)
-    except (ValueError, RuntimeError) as error:
-        raise MuraError(f"model.weights: {file} does not fit the model: {error}") from None
+    keys = backbone.load_state_dict(state, strict=False)
     missing = [key for key in keys.missing_keys if key not in shapes]
     if faults := [*shapes.values(), *missing, *keys.unexpected_keys]:
         raise MuraError(

@@ -12,9 +12,27 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from mura.data.datamodule import MuraDataModule
 from mura.errors import MuraError
 from mura.files import atomically
-from mura.models.checkpoint import UNREADABLE, load_checkpoint
+from mura.models.checkpoint import UNREADABLE, fill, load_checkpoint
 from mura.models.classifier import AbnormalityClassifier
+from mura.records import POSITIVE, TEXT, TREE, Rule, fault_in, whole
 from mura.runs import RunFolder
+
+LIST = Rule(lambda value: isinstance(value, list), "a list")
+ROWS = Rule(lambda value: isinstance(value, list) and all(map(TREE.holds, value)), "a list of tables")
+RESUMED_RULES = {
+    "global_step": whole(0),
+    "pytorch-lightning_version": TEXT,
+    "optimizer_states": LIST,
+    "lr_schedulers": LIST,
+    "loops": TREE,
+    "callbacks": TREE,
+    "callbacks.History": TREE,
+    "callbacks.History.rows": ROWS,
+    "callbacks.Speed": TREE,
+    "callbacks.Speed.epochs": LIST,
+    "callbacks.Speed.seconds": POSITIVE,
+}
+"""What a run needs of its checkpoint to go on: Lightning passes over some of it in silence if it is missing."""
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +97,11 @@ def checkpoint_to_resume(run: RunFolder, model: AbnormalityClassifier, data: Mur
     newest = newest_whole(run)
     if newest is None:
         return None
+    if fault := fault_in(newest.content, RESUMED_RULES):
+        raise MuraError(
+            f"{newest.path} {fault}: remove the file to go on from the one before it, or remove {run.path} and start "
+            "it again."
+        )
     saved = newest.content["hyper_parameters"]
     for key in ("name", "head", "batch_norm", "separate_heads", "image_size"):
         then, now = saved.get(key), model.hparams[key]
@@ -87,7 +110,8 @@ def checkpoint_to_resume(run: RunFolder, model: AbnormalityClassifier, data: Mur
                 f"{newest.path} is of a model with {key}={then}, but this run has {key}={now}: "
                 "go on with the config that the run was started with, or choose another hydra.run.dir."
             )
-    if saved["provenance"]["data_fingerprint"] != data.opened.fingerprint:
+    fill(model, newest.content, newest.path)  # Lightning does so again, but in many lines if they don't fit
+    if saved["provenance"].get("data_fingerprint") != data.opened.fingerprint:
         raise MuraError(
             f"{newest.path} was trained on other data than what now lies at data.root={data.root} (the fingerprints "
             "differ): give the data root of the run, or start a new run."

@@ -12,7 +12,7 @@ import torch
 from lightning import Trainer
 
 from mura.data.datamodule import MuraDataModule
-from mura.models.checkpoint import load_checkpoint
+from mura.models.checkpoint import fill, load_checkpoint
 from mura.models.classifier import gather
 from mura.runs import PREDICTION_COLUMNS, RunFolder
 from mura.training.callbacks import EnsembleCheckpoint
@@ -51,7 +51,7 @@ def predict_views(trainer: Trainer, data: MuraDataModule, checkpoints: list[Path
     epochs, logits_by_checkpoint = [], []
     for checkpoint in checkpoints:
         content = load_checkpoint(checkpoint)
-        trainer.lightning_module.load_state_dict(content["state_dict"])
+        fill(trainer.lightning_module, content, checkpoint)
         epochs.append(int(content["epoch"]))
         rows_N, logits_N = _predict(trainer, data)
         logits_by_checkpoint.append(logits_N)

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,9 +55,21 @@ def meaning_of(error: BaseException, trainer: Trainer, folder: Path) -> BaseExce
     if is_out_of_memory(error):
         data = trainer.datamodule  # type: ignore[attr-defined]
         return MuraError(memory_sentence(data.batch_size, data.accumulate))
+    if isinstance(error, Exception) and not isinstance(error, MuraError) and came_from_restoring(error):
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return MuraError(
+            f"{trainer.ckpt_path}: the run can't go on from this checkpoint ({why}); remove the file to go on from the "
+            f"one before it, or remove {folder} and start it again."
+        )
     if trainer.world_size > 1 and connection_was_lost(error):
         return MuraError(end_of_another(folder))
     return error
+
+
+def came_from_restoring(error: Exception) -> bool:
+    """Return whether Lightning raised the error while it read a checkpoint to go on from."""
+    frames = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(Path(code.co_filename).name == "checkpoint_connector.py" for code in frames)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from command import Command
 from omegaconf import OmegaConf
 
@@ -100,3 +101,28 @@ def test_starts_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> 
     named = OmegaConf.create({"hydra": {"run": {"dir": "mine"}, "overrides": {"hydra": ["hydra.run.dir=mine"]}}})
     claim_folder(named, "run")
     assert named.hydra.run.dir == "mine"
+
+
+@pytest.mark.slow
+def test_a_checkpoint_with_wrong_insides_is_one_sentence_when_a_run_would_go_on(train: Command, tmp_path: Path) -> None:
+    train("data=wrist", "trainer.max_epochs=1", "hydra.run.dir=run")
+    run = RunFolder(tmp_path / "run")
+    run.metrics.unlink()
+    whole = torch.load(run.last_file, weights_only=True)
+    run.previous_file.unlink(missing_ok=True)
+    for changed in (
+        {"hyper_parameters": None},
+        {"state_dict": {"network": torch.ones(1)}},
+        {"optimizer_states": [{"state": 1}]},
+        {"loops": 3},
+        {"callbacks": None},
+        {"callbacks": {}},
+        {"callbacks": whole["callbacks"] | {"History": {"rows": "x"}}},
+        {"global_step": torch.ones(2)},
+        {"pytorch-lightning_version": 7},
+    ):
+        torch.save(whole | changed, run.last_file)
+        ended = train("resume=run", "trainer.max_epochs=2", check=False, bare=True)
+        assert ended.code == 1, (changed, ended.said)
+        assert "Traceback" not in ended.said, (changed, ended.said)
+        assert "last.ckpt" in ended.said.splitlines()[-1]

@@ -14,7 +14,8 @@ from mura.training.checkpoints import SafeCheckpointIO, newest_whole, read_if_wh
 
 def content(epoch: int) -> dict[str, object]:
     weights = torch.arange(3000, dtype=torch.float32)
-    return {"epoch": epoch, "state_dict": {"weight": weights}, "hyper_parameters": {"provenance": {}}}
+    settings = {"name": "cnn2", "head": "cnn2", "provenance": {}}
+    return {"epoch": epoch, "state_dict": {"weight": weights}, "hyper_parameters": settings}
 
 
 @pytest.fixture
