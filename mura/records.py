@@ -178,6 +178,15 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     return config
 
 
+def read_overrides(run: RunFolder) -> list[str]:
+    """Return the command line of a run, a setting each; MuraError unless it can be read as one."""
+    content = _read(run.overrides, lambda text: yaml.load(text, _PlainLoader))
+    if not isinstance(content, list) or not all(map(TEXT.holds, content)):
+        _refuse(run.overrides, f"holds {shown(content)}, and must hold a list of settings")
+    settings: list[str] = content
+    return settings
+
+
 def _refuse(file: Path, fault: str | None) -> None:
     if fault is not None:
         raise MuraError(f"{file} {fault}; {MENDED_BY}")

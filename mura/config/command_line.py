@@ -13,6 +13,7 @@ from mura.config import CONF_DIR
 from mura.config.help import options, run_groups
 from mura.config.rules import LISTS_OF_EXTREMITIES
 from mura.errors import ConfigError
+from mura.records import read_overrides
 from mura.runs import RunFolder
 
 FLAGS_WITH_VALUE = (
@@ -218,7 +219,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
         raise ConfigError(f"resume={folder_text}: this run is finished; its results are in metrics.json.")
     others = [argument for argument in arguments if argument not in given]
     again = {*map(key_of, others), "resume"}
-    saved = [str(override) for override in OmegaConf.load(run.overrides) if key_of(str(override)) not in again]
+    saved = [override for override in read_overrides(run) if key_of(override) not in again]
     # another logger brings its own settings: `logger=csv` has no `logger.wandb`
     kept = [override for override in saved if "logger" not in again or not key_of(override).startswith("logger.")]
     return [*kept, *saved_search_path(run), *others, f"resume={run.path}", f"hydra.run.dir={run.path}"]

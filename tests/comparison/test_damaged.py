@@ -14,6 +14,7 @@ from run_folders import write_run
 
 from mura.comparison.collect import collect
 from mura.comparison.planning import plan_study
+from mura.config.command_line import resume_arguments
 from mura.errors import MuraError
 from mura.records import METRICS_RULES, read_metrics
 from mura.report.write import write_report
@@ -207,6 +208,16 @@ def test_when_all_runs_are_damaged_there_is_nothing_to_compare(damaged: RunFolde
         file.write_text("")
     with pytest.raises(MuraError, match=r"no finished run .*\(4 left out\)"):
         collect([tmp_path / "pilot"], [])
+
+
+@pytest.mark.parametrize("content", ["", "{}", "- 1", "[[a=b]]", "- &a x=1\n- *a", "[" * 3000, "seed=1"])
+def test_a_damaged_command_line_is_named_when_a_run_would_go_on(damaged: RunFolder, content: str) -> None:
+    damaged.metrics.unlink()
+    damaged.overrides.parent.mkdir()
+    damaged.overrides.write_text(content)
+    said = refusal(lambda: resume_arguments([f"resume={damaged.path}"]))
+    assert said is not None
+    assert str(damaged.overrides) in said
 
 
 def test_a_plan_and_a_study_that_starts_again_name_the_damaged_file_too(damaged: RunFolder) -> None:
