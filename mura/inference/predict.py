@@ -104,7 +104,8 @@ def load_model(path: str | Path) -> Predictor:
     ]
     # a model trained in a script of one's own, without the data module, says nothing of its pictures
     usual = {"cache_size": cache_size_for(members[0].image_size), "extremities": list(EXTREMITIES), "fit": PAD}
-    trained = usual | contents[0]["hyper_parameters"]["provenance"]
+    noted = contents[0]["hyper_parameters"]["provenance"]
+    trained = usual | {key: value for key, value in noted.items() if value is not None}
     return Predictor(
         Path(path), checkpoints, members, int(trained["cache_size"]), trained["extremities"], trained["fit"]
     )
