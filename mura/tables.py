@@ -56,7 +56,7 @@ def read_table(file: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.D
         header, first = next(lines, []), next(lines, [])
         table = pd.read_csv(
             io.BytesIO(content), dtype=dict.fromkeys(texts, str), keep_default_na=False, low_memory=False,
-            na_values={name: [""] for name in numbers}, float_precision="round_trip",  # as precise as it was written
+            na_values={name: [""] for name in numbers},
         )  # fmt: skip
     except (OSError, ValueError, csv.Error, OverflowError) as error:
         raise MuraError(f"{file} can't be read ({why_unreadable(error)}); {MENDED_BY}") from None

@@ -88,7 +88,7 @@ def test_all_files_are_written_and_no_other(study, out):
 
 
 def test_results_are_the_metrics_of_the_run_folders(study, out):
-    results = pd.read_csv(out / "results.csv", float_precision="round_trip")
+    results = pd.read_csv(out / "results.csv")
     assert list(results.columns) == RESULT_COLUMNS
     assert len(results) == 2 * 2 * 8 * 2 * 11  # arms, seeds, extremities and all, levels, metrics
     for run in study.runs:
