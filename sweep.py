@@ -46,6 +46,7 @@ from mura.config.command_line import study_arguments, understood_settings
 from mura.config.hydra_hooks import register_resolvers
 from mura.config.rules import SETTING_RULES, check_config, check_extremities, check_launcher
 from mura.config.sentences import exit_with_sentence
+from mura.config.start import fetch_weights
 from mura.errors import ConfigError, MuraError
 from mura.launch.jobs import Outcome, run_jobs
 from mura.launch.placement import place_runs
@@ -73,6 +74,7 @@ def sweep(study: DictConfig, plan: Plan, launch: Launch) -> int:
     import_report(plan.project)
     from mura.study.watch import StudyWatch, run_study
 
+    fetch_weights([plan.configs[cell]["model"] for cell in plan.missing])
     build_caches([plan.configs[cell]["data"] for cell in plan.missing])
     with RunFolder(make_folder(plan.folder)).locked("study"):
         note_plan(plan.folder, as_list(study.seeds), study.margin, study.primary)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, open_dict
 
 from mura.config.command_line import search_path
 from mura.config.rules import check_config, check_launcher
-from mura.config.start import claim_folder, refuse_another_experiment
+from mura.config.start import claim_folder, fetch_weights, refuse_another_experiment
 from mura.errors import ConfigError, MuraError
 from mura.launch.jobs import Job, Outcome, run_jobs
 from mura.launch.slurm import queue
@@ -48,6 +48,7 @@ class ProcessLauncher(Launcher):
                 check_config(job_config)
             for job_config in jobs:
                 self._refuse_if_taken(job_config)
+            fetch_weights([dict(job_config.model) for job_config in jobs])
         claim_folder(config, "sweep")
 
     def _combinations(self) -> Iterator[list[str]]:

@@ -1,6 +1,6 @@
 """The start of a run in its folder: refused without a trace, or written down, so that the run can go on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -35,6 +35,19 @@ def claim_folder(config: DictConfig, key: str) -> None:
         with read_write(config), open_dict(config):
             config.hydra[key].dir = str(free)
         return
+
+
+def fetch_weights(models: Iterable[Mapping[str, Any]]) -> None:
+    """Fetch the ImageNet weights of these models once, where the command is typed, before any run is started.
+
+    The machines of a queue may have no network. Raises MuraError for weights that can't be had.
+    """
+    wanted = sorted({(each["name"], each["library"]) for each in models if each["weights"] == "imagenet"})
+    if wanted:  # else torch need not be imported
+        from mura.models.backbones import pretrained_file
+
+        for name, library in wanted:
+            pretrained_file(name, library)
 
 
 @contextmanager

@@ -252,6 +252,18 @@ def test_imagenet_weights_that_cannot_be_had_are_one_sentence_with_three_ways_ou
     assert "Traceback" not in found.said
 
 
+def test_a_multirun_is_refused_at_once_for_weights_that_cannot_be_had(
+    train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    found = train("-m", "model=cnn2,resnet18", "data=wrist,hand", f"hydra.sweep.dir={tmp_path / 'all'}", check=False)
+    assert found.code == 1
+    assert found.said.count("model.weights=/path/to/resnet18-") == 1
+    assert "Traceback" not in found.said
+    assert not (tmp_path / "all").exists()
+
+
 def test_a_local_weights_file_starts_the_backbone(train: Command, tmp_path: Path) -> None:
     file = tmp_path / "resnet18.pth"
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), file)
