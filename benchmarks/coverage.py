@@ -289,7 +289,7 @@ def margin_rows(setting: Setting, simulations: int, resamples: int, rng: np.rand
     for number in track(range(simulations), description=label, console=Console(stderr=True), transient=True):
         for level, cases in simulate(setting, rng).items():
             rows = pd.DataFrame({"extremity": "any", "patient": cases.patient, "label": cases.label})
-            paired = PairedCases(level, rows, cases.probability, models, seeds)
+            paired = PairedCases(level, rows, cases.probability, models, seeds, folds={})
             records = compare_cases(paired, "simulated", resamples, seed=number)
             said[level] += [str(r.equivalence) for r in apply_margin(records[:1], margins[level])]
     about = {
