@@ -239,6 +239,8 @@ def test_mcnemar_equals_statsmodels(arms):
 
 
 def test_as_many_mistakes_of_one_arm_as_of_the_other_have_a_p_of_one():
+    # 5 against 1 of 6: twice the chance of 1 or fewer heads in 6 throws, 2 x 7 / 64
+    assert Agreement("cnn2", "a-b", "all", "study", 0, 10, 4, 5, 1, 0).mcnemar_p == pytest.approx(0.21875)
     assert Agreement("cnn2", "a-b", "all", "study", 0, 10, 4, 3, 3, 0).mcnemar_p == 1.0
     assert Agreement("cnn2", "a-b", "all", "study", 0, 10, 10, 0, 0, 0).mcnemar_p == 1.0
 
