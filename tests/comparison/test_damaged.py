@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from refusals import refusal
 from run_folders import write_run
 
 from mura.comparison.collect import collect
@@ -43,18 +44,6 @@ def damaged(pilot: Path) -> RunFolder:
 def sentence_of(folder: Path) -> str | None:
     """What `mura report` refuses the runs with; None when it compares them."""
     return refusal(lambda: write_report([folder], folder.parent / "report", resamples=10))
-
-
-def refusal(read: Callable[[], object]) -> str | None:
-    """The one sentence with which something is refused; None when it is not."""
-    try:
-        read()
-    except MuraError as error:
-        said = str(error)
-    else:
-        return None
-    assert "\n" not in said
-    return said
 
 
 def places(tree: Any, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from refusals import refusal
 
 from mura.errors import MuraError
 from mura.inference.predict import load_model
@@ -38,18 +39,6 @@ def refused(tmp_path: Path) -> Callable[[dict[str, Any]], str | None]:
         return said
 
     return words
-
-
-def refusal(read: Callable[[], object]) -> str | None:
-    """The one sentence with which something is refused; None when it is not."""
-    try:
-        read()
-    except MuraError as error:
-        said = str(error)
-    else:
-        return None
-    assert "\n" not in said
-    return said
 
 
 def put(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
