@@ -29,7 +29,7 @@ MENDED_BY = "restore it, or remove the run's folder and run it again; `mura repo
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be: a test, and its words."""
+    """What a value must be, of a setting or in a record: `holds(value)` tests it, `wanted` says it in words."""
 
     holds: Callable[[Any], bool]
     wanted: str

@@ -5,8 +5,8 @@ No torch here: `--help`, `--cfg job` and a mistyped option must answer at once. 
 - command_line: hydra_arguments, resume_arguments, study_arguments, understood_settings, search_path
 - help: help_page
 - hydra_hooks: register_resolvers (and CheckBeforeRun, which conf/train.yaml names)
-- start: claim_folder, removed_if_refused, refuse_another_experiment, write_settings
-- other_launchers: called_by_another_launcher, run_as_command, report_and_raise
+- start: claim_folder, fetch_weights, removed_if_refused, refuse_another_experiment, write_settings
+- other_launchers: run_job, run_as_command, report_and_raise
 - parts: make, make_each, make_schedule
 - rules: check_config, check_values, check_launcher
 - sentences: exit_with_sentence, explain_error

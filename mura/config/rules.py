@@ -7,8 +7,7 @@ itself (parts.py).
 
 import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,17 +17,9 @@ from mura.extremities import EXTREMITIES
 from mura.files import expand_home
 from mura.launch.slurm.queue import minutes_of
 from mura.launch.slurm.srun import check_tasks
+from mura.records import Rule
 from mura.runs import FOLDS
 from mura.study.arms import ARMS, UNION
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a setting may be: `holds(value)` tests a value, `wanted` says it in words."""
-
-    holds: Callable[[Any], bool]
-    wanted: str
-
 
 MOST = 10**9  # of anything that is counted
 LARGEST = 3e38  # in float32
