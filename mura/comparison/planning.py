@@ -229,6 +229,6 @@ def _seconds_of_arm(pair: Pair, arm: str, other: str) -> float | None:
     if arm in ARMS and ARMS[arm].starts_from != other:
         parents = [run.parent for run in runs if run.parent is not None and run.parent.finished]
         known |= {parent.path: read_metrics(parent.metrics) for parent in parents}
-    seconds = [(metrics.get("speed") or {}).get("wall_seconds") for metrics in known.values()]
+    seconds = [metrics["speed"]["wall_seconds"] for metrics in known.values()]
     counted = [float(each) for each in seconds if each is not None]
     return sum(counted) / len(pair.arms[arm]) if len(counted) == len(seconds) else None

@@ -121,7 +121,7 @@ def describe_budget(arm: str, tables: Sequence[ArmTable]) -> str:
     runs = [run for table in tables for run in table.runs]
     steps = sum(run.metrics.get("steps") or 0 for run in runs)
     pictures = sum(run.metrics.get("pictures_seen") or 0 for run in runs)
-    seconds = sum((run.metrics.get("speed") or {}).get("wall_seconds") or 0 for run in runs)
+    seconds = sum(run.metrics["speed"]["wall_seconds"] or 0 for run in runs)
     count = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}"
     before = sum({run.parent.path: run.steps_of_parent for run in runs if run.parent}.values())
     more = f" after {before:,} of the runs that they start from" if before else ""

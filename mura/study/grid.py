@@ -157,7 +157,7 @@ def seconds_left(finished: list[RunFolder], missing: list[Cell], workers: int) -
     known: dict[str, list[float]] = {}
     for run in finished:
         about = read_metrics(run.metrics)
-        seconds = (about.get("speed") or {}).get("wall_seconds")
+        seconds = about["speed"]["wall_seconds"]
         if seconds is not None:
             for key in (f"{about['model']}/{about['data']}", about["model"]):
                 known.setdefault(key, []).append(seconds)
