@@ -52,8 +52,8 @@ from mura.launch.jobs import Outcome, run_jobs
 from mura.launch.placement import place_runs
 from mura.launch.processes import start_server
 from mura.launch.slurm import queue
-from mura.program import PROGRAM, typed
-from mura.runs import FOLDS, RunFolder
+from mura.processes import PROGRAM, typed
+from mura.runs.folder import FOLDS, RunFolder
 from mura.signals import answering_signals
 from mura.study.arms import ARMS, OTHERS
 from mura.study.grid import BUDGETS, FIXED, FOLD_CHOICES, Cell, cells, state_of

@@ -23,8 +23,8 @@ from mura.config.start import refuse_another_experiment, removed_if_refused, wri
 from mura.launch.slurm.srun import cluster_environment, task_arguments
 from mura.processes import quick_imports
 from mura.progress import on_a_terminal
-from mura.runs import RunFolder
-from mura.signals import answering_signals, resumable
+from mura.runs.folder import RunFolder, resumable
+from mura.signals import answering_signals
 
 
 def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:

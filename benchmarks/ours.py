@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from mura.config import CONF_DIR
 from mura.config.hydra_hooks import register_resolvers
 from mura.machine import choose_device, choose_precision
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 from mura.training.callbacks import make_callbacks
 from mura.training.checkpoints import SafeCheckpointIO
 from mura.training.console import LIGHTNINGS_REMARKS

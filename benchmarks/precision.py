@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.data import radiographs
 from benchmarks.ours import composed, trainer_of
 from mura.metrics import summarise
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 from mura.training.prediction import chosen_checkpoints, predict_views
 from train import build
 

@@ -21,7 +21,7 @@ from mura.extremities import ALL_SEVEN, EXTREMITIES, data_name
 from mura.files import write_json
 from mura.metrics import summarise
 from mura.report.write import write_report
-from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
+from mura.runs.folder import PREDICTION_COLUMNS, SCHEMA, RunFolder
 
 MEMORY = """
 import os, runpy, sys

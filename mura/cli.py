@@ -12,8 +12,7 @@ from typing import Annotated
 import typer
 
 from mura.errors import InterruptedRunError, MuraError, escape_on_stdout, say
-from mura.processes import quick_imports
-from mura.program import run_command
+from mura.processes import quick_imports, run_command
 from mura.progress import progress_bar
 
 app = typer.Typer(
@@ -132,7 +131,7 @@ def predict(
     from rich.console import Console
 
     from mura.files import refuse_unwritable, write_text
-    from mura.tables import csv_text
+    from mura.runs.tables import csv_text
 
     if out is not None:
         refuse_unwritable(out, "--out")  # before the hours of work that would be lost

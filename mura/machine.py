@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mura.cgroups import cpu_quota, memory_limit
 from mura.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
 CPU_INFO = Path("/proc/cpuinfo")
+CGROUPS, CGROUP_OF_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Control groups, versions 1 and 2: containers and batch systems set limits there, at any level above the process."""
+
 MEBIBYTE = 2**20
 
 
@@ -47,6 +49,46 @@ def _slurm(*names: str) -> list[int]:
     """Return the first of these numbers that SLURM states, if any; 0 stands for no limit there."""
     stated = [int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()]
     return [number for number in stated[:1] if number > 0]
+
+
+def cpu_quota() -> float | None:
+    """Return how many cores' worth of time the control groups allow this process; None without a quota."""
+    quotas = [words for words in _cgroup_values("", "cpu.max") if len(words) == 2]
+    for number in ("cpu", "cpu,cpuacct"):
+        pairs = zip(
+            _cgroup_values(number, "cpu.cfs_quota_us"), _cgroup_values(number, "cpu.cfs_period_us"), strict=False
+        )
+        quotas += [quota + period for quota, period in pairs]
+    shares = [int(quota) / int(period) for quota, period in quotas if quota.isdigit() and int(period) > 0]
+    return min(shares, default=None)
+
+
+def memory_limit() -> int | None:
+    """Return how many bytes of main memory the control groups allow this process; None without a limit."""
+    stated = [*_cgroup_values("", "memory.max"), *_cgroup_values("memory", "memory.limit_in_bytes")]
+    return min((int(words[0]) for words in stated if words and words[0].isdigit()), default=None)
+
+
+def _cgroup_values(controller: str, file: str) -> Iterator[list[str]]:
+    """Yield the words in `file` of this process's group and of every group above it; `controller` is "" in version 2.
+
+    In a container the path that the kernel names may lie outside of what is mounted: then only the mount has the file.
+    """
+    base = CGROUPS / controller
+    group = base / _cgroup_path(controller).lstrip("/")
+    for folder in (group, *group.parents):
+        if folder.is_relative_to(base) and (folder / file).is_file():
+            yield (folder / file).read_text(encoding="utf-8").split()
+
+
+def _cgroup_path(controller: str) -> str:
+    """Return the path of this process's group below the controller's mount."""
+    lines = CGROUP_OF_PROCESS.read_text(encoding="utf-8").splitlines() if CGROUP_OF_PROCESS.is_file() else []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == controller or controller in controllers.split(","):
+            return path
+    return "/"
 
 
 def limit_threads() -> None:

@@ -1,15 +1,37 @@
-"""This process: which one of its run it is, how it imports PyTorch without loss of time, and how long it waits."""
+"""The program and its processes: where its scripts are and how they start, which process of a run this is.
+
+Also how a process imports PyTorch without loss of time, and how long it waits for an answer.
+"""
 
 import gc
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TypeVar
+from pathlib import Path
+from typing import NoReturn, TypeVar
 
 Result = TypeVar("Result")
+
+_IN_WHEEL = Path(__file__).resolve().parent / "program"
+"""Where pyproject.toml puts them; a clone, also one that is installed with -e, has no such folder."""
+
+IS_CLONE = not _IN_WHEEL.is_dir()
+PROGRAM = Path(__file__).resolve().parent.parent if IS_CLONE else _IN_WHEEL
+"""The folder that holds train.py, sweep.py and conf/."""
+
+
+def typed(command: str) -> str:
+    """Return how a user types the command `train` or `sweep`: `python train.py` in a clone, else `mura train`."""
+    return f"python {command}.py" if IS_CLONE else f"mura {command}"
+
+
+def run_command(command: str, arguments: Sequence[str]) -> NoReturn:
+    """Become `python train.py ...` or `python sweep.py ...`: signals and exit codes are then those of the script."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, str(PROGRAM / f"{command}.py"), *arguments])
 
 
 def is_rank_zero() -> bool:

@@ -7,7 +7,7 @@ So it is remembered, and what arrives after it is taken for it. On the way up, f
 |---|---|
 | the handler of `answering_signals` | remembers the signal; raises KeyboardInterrupt, or Terminated for SIGTERM |
 | `clean_end` (training/shutdown.py) | ends W&B and the processes of the run, and passes it on |
-| `resumable` | makes an InterruptedRunError of it: how to go on, with exit code 130 or 143 |
+| `resumable` (runs/folder.py) | makes an InterruptedRunError of it: how to go on, with exit code 130 or 143 |
 | `exit_with_sentence` (config/sentences.py) | says that sentence, and exits with its code |
 | `answering_signals` | says "stopped." where nobody has said anything, and exits with 130 or 143 |
 """
@@ -20,8 +20,6 @@ from types import FrameType
 from typing import Any
 
 from mura.errors import InterruptedRunError, say
-from mura.program import typed
-from mura.runs import RunFolder
 
 _remembered: list[int] = []
 
@@ -62,21 +60,6 @@ def signal_behind(error: BaseException) -> int | None:
     if _remembered:
         return _remembered[0]
     return signal.SIGINT if isinstance(error, KeyboardInterrupt) else None
-
-
-@contextmanager
-def resumable(run: RunFolder) -> Iterator[None]:
-    """Make an InterruptedRunError of Ctrl-C and SIGTERM, which says how to go on.
-
-    A run that is finished, or has not begun, has nothing to resume; its error passes on.
-    """
-    try:
-        yield
-    except BaseException as error:
-        number = signal_behind(error)
-        if number is None or run.finished or not run.begun:
-            raise
-        raise InterruptedRunError(f"stopped; go on with: {typed('train')} resume={run.path}", 128 + number) from None
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

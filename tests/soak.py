@@ -31,7 +31,7 @@ import torch
 from command import ON_CPU
 
 from mura.launch.processes import forking_context, run_script
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 from mura.synthetic.dataset import write_dataset
 from mura.training.checkpoints import read_if_whole
 

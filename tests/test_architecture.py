@@ -17,6 +17,7 @@ COMMANDS = (
 # From the ground up: a room imports what stands in a row above it here, and itself.
 FLOORS = (
     ("ground",),
+    ("runs",),
     ("data", "synthetic", "models", "tracking"),
     ("training", "inference"),
     ("launch",),
@@ -28,8 +29,8 @@ FLOORS = (
 )
 # These read finished runs, and know nothing of how runs are made; what an arm is, they must know.
 ONLY = {
-    "comparison": {"ground", "mura.study.arms"},
-    "report": {"ground", "mura.study.arms", "comparison", "tracking"},
+    "comparison": {"ground", "runs", "mura.study.arms"},
+    "report": {"ground", "runs", "mura.study.arms", "comparison", "tracking"},
 }
 
 

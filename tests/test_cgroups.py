@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mura import machine
-from mura.cgroups import cpu_quota, memory_limit
+from mura.machine import cpu_quota, memory_limit
 
 GIB = 2**30
 
@@ -21,8 +21,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
             file = tmp_path / "mount" / name.replace("__", "/")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content)
-        monkeypatch.setattr("mura.cgroups.OF_PROCESS", tmp_path / "self")
-        monkeypatch.setattr("mura.cgroups.MOUNT", tmp_path / "mount")
+        monkeypatch.setattr("mura.machine.CGROUP_OF_PROCESS", tmp_path / "self")
+        monkeypatch.setattr("mura.machine.CGROUPS", tmp_path / "mount")
         monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
         for variable in ("CPUS_PER_TASK", "CPUS_ON_NODE", "MEM_PER_NODE", "MEM_PER_CPU"):
             monkeypatch.delenv(f"SLURM_{variable}", raising=False)

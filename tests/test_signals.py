@@ -9,8 +9,8 @@ from hydra.errors import ConfigCompositionException
 
 from mura.config.sentences import exit_with_sentence
 from mura.errors import InterruptedRunError
-from mura.runs import RunFolder
-from mura.signals import answering_signals, resumable
+from mura.runs.folder import RunFolder, resumable
+from mura.signals import answering_signals
 
 
 def test_sigterm_ends_a_program_with_a_sentence_and_143(capsys: pytest.CaptureFixture[str]) -> None:

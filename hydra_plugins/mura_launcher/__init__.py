@@ -18,7 +18,7 @@ from mura.config.start import claim_folder, fetch_weights, refuse_another_experi
 from mura.errors import ConfigError, MuraError
 from mura.launch.jobs import Job, Outcome, run_jobs
 from mura.launch.slurm import queue
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 

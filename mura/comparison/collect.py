@@ -17,10 +17,10 @@ import pandas as pd
 from mura.errors import MuraError
 from mura.extremities import BOXES, EXTREMITIES, TOP_FOLDER
 from mura.metrics import OVERALL, VIEW_KEY, check_predictions, view_name
-from mura.records import MOST, read_config, read_metrics
-from mura.runs import ADDED_LATER, EXPERIMENT_KEYS, RunFolder, read_noted, read_planned_seeds
+from mura.runs.folder import ADDED_LATER, EXPERIMENT_KEYS, RunFolder, read_noted, read_planned_seeds
+from mura.runs.records import MOST, read_config, read_metrics
+from mura.runs.tables import read_table, refuse_rows
 from mura.study.arms import ARM_KEYS, ARMS, UNION, arm_rank
-from mura.tables import read_table, refuse_rows
 
 MUST_MATCH = {"data_fingerprint": "data (fingerprint)", "split_hash": "split (hash)"}
 VIEW_TEXTS, VIEW_NUMBERS = ("split", "extremity", "patient", "study", "path"), ("view", "label", "logit", "probability")

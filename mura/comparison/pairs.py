@@ -18,7 +18,7 @@ from mura.comparison.collect import FinishedRun, check_same_views, check_views, 
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, data_name
 from mura.metrics import LEVELS, OVERALL, VIEW_KEY, study_table
-from mura.runs import PREDICTION_COLUMNS
+from mura.runs.folder import PREDICTION_COLUMNS
 
 ROUTED = "routed"
 """The data of a row that several runs of one arm answer together, each for its own extremity."""

@@ -30,7 +30,7 @@ from mura.comparison.verdict import (
 )  # fmt: skip
 from mura.errors import ConfigError, MuraError
 from mura.metrics import OVERALL
-from mura.records import read_metrics
+from mura.runs.records import read_metrics
 from mura.study.arms import ARMS
 
 SEEDS_SHOWN = (2, 3, 5, 8, 10)

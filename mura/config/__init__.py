@@ -12,6 +12,6 @@ No torch here: `--help`, `--cfg job` and a mistyped option must answer at once. 
 - sentences: exit_with_sentence, explain_error
 """
 
-from mura.program import PROGRAM
+from mura.processes import PROGRAM
 
 CONF_DIR = PROGRAM / "conf"

@@ -13,8 +13,8 @@ from mura.config import CONF_DIR
 from mura.config.help import options, run_groups
 from mura.config.rules import LISTS_OF_EXTREMITIES
 from mura.errors import ConfigError
-from mura.records import read_overrides
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
+from mura.runs.records import read_overrides
 
 FLAGS_WITH_VALUE = (
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",

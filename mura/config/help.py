@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from mura.config import CONF_DIR
-from mura.program import typed
+from mura.processes import typed
 
 HELP = """\
 Train and test one model on MURA: is this radiograph normal or abnormal?

@@ -12,7 +12,7 @@ from mura.config.rules import MODE_OF, check_config
 from mura.config.sentences import exit_with_sentence
 from mura.config.start import claim_folder
 from mura.extremities import data_name
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 from mura.study.arms import arm_of
 from mura.tracking.wandb_run import refuse_shared_id
 

@@ -21,7 +21,7 @@ from mura.config.start import removed_if_refused
 from mura.errors import ConfigError, InterruptedRunError, MuraError, say
 from mura.launch.jobs import Job, run_jobs
 from mura.processes import srun_tasks
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 
 
 def run_job(job: Callable[[DictConfig, RunFolder], None], cfg: DictConfig, script: Path) -> float | None:

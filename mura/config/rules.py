@@ -17,8 +17,8 @@ from mura.extremities import EXTREMITIES
 from mura.files import expand_home
 from mura.launch.slurm.queue import minutes_of
 from mura.launch.slurm.srun import check_tasks
-from mura.records import Rule
-from mura.runs import FOLDS
+from mura.runs.folder import FOLDS
+from mura.runs.records import Rule
 from mura.study.arms import ARMS, UNION
 
 MOST = 10**9  # of anything that is counted

@@ -13,8 +13,8 @@ from mura.config.sentences import explain_unless_stopped
 from mura.errors import ConfigError, InterruptedRunError
 from mura.files import write_text
 from mura.processes import is_rank_zero
-from mura.records import read_config
-from mura.runs import EXPERIMENT_KEYS, MAY_GROW, RunFolder
+from mura.runs.folder import EXPERIMENT_KEYS, MAY_GROW, RunFolder
+from mura.runs.records import read_config
 from mura.study.grid import differences
 
 

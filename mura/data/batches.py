@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 
 from mura.data.cache import Cache
 from mura.extremities import INDEX_OF
-from mura.runs import PREDICTION_COLUMNS
+from mura.runs.folder import PREDICTION_COLUMNS
 
 Batch = dict[str, Any]
 COPIED_AT_ONCE = 1024  # pictures, on the way to a device

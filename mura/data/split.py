@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mura.errors import MuraError
-from mura.runs import FOLDS
+from mura.runs.folder import FOLDS
 
 TINY_CLASS = "The least populated class in y|The number of unique classes"
 

@@ -31,7 +31,7 @@ from mura.machine import cores, in_float32
 from mura.metrics import THRESHOLD
 from mura.models.checkpoint import NETWORK_RULES, fill, load_checkpoint
 from mura.models.classifier import AbnormalityClassifier
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 
 COLUMNS = ["path", "extremity", "probability", "study", "study_probability", "study_is"]
 BATCH_SIZE = 32

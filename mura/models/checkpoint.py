@@ -9,7 +9,7 @@ from torch import nn
 
 from mura.errors import MuraError
 from mura.models.weights import is_state, read_file
-from mura.records import FLAG, NAMES, POSITIVE, TEXT, TREE, Rule, fault_in, one_of, whole
+from mura.runs.records import FLAG, NAMES, POSITIVE, TEXT, TREE, Rule, fault_in, one_of, whole
 
 UNREADABLE = (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError)
 

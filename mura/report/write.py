@@ -22,7 +22,7 @@ from mura.report.markdown import results_md
 from mura.report.page import index_html
 from mura.report.tables import METRIC_NAMES, TABLE_METRICS, pair_rows
 from mura.report.words import describe_models, describe_verdict
-from mura.tables import csv_text
+from mura.runs.tables import csv_text
 
 WIDE = 110  # columns of a console, below which words of the whole table would be cut
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from mura import __version__
 from mura.errors import MuraError
-from mura.records import read_config, read_metrics
-from mura.runs import ADDED_LATER, EXPERIMENT_KEYS, FOLDS, RunFolder
+from mura.runs.folder import ADDED_LATER, EXPERIMENT_KEYS, FOLDS, RunFolder
+from mura.runs.records import read_config, read_metrics
 from mura.study.arms import ALL, ARMS, ONE, OTHERS, arm_rank
 
 BUDGETS = ("epochs", "steps")

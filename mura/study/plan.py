@@ -9,7 +9,7 @@ from typing import Any
 
 from mura.files import write_json
 from mura.launch.jobs import Job
-from mura.runs import STUDY_FILE, RunFolder
+from mura.runs.folder import STUDY_FILE, RunFolder
 from mura.study.grid import FINISHED, HALF_DONE, Cell, seconds_left
 
 Config = dict[str, Any]

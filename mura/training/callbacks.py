@@ -10,7 +10,7 @@ from rich.progress import Progress
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mura.progress import bar_below_log
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 from mura.training.history import History
 from mura.training.shutdown import SigtermAsBefore
 from mura.training.speed import Speed

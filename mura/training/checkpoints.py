@@ -14,8 +14,8 @@ from mura.errors import MuraError
 from mura.files import atomically
 from mura.models.checkpoint import UNREADABLE, fill, load_checkpoint
 from mura.models.classifier import AbnormalityClassifier
-from mura.records import POSITIVE, TEXT, TREE, Rule, fault_in, whole
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
+from mura.runs.records import POSITIVE, TEXT, TREE, Rule, fault_in, whole
 
 LIST = Rule(lambda value: isinstance(value, list), "a list")
 ROWS = Rule(lambda value: isinstance(value, list) and all(map(TREE.holds, value)), "a list of tables")

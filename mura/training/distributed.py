@@ -14,7 +14,7 @@ from pathlib import Path
 from lightning import Trainer
 
 from mura.errors import say
-from mura.program import typed
+from mura.processes import typed
 
 WATCH_INTERVAL = 0.5  # seconds
 GRACE = 1.5  # seconds that this process has to end with its own sentence, when another one has died

@@ -14,7 +14,7 @@ from lightning import Trainer
 from mura.data.datamodule import MuraDataModule
 from mura.models.checkpoint import fill, load_checkpoint
 from mura.models.classifier import gather
-from mura.runs import PREDICTION_COLUMNS, RunFolder
+from mura.runs.folder import PREDICTION_COLUMNS, RunFolder
 from mura.training.callbacks import EnsembleCheckpoint
 
 log = logging.getLogger(__name__)

@@ -20,10 +20,10 @@ from mura.extremities import data_name
 from mura.files import write_json, write_text
 from mura.metrics import LEVELS, OVERALL, PAPER_SPECIFICITY, THRESHOLD, summarise
 from mura.models.checkpoint import load_checkpoint
-from mura.program import PROGRAM
+from mura.processes import PROGRAM
 from mura.provenance import git_state, versions
-from mura.runs import PREDICTION_COLUMNS, SCHEMA, RunFolder
-from mura.tables import csv_text
+from mura.runs.folder import PREDICTION_COLUMNS, SCHEMA, RunFolder
+from mura.runs.tables import csv_text
 from mura.tracking import logger as tracking
 from mura.training.callbacks import stopped_by
 from mura.training.prediction import Predictions

@@ -12,8 +12,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mura.errors import DISK_FULL, MuraError
-from mura.program import typed
-from mura.runs import RunFolder
+from mura.processes import typed
+from mura.runs.folder import RunFolder
 from mura.signals import Terminated
 from mura.tracking import logger as tracking
 from mura.training.distributed import Companions, connection_was_lost, end_of_another

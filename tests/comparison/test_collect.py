@@ -9,7 +9,7 @@ from mura.comparison.collect import collect, find_runs, is_synthetic, read_run, 
 from mura.comparison.summary import summarise_study
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from mura.comparison.collect import collect
 from mura.comparison.planning import plan_study
 from mura.config.command_line import resume_arguments
 from mura.errors import MuraError
-from mura.records import METRICS_RULES, read_metrics
 from mura.report.write import write_report
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
+from mura.runs.records import METRICS_RULES, read_metrics
 from mura.study.grid import state_of
 
 WRONG = (None, True, -1, 1.5, 10**400, "", "many", "2024-01-01", [], ["x"], {}, {"x": {"y": 1}})

@@ -21,7 +21,7 @@ from mura.comparison.planning import (
 from mura.comparison.summary import compare_pair
 from mura.comparison.verdict import Estimate
 from mura.errors import ConfigError, MuraError
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 
 
 def pairs_of(folder):

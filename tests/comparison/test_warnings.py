@@ -13,7 +13,7 @@ from mura.comparison.warnings import (
     describe_extension,
     warnings_beside,
 )
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 from mura.study.plan import note_plan
 
 

@@ -9,7 +9,7 @@ from command import Command
 from omegaconf import OmegaConf
 
 from mura.config.start import claim_folder
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 
 HALF_DONE = ("data=wrist", "trainer.max_epochs=2", "logger=csv")
 

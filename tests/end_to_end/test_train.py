@@ -23,7 +23,7 @@ from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import summarise
 from mura.models.classifier import AbnormalityClassifier
-from mura.runs import PREDICTION_COLUMNS
+from mura.runs.folder import PREDICTION_COLUMNS
 
 CONTRACT = ["config.yaml", "metrics.json", "predictions.csv", "history.csv", "curves.png", "train.log", ".hydra"]
 

@@ -8,7 +8,7 @@ import pytest
 from mura import __version__
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
-from mura.runs import SCHEMA, RunFolder
+from mura.runs.folder import SCHEMA, RunFolder
 from mura.study.grid import FINISHED, HALF_DONE, MISSING, cells, differences, seconds_left, state_of
 
 SETTINGS = {"arm": "unified", "seed": 0, "optimizer": {"lr": 0.1}, "data": {"fold": 0, "root": "/here"}}

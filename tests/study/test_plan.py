@@ -4,7 +4,7 @@ import json
 from datetime import date
 from pathlib import Path
 
-from mura.runs import STUDY_FILE, read_noted, read_planned_seeds
+from mura.runs.folder import STUDY_FILE, read_noted, read_planned_seeds
 from mura.study.plan import note_plan
 
 

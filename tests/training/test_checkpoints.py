@@ -8,7 +8,7 @@ import torch
 
 from mura.errors import MuraError
 from mura.models.checkpoint import load_checkpoint
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 from mura.training.checkpoints import SafeCheckpointIO, newest_whole, read_if_whole
 
 

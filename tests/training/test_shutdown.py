@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mura.errors import MuraError
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 from mura.training.shutdown import clean_end
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mura.launch.jobs import Job
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 
 SIGNAL_SECONDS = 90  # before the time limit, at which SLURM sends its signal
 SECONDS_TO_END = 60  # that a run has to end by itself

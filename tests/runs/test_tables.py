@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mura.errors import MuraError
-from mura.tables import csv_text, read_table
+from mura.runs.tables import csv_text, read_table
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "\r=1", "\n-1", "'=1", "''@1", "＝1", "=a,b", '="x"']
 ORDINARY = ["image1.png", "a=b", "1-2", "'quoted'", "it's", "/data/-x.png", "", "käse", "#1"]

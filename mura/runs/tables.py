@@ -15,7 +15,7 @@ import pandas as pd
 
 from mura.errors import MuraError
 from mura.files import read_file
-from mura.records import MENDED_BY, why_unreadable
+from mura.runs.records import MENDED_BY, why_unreadable
 
 # White space in front hides nothing from a spreadsheet, and some take the wide forms too. The apostrophes in front
 # make it certain that what is taken off is what was put on.

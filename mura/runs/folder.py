@@ -15,10 +15,10 @@ from typing import Any
 
 from filelock import Timeout
 
-from mura.errors import MuraError
+from mura.errors import InterruptedRunError, MuraError
 from mura.files import acquire, lock_beside
-from mura.processes import is_rank_zero
-from mura.program import typed
+from mura.processes import is_rank_zero, typed
+from mura.signals import signal_behind
 
 SCHEMA = 1
 STUDY_FILE = "study.json"
@@ -201,3 +201,18 @@ class RunFolder:
         finally:
             writer.unlink(missing_ok=True)
             lock.release()
+
+
+@contextmanager
+def resumable(run: RunFolder) -> Iterator[None]:
+    """Make an InterruptedRunError of Ctrl-C and SIGTERM, which says how to go on.
+
+    A run that is finished, or has not begun, has nothing to resume; its error passes on.
+    """
+    try:
+        yield
+    except BaseException as error:
+        number = signal_behind(error)
+        if number is None or run.finished or not run.begun:
+            raise
+        raise InterruptedRunError(f"stopped; go on with: {typed('train')} resume={run.path}", 128 + number) from None

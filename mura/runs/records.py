@@ -15,7 +15,7 @@ import yaml
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.files import read_file
-from mura.runs import FOLDS, SCHEMA, RunFolder
+from mura.runs.folder import FOLDS, SCHEMA, RunFolder
 
 DEEPEST = 20
 """Levels of a config: none of this program's has half as many."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mura.errors import MuraError
-from mura.runs import RunFolder
+from mura.runs.folder import RunFolder
 
 
 def test_a_finished_run_is_refused_and_untouched(tmp_path: Path) -> None:
