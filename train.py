@@ -32,7 +32,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     with quick_imports():  # torch comes in only here, after the config has been checked
         from lightning import seed_everything
 
-        from mura.machine import choose_device, choose_precision, limit_threads
+        from mura.machine import choose_device, choose_precision, prepare_process
         from mura.training.callbacks import make_callbacks
         from mura.training.checkpoints import SafeCheckpointIO, checkpoint_to_resume
         from mura.training.console import announce, announce_weights, log_config
@@ -41,7 +41,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         from mura.training.shutdown import clean_end
         from mura.training.speed import make_profiler
 
-    limit_threads()
+    prepare_process()
     device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
     precision = choose_precision(cfg.trainer.precision, device.value)
     announce(run.path, device, precision)

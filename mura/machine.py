@@ -3,6 +3,7 @@
 No torch at the top: studies and launchers ask for cores before they import it.
 """
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,10 @@ CGROUPS, CGROUP_OF_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 """Control groups, versions 1 and 2: containers and batch systems set limits there, at any level above the process."""
 
 MEBIBYTE = 2**20
+
+KEEP_MEMORY = "MURA_KEEP_MEMORY"
+MALLOC_OPTIONS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 64 * MEBIBYTE)}
+"""Numbers of glibc's malloc.h, and values: no mapping of its own for a large block, and no memory given back."""
 
 
 class Choice(NamedTuple):
@@ -91,12 +96,27 @@ def _cgroup_path(controller: str) -> str:
     return "/"
 
 
-def limit_threads() -> None:
-    """Give PyTorch no more threads than the process has cores: of a CPU quota it knows nothing."""
+def prepare_process() -> None:
+    """Make a process ready for PyTorch on a CPU: no more threads than cores, and memory that is kept for the next step.
+
+    PyTorch knows nothing of a CPU quota.
+    """
     import torch
 
     if torch.get_num_threads() > cores():
         torch.set_num_threads(cores())
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc's allocator to keep what is freed; elsewhere, and with MURA_KEEP_MEMORY=0, do nothing.
+
+    Else it gives each large activation back to the kernel, which zeroes its pages again in the next step.
+    """
+    libc = ctypes.CDLL(None)
+    if os.environ.get(KEEP_MEMORY, "1") != "0" and hasattr(libc, "gnu_get_libc_version"):
+        for option, value in MALLOC_OPTIONS.values():
+            libc.mallopt(option, value)
 
 
 def choose_device(accelerator: str, devices: int) -> Choice:
