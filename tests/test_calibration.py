@@ -65,6 +65,7 @@ def test_the_fit_has_the_highest_likelihood_or_a_reason(cases: list[tuple[bool, 
         ([0, 0, 1, 1], [0.1, 0.5, 0.5, 0.9], "a threshold separates the classes"),
         ([1, 1, 0, 0], [0.1, 0.5, 0.5, 0.9], "a threshold separates the classes"),
         ([0, 0, 1, 1], [0.0, 0.0, 1.0, 1.0], "a threshold separates the classes"),
+        ([1, 0, 0], [0.5 + 1e-12, 1.0, 0.5], "a threshold all but separates the classes"),
     ],
 )
 def test_without_a_single_best_line_the_reason_is_given(label: list[int], probability: list[float], why: str) -> None:

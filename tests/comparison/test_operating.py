@@ -10,6 +10,7 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
+from mura.comparison.bootstrap import patient_weights
 from mura.comparison.collect import collect
 from mura.comparison.equivalence import apply_margin
 from mura.comparison.operating import (
@@ -86,6 +87,14 @@ def test_the_standard_error_of_a_threshold_is_its_spread_over_refits_on_resample
     assert basis.studies == 80
     assert basis.error == pytest.approx(np.std([each for each in refits if each is not None], ddof=1), rel=0.2)
     assert threshold_basis(table) == basis  # the same each time
+
+
+def test_a_threshold_of_two_patients_is_drawn_again_500_times_from_the_two(views: Views) -> None:
+    """Where the normal one is drawn, the threshold must lie above its logit of 1; else 0.5 does."""
+    table = views(2).assign(label=[0, 1], logit=[1.0, 2.0])
+    normal_is_drawn = patient_weights(2, 500, np.random.default_rng(0))[0] > 0
+    thresholds = np.where(normal_is_drawn, expit(1.5), 0.5)
+    assert threshold_basis(table) == (pytest.approx(thresholds.std(ddof=1), rel=1e-12), 2)
 
 
 def test_more_patients_make_a_threshold_surer_and_more_views_of_the_same_ones_don_t(views: Views) -> None:

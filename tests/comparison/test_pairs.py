@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mura.comparison.collect import collect
-from mura.comparison.pairs import ROUTED, check_arms, make_arm_tables, make_pairs, pair_views
+from mura.comparison.pairs import ROUTED, check_arms, make_arm_tables, make_backbone_pairs, make_pairs, pair_views
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import STUDY_KEY, VIEW_KEY, study_table
@@ -226,3 +226,25 @@ def test_arms_without_a_common_seed_on_different_folds_are_not_compared(run, tmp
     _, _, pairs, notes = gathered(tmp_path / "runs")
     assert pairs == []
     assert notes == ["cnn4: unified and specialised share no seed, and their folds differ, so they can't be compared."]
+
+
+def test_fewer_extremities_with_a_common_seed_come_before_more_without_one(run, tmp_path):
+    run(["elbow", "hand"], seed=0, arm="unified", fold=0)
+    run("elbow", seed=1, arm="unified", fold=1)
+    run(["elbow", "hand"], seed=1, arm="shared", fold=1)
+    _, _, [pair], _ = gathered(tmp_path / "runs")
+    assert (pair.extremities, pair.seeds) == (("elbow",), {"unified": [1], "shared": [1]})
+
+
+def test_every_two_models_of_an_arm_are_a_pair_or_each_with_the_primary_first(run, tmp_path):
+    for model in ("cnn2", "cnn4", "resnet18"):
+        run("elbow", model=model)
+    run("elbow", model="cnn2", arm="unified")  # alone in its arm
+    _, tables, _, _ = gathered(tmp_path / "runs")
+
+    def pairs(primary):
+        return [(pair.model, pair.a, pair.b) for pair in make_backbone_pairs(tables, primary)]
+
+    arm = "specialised"
+    assert pairs(None) == [(arm, "cnn2", "cnn4"), (arm, "cnn2", "resnet18"), (arm, "cnn4", "resnet18")]
+    assert pairs("cnn4") == [(arm, "cnn4", "cnn2"), (arm, "cnn4", "resnet18")]

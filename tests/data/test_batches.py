@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mura.data.batches import EvaluationBatches, Part, Resident, TrainingBatches, Views
+from mura.data.batches import EvaluationBatches, Part, Resident, SameBatches, TrainingBatches, Views
 from mura.data.cache import open_cache
 from mura.extremities import EXTREMITIES
+from mura.runs.folder import PREDICTION_COLUMNS
 
 ROWS = np.arange(100, 207)
 
@@ -141,3 +142,25 @@ def test_pictures_kept_on_a_device_are_those_of_the_cache(mura_root: Path, cache
     assert here["share"] == there["share"] == 0.5
     assert all(torch.equal(here[name], there[name]) for name in ("image", "label", "row", "extremity"))
     assert here["label"].tolist() == cache.table["label"][part.rows].tolist()
+
+
+def test_logits_are_joined_with_the_views_that_they_belong_to(mura_root: Path, cache_dir: Path) -> None:
+    cache = open_cache(mura_root, 80, cache_dir)
+    rows, logits = torch.tensor([len(cache.table) - 1, 3]), torch.tensor([-1.5, 0.25])
+    joined = Views(cache).predictions(rows, logits)
+    assert list(joined.columns) == PREDICTION_COLUMNS
+    assert joined["path"].tolist() == cache.table["path"].iloc[rows.numpy()].tolist()
+    assert cache.table["split"].iloc[rows.numpy()].tolist() == ["test", "train"]
+    assert joined["split"].tolist() == ["test", "val"]  # the part of the training set that is predicted validates
+    assert joined["logit"].tolist() == [-1.5, 0.25]
+    assert joined["probability"].tolist() == pytest.approx([1 / (1 + np.exp(1.5)), 1 / (1 + np.exp(-0.25))], abs=1e-12)
+
+
+def test_the_same_batches_come_in_every_epoch() -> None:
+    shuffled = TrainingBatches(ROWS, 32, seed=0, rank=0, world_size=1)
+    same = SameBatches(shuffled)
+    first = [rows.tolist() for rows, _ in same]
+    shuffled.set_epoch(1)
+    assert [rows.tolist() for rows, _ in same] == first
+    assert [rows.tolist() for rows, _ in shuffled] != first
+    assert len(same) == len(first) == 4

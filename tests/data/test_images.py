@@ -138,6 +138,17 @@ def test_a_folder_is_no_picture(tmp_path: Path) -> None:
         decode(tmp_path)
 
 
+def test_bytes_that_can_t_be_decoded_are_damage_and_a_file_that_can_t_be_read_is_none(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_bytes(b"hello, this is text")
+    (tmp_path / "empty.png").touch()
+    damage = {}
+    for name in ("text.png", "empty.png", "absent.png", "."):
+        with pytest.raises(UnreadableImage) as caught:
+            decode(tmp_path / name)
+        damage[name] = caught.value.is_damage
+    assert damage == {"text.png": True, "empty.png": True, "absent.png": False, ".": False}
+
+
 def test_an_unreadable_image_survives_the_way_between_processes() -> None:
     error = pickle.loads(pickle.dumps(UnreadableImage("a.png is empty.", "empty")))
     assert (str(error), error.kind) == ("a.png is empty.", "empty")
@@ -342,3 +353,12 @@ def test_a_png_of_16_bits_that_would_decode_otherwise_is_one_of_8(tmp_path: Path
     made = to_png(tmp_path / "a")
     assert made[24] == 8
     assert np.array_equal(decode("made", made), decode(tmp_path / "a"))
+
+
+def test_a_png_of_16_bits_may_differ_by_one_level_and_not_by_two(tmp_path: Path) -> None:
+    """Of one level everywhere, 16 bits without the window decode to black."""
+    (tmp_path / "a").write_bytes(
+        saved(dataset(np.full((8, 8), 31, np.uint16), 12, WindowCenter=2048, WindowWidth=4096))
+    )
+    assert (decode(tmp_path / "a") == 2).all()
+    assert np.array_equal(decode("made", to_png(tmp_path / "a")), decode(tmp_path / "a"))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mura.data.levels import range_of, to_8_bits, why_blank
+from mura.data.levels import percentiles, range_of, to_8_bits, to_16_bits, why_blank
 
 GREY = np.arange(1200).reshape(40, 30) % 256
 
@@ -93,6 +93,8 @@ def test_what_fills_no_depth_reaches_from_percentile_to_percentile(values: np.nd
         (0.25, 0.5, "f4", (0, 1)),  # half of white, over a quarter of the depth
         (0.26, 0.5, "f4", (0.26, 0.5)),
         (0, 0.49, "f4", (0, 0.49)),
+        (-0.05, 1, "f8", (0, 1)),  # what lies beyond by a twentieth of white is within, to the last digit
+        (0, 1.05, "f8", (0, 1.05)),
         (10, 512, "i4", (0, 1023)),
         (10, 511, "i4", (10, 511)),
         (2976, 4000, "i4", (0, 4095)),
@@ -105,6 +107,42 @@ def test_what_fills_no_depth_reaches_from_percentile_to_percentile(values: np.nd
 )
 def test_where_a_depth_begins_and_ends(low: float, high: float, kind: str, expected: tuple[float, float]) -> None:
     assert range_of(np.repeat(np.array([low, high], kind), 50)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "left_out"), [(2, 0), (31, 0), (32, 1), (64, 1), (99, 1), (199, 1), (200, 2), (1200, 12)]
+)
+def test_a_hundredth_of_the_pixels_or_one_of_few_decides_nothing_at_either_end(pixels: int, left_out: int) -> None:
+    shuffled = np.random.default_rng(0).permutation(pixels).astype(np.int32)
+    assert percentiles(shuffled) == (left_out, pixels - 1 - left_out)
+
+
+def test_a_picture_of_one_level_stays_black_whatever_its_markers_are() -> None:
+    flat = np.full((40, 40), 1000, np.int32)
+    flat[3, 3:5] = 5000, -5000
+    assert (to_8_bits(flat) == 0).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.float32])
+def test_known_limits_are_black_and_white_whatever_the_values_fill(kind: type) -> None:
+    values = np.array([[0, 50, 51, 120, 199, 200, 250]], kind)
+    assert to_8_bits(values, limits=(50, 200)).tolist() == [[0, 0, 2, 119, 253, 255, 255]]
+    assert to_8_bits(values, True, (50, 200)).tolist() == [[255, 255, 253, 136, 2, 0, 0]]
+    sixteen = [0, 0, 437, 30583, 65098, 65535, 65535]
+    assert to_16_bits(values, limits=(50, 200)).tolist() == [sixteen]
+    assert to_16_bits(values, True, (50, 200)).tolist() == [[65535 - level for level in sixteen]]
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_16_bits_reach_over_the_depth_that_is_filled_as_8_do(bits: int) -> None:
+    levels = to_16_bits(at(bits).astype(np.int32))
+    assert levels.dtype == np.uint16
+    assert np.abs(levels - at(bits) * (65535 / (2**bits - 1))).max() <= 0.5
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_a_picture_of_more_than_a_million_pixels_is_scaled_to_its_last_row(kind: type) -> None:
+    assert np.array_equal(to_8_bits(np.tile(at(12).astype(kind), (30, 30))), np.tile(GREY, (30, 30)))
 
 
 def test_a_declared_depth_is_tried_before_the_usual_ones() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from mura.data.batches import Batch
+from mura.data.batches import Batch, EvaluationBatches, SameBatches, TrainingBatches
 from mura.data.datamodule import MuraDataModule
 from mura.errors import ConfigError, MuraError
 from mura.extremities import EXTREMITIES
@@ -45,7 +45,8 @@ def test_the_defaults_are_those_of_the_study() -> None:
     data = MuraDataModule("somewhere", ["wrist"])
     assert (data.cache_size, data.cache_dir, data.batch_size, data.fold, data.seed) == (256, None, 32, 0, 0)
     assert (data.test_extremities, data.transfer, data.steps_like) == (["wrist"], False, None)
-    assert (data.accumulate, data.resident, data.fit) == (1, "auto", "pad")
+    assert (data.accumulate, data.resident, data.fit, data.conflicts) == (1, "auto", "pad", "refuse")
+    assert (data.test, data.trust_cache) == (True, False)
     assert MuraDataModule("somewhere", ["wrist"], 224, cache_size=100).cache_size == 100
 
 
@@ -123,6 +124,20 @@ def test_the_order_of_training_is_the_seeds_and_accumulation_cuts_each_batch(mak
     assert rows_in(make(seed=1).train_dataloader()) == rows_in(make(seed=1).train_dataloader())
     assert rows_in(make(seed=1).train_dataloader()) != rows_in(make(seed=2).train_dataloader())
     assert len(make(accumulate=4).train_dataloader()) == 4 * len(make().train_dataloader())
+
+
+def test_a_trainer_that_overfits_gets_the_same_batches_and_predictions_all_of_them(make: Make) -> None:
+    """Lightning cuts the batches of training and validation itself, if they come in a sampler that it knows."""
+    data = make()
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        global_rank=0, world_size=1, overfit_batches=2, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+    )
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert isinstance(loader.sampler, SameBatches)
+    for loader in (data.test_dataloader(), *data.predict_dataloader()):
+        assert isinstance(loader.sampler, EvaluationBatches)
+    data.trainer.overfit_batches = 0.0
+    assert isinstance(data.train_dataloader().sampler, TrainingBatches)
 
 
 def test_a_loader_draws_from_a_generator_of_its_own(make: Make) -> None:
