@@ -59,7 +59,7 @@ def compare_backbones(
 def _contrast(pair: Pair, resamples: int) -> Contrast:
     """Return the estimates of two models, without the resamples behind them."""
     arms = pair.tables()
-    paired = pair_views(arms, pair.seeds).levels(arms)[PRIMARY[0]]
+    paired = pair_views(arms, pair.seeds, pair.folds).levels(arms)[PRIMARY[0]]
     [contrast] = contrast_arms(paired, resamples, 0, [(pair.a, pair.b)])
     return replace(contrast, draws={})
 

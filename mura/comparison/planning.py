@@ -159,7 +159,7 @@ def plan_pair(pair: Pair, resamples: int) -> PairPlan:
     """Return the plan of two arms, from the estimates that their verdict in PRIMARY rests on."""
     arms = pair.tables()
     level, metric = PRIMARY
-    paired = pair_views(arms, pair.seeds).levels(arms)[level]
+    paired = pair_views(arms, pair.seeds, pair.folds).levels(arms)[level]
     [contrast] = contrast_arms(paired, resamples, 0, combinations(paired.models, 2))
     groups = [_plan_group(contrast, name, metric) for name in (*pair.extremities, OVERALL)]
     groups = [replace(each, extremity=pair.scope) if each.extremity == OVERALL else each for each in groups]

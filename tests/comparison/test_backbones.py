@@ -1,5 +1,7 @@
 """Two models of one arm, compared as two arms of a model are: which pairs, which family, and what the records say."""
 
+from itertools import product
+
 import pytest
 from run_folders import write_run, write_study
 
@@ -65,6 +67,23 @@ def test_with_a_primary_model_only_the_pairs_with_it_are_compared_and_corrected_
 
 def test_a_declared_margin_is_answered_for_models_too(compared):
     assert {each.main.equivalence for each in compared} == {"equivalent within 90 points"}
+
+
+def test_on_rotated_folds_models_are_paired_by_seed_and_the_splits_are_told(tmp_path):
+    arms = {model: [] for model in MODELS[:2]}
+    for seed, model in product((0, 1, 2), arms):
+        write_run(tmp_path / f"{model}-{seed}", ["elbow"], seed, model, fold=seed)
+    tables = make_arm_tables(collect([tmp_path])[0])
+    for table in tables:
+        arms[table.model].append(table.test)
+    [compared] = compare_backbones(tables, 200)
+    [expected] = [
+        record
+        for record in compare(arms, "specialised", 200, folds={0: 0, 1: 1, 2: 2})
+        if (record.extremity, record.level, record.metric) == ("elbow", "study", "accuracy")
+    ]
+    assert compared.main.scope == expected.scope == "the two approaches over 3 splits"
+    assert (compared.main.low, compared.main.p) == (expected.low, expected.p)
 
 
 def test_of_a_single_extremity_its_verdict_is_the_one_that_decides(tmp_path):

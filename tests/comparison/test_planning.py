@@ -72,6 +72,17 @@ def test_for_the_seeds_of_the_pilot_the_plan_is_what_the_verdict_calls_detectabl
     assert plan.seeds == 3
 
 
+def test_a_pilot_of_rotated_folds_is_planned_by_seed_as_its_verdict_is(tmp_path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path / f"unified/seed{seed}", ["elbow"], seed, arm="unified", fold=seed)
+        write_run(tmp_path / f"elbow/seed{seed}", ["elbow"], seed, fold=seed)
+    [pair] = pairs_of(tmp_path).values()
+    compared, plan = compare_pair(pair, [], 500), plan_pair(pair, 500)
+    expected = compared.record("elbow", "study", "accuracy").smallest_detectable
+    assert plan.groups[0].smallest(3) == pytest.approx(expected, rel=1e-9)
+    assert [spread.name for spread in plan.spreads] == ["unified minus specialised"]
+
+
 def test_more_seeds_show_smaller_differences_down_to_the_floor(pilot):
     for group in plan_pair(pairs_of(pilot)["unified-specialised"], 500).groups:
         figures = [group.smallest(n) for n in (2, 3, 5, 8, 10, 100)]
