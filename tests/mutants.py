@@ -55,6 +55,8 @@ TESTS_OF = {
     "mura/comparison/verdict.py": ["tests/comparison/test_estimates.py", "tests/comparison/test_verdict.py"],
     "mura/comparison/equivalence.py": ["tests/comparison/test_equivalence.py"],
     "mura/comparison/operating.py": ["tests/comparison/test_operating.py"],
+    "mura/comparison/collect.py": ["tests/comparison/test_collect.py"],
+    "mura/comparison/warnings.py": ["tests/comparison/test_warnings.py"],
 }
 COPIED = ("mura", "hydra_plugins", "conf", "tests", "benchmarks", "train.py", "sweep.py", "pyproject.toml")
 LIBRARIES = (

@@ -28,7 +28,9 @@ def test_32_bits_that_are_filled_are_the_range() -> None:
 @given(st.integers(0, 255), st.integers(0, 255))
 def test_8_bits_widened_to_16_come_back_however_dark_they_are(least: int, most: int) -> None:
     grey = np.random.default_rng(0).integers(min(least, most), max(least, most) + 1, (20, 20))
-    assert np.array_equal(to_8_bits((grey * 257).astype(np.uint16)), grey)
+    widened = (grey * 257).astype(np.uint16)
+    assert np.array_equal(to_8_bits(widened), grey)
+    assert np.array_equal(to_16_bits(widened), widened)
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int32, np.uint32, np.float32])

@@ -208,6 +208,18 @@ def test_class_weights_are_the_shares_of_the_other_class_among_the_training_view
     assert weights[EXTREMITIES.index("wrist")][0] != 0.5
 
 
+def test_a_checkpoint_is_told_which_pictures_and_which_split_it_learns_from(make: Make) -> None:
+    data = make(("wrist", "hand"), fold=2, fit="stretch")
+    assert data.provenance() == {
+        "extremities": ["wrist", "hand"],
+        "fold": 2,
+        "cache_size": 48,
+        "fit": "stretch",
+        "data_fingerprint": data.opened.fingerprint,
+        "split_hash": data.opened.split_hash,
+    }
+
+
 def test_damaged_pictures_are_counted_where_a_run_trains_or_tests(make: Make) -> None:
     data = make(test_extremities=["hand"])
     assert data.left_out() == 0
