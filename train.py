@@ -50,7 +50,6 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     callbacks = make_each(cfg.get("callbacks"), "callbacks")
     data, model = build(cfg)
     start_from = checkpoint_to_resume(run, model, data)
-    write_settings(run, cfg)
     announce_weights(model)
     bar = on_a_terminal() and cfg.trainer.get("enable_progress_bar", True)
     own = make_callbacks(run, cfg.monitor, cfg.mode, cfg.early_stopping.patience, cfg.ensemble, bar)
@@ -59,12 +58,13 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         "trainer",
         accelerator=device.value,
         precision=precision.value,
-        logger=make_each(cfg.get("logger"), "logger"),
+        logger=bool(cfg.trainer.get("fast_dev_run")) or make_each(cfg.get("logger"), "logger"),  # else it is dropped
         plugins=[SafeCheckpointIO(), *cluster_environment()],
         enable_progress_bar=bar,
         profiler=make_profiler(cfg.trainer.get("profiler"), run.path),
         callbacks=[*own, *callbacks],
     )
+    write_settings(run, cfg)
     with clean_end(trainer, run):
         log_config(trainer, OmegaConf.to_container(cfg, resolve=True))
         trainer.fit(model, data, ckpt_path=start_from)
