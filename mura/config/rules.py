@@ -161,6 +161,13 @@ SETTING_RULES: dict[str, Rule] = {
     "logger.csv.name": text("a name"),
     "logger.tensorboard.save_dir": text("a folder"),
     "logger.tensorboard.name": text("a name"),
+    "logger.mlflow.tracking_uri": text("a server, a database or a folder"),
+    "logger.mlflow.experiment_name": text("a name"),
+    "logger.mlflow.run_name": text("a name"),
+    "logger.mlflow.tags": Rule(
+        lambda value: OmegaConf.is_dict(value) and all(text("", or_null=True).holds(value[tag]) for tag in value),
+        "words, or null, by the names of the tags",
+    ),
     "callbacks.ema.decay": number(0, 1),
     "callbacks.swa.start": whole(0),
     "callbacks.learning_rate_monitor.logging_interval": one_of("epoch", "step"),

@@ -1,4 +1,4 @@
-"""Runs in Weights & Biases, which never asks, never hangs and never costs a run.
+"""Runs in Weights & Biases and in MLflow, which never ask, never hang and never cost a run.
 
-`wandb_run` opens a W&B run without torch; `logger` is a training run's, for Lightning.
+`wandb_run` opens a W&B run without torch; `logger` is a training run's, for Lightning; `mlflow_run` has that of MLflow.
 """

@@ -1,6 +1,6 @@
-"""A run in Weights & Biases: Lightning's logger, the results, and the end."""
+"""A run in Weights & Biases: Lightning's logger, the results (in MLflow too), and the end."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,33 @@ def no_logger() -> bool:
     return False
 
 
-class CautiousWandbLogger(WandbLogger):
-    """Lightning's W&B logger; when W&B fails in the middle, the run goes on without it."""
+class Cautious(Logger):
+    """What makes a logger of Lightning's give up when its service fails in the middle; the run goes on without it."""
 
+    service: str
     lost = False
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._try("logging an epoch", super().log_metrics, metrics, step)
+        self._try("logging an epoch", super().log_metrics, metrics, step)  # type: ignore[safe-super]
 
     def log_hyperparams(self, params: Any) -> None:
-        self._try("logging the config", super().log_hyperparams, params)
+        self._try("logging the config", super().log_hyperparams, params)  # type: ignore[safe-super]
 
-    def finalize(self, status: str) -> None:
+    def finalize(self, status: str = "success") -> None:
         self._try("finalizing", super().finalize, status)
 
     def _try(self, what: str, log_it: Callable[..., None], *arguments: Any) -> None:
         if not self.lost:
             self.lost = True
-            with never_fatal(what):
+            with never_fatal(what, self.service):
                 log_it(*arguments)
                 self.lost = False
+
+
+class CautiousWandbLogger(Cautious, WandbLogger):
+    """Lightning's W&B logger, as a run has it."""
+
+    service = "W&B"
 
 
 def wandb_logger(folder: str, tags: list[str], **settings: Any) -> Logger | bool:
@@ -53,21 +60,33 @@ def wandb_logger(folder: str, tags: list[str], **settings: Any) -> Logger | bool
 
 @rank_zero_only
 def log_results(loggers: list[Logger], metrics: dict[str, Any], predictions: pd.DataFrame, curves: Path) -> None:
-    """Log the metrics to W&B's summary, the predictions as a table, the curves and the ROC as pictures."""
+    """Log the metrics to W&B's summary, the predictions as a table, the curves and the ROC as pictures.
+
+    MLflow gets the metrics.
+    """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             with never_fatal("logging the results"):
                 _log_to_wandb(logger.experiment, metrics, predictions, curves)
+        elif isinstance(logger, Cautious):
+            numbers = {key: value for key, value in named_results(metrics) if isinstance(value, (int, float))}
+            logger.log_metrics(numbers, step=metrics["steps"])
+
+
+def named_results(metrics: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the results of both parts by the names that services show: `test/study/wrist/kappa`."""
+    for part in ("val", "test"):
+        for level, groups in (metrics[part] or {}).items():  # None: test=false
+            for extremity, values in groups.items():
+                for metric, value in values.items():
+                    yield f"{part}/{level}/{extremity}/{metric}", value
 
 
 def _log_to_wandb(run: Any, metrics: dict[str, Any], predictions: pd.DataFrame, curves: Path) -> None:
     import wandb
 
-    for part in ("val", "test"):
-        for level, groups in (metrics[part] or {}).items():  # None: test=false
-            for extremity, values in groups.items():
-                for metric, value in values.items():
-                    run.summary[f"{part}/{level}/{extremity}/{metric}"] = value
+    for name, value in named_results(metrics):
+        run.summary[name] = value
     run.summary["best_epoch"] = metrics["best_epoch"]
     for name, value in metrics["speed"].items():
         run.summary[f"speed/{name}"] = value

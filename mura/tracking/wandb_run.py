@@ -49,15 +49,16 @@ def choose_mode() -> Choice:
         return Choice("offline", "no login: `wandb login` once, or WANDB_API_KEY")
     if wished:  # without a login it would ask for one
         return Choice(wished, "WANDB_MODE says so")
-    address = urlparse(str(wandb.setup().settings.base_url))
-    if not _answers(address.hostname or "", address.port or (443 if address.scheme == "https" else 80)):
+    if not answers(str(wandb.setup().settings.base_url)):
         return Choice("offline", "the W&B server can't be reached")
     return Choice("online", "logged in")
 
 
-def _answers(host: str, port: int) -> bool:
-    """Return whether a server is there."""
-    connect = partial(socket.create_connection, (host, port), timeout=CONNECT_SECONDS)
+def answers(address: str) -> bool:
+    """Return whether a server is there, such as http://localhost:5000; it waits three seconds at most."""
+    place = urlparse(address)
+    port = place.port or (443 if place.scheme == "https" else 80)
+    connect = partial(socket.create_connection, (place.hostname or "", port), timeout=CONNECT_SECONDS)
     try:
         call_with_deadline(lambda: connect().close(), CONNECT_SECONDS)
     except OSError:
@@ -133,9 +134,9 @@ def forget_failure() -> None:
 
 
 @contextlib.contextmanager
-def never_fatal(what: str) -> Iterator[None]:
-    """Report a failure of W&B in one line, whatever it is; nothing is lost by it."""
+def never_fatal(what: str, service: str = "W&B") -> Iterator[None]:
+    """Report a failure of W&B, or of another service, in one line, whatever it is; nothing is lost by it."""
     try:
         yield
     except Exception as error:
-        log.warning("W&B: %s failed, the run folder has everything: %s", what, str(error).split("\n")[0])
+        log.warning("%s: %s failed, the run folder has everything: %s", service, what, str(error).split("\n")[0])

@@ -299,8 +299,8 @@ def test_several_loggers_get_the_epochs_and_callbacks_of_ones_own_run_too(train:
     (tmp_path / "own" / "callbacks").mkdir(parents=True)
     (tmp_path / "own" / "callbacks" / "timer.yaml").write_text(own)
     train(
-        "--config-dir", "own", "callbacks=[timer,learning_rate_monitor]", "logger=[csv,tensorboard]", "data=wrist",
-        "trainer.max_epochs=2", "hydra.run.dir=run",
+        "--config-dir", "own", "callbacks=[timer,learning_rate_monitor]", "logger=[csv,tensorboard,mlflow]",
+        "data=wrist", "trainer.max_epochs=2", "hydra.run.dir=run", "logger.mlflow.tracking_uri=ml #1",
     )  # fmt: skip
     losses = pd.read_csv(tmp_path / "run" / "history.csv")["val_loss"]
     logged = pd.read_csv(tmp_path / "run" / "csv" / "version_0" / "metrics.csv")
@@ -309,6 +309,12 @@ def test_several_loggers_get_the_epochs_and_callbacks_of_ones_own_run_too(train:
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "version_0"))
     events.Reload()
     assert [event.value for event in events.Scalars("val_loss")] == pytest.approx(losses.tolist())
+    [mlflow] = (tmp_path / "ml #1").glob("*/*/params/model/name")
+    assert mlflow.read_text() == "cnn2"
+    mlflow_metrics = mlflow.parents[2] / "metrics"
+    assert [float(row.split()[1]) for row in (mlflow_metrics / "val_loss").read_text().splitlines()] == losses.tolist()
+    shown = float((mlflow_metrics / "test" / "study" / "wrist" / "accuracy").read_text().split()[1])
+    assert shown == run(tmp_path)["test"]["study"]["wrist"]["accuracy"]
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert "Timer" in checkpoint["callbacks"]
 
