@@ -13,7 +13,7 @@ from mura.config.sentences import explain_unless_stopped
 from mura.errors import ConfigError, InterruptedRunError
 from mura.files import write_text
 from mura.processes import is_rank_zero
-from mura.runs.folder import EXPERIMENT_KEYS, MAY_GROW, RunFolder
+from mura.runs.folder import EXPERIMENT_KEYS, MAY_CHANGE, RunFolder
 from mura.runs.records import read_config
 from mura.study.grid import differences
 
@@ -75,7 +75,7 @@ def removed_if_refused(run: RunFolder) -> Iterator[None]:
 def refuse_another_experiment(run: RunFolder, cfg: DictConfig) -> None:
     """Raise ConfigError when the run in the folder was trained with other settings than these.
 
-    Of what makes the experiment, only MAY_GROW may have changed.
+    Of what makes the experiment, only MAY_CHANGE may be another; and no epoch that is done is undone.
     """
     if not (run.last_file.is_file() or run.previous_file.is_file()):
         return
@@ -84,11 +84,22 @@ def refuse_another_experiment(run: RunFolder, cfg: DictConfig) -> None:
             f"{run.path}: has checkpoints, but no config.yaml that says what they were trained with; "
             "choose another hydra.run.dir."
         )
-    different = list(differences(read_config(run), _experiment_of(cfg), MAY_GROW))
+    saved, wanted = read_config(run), _experiment_of(cfg)
+    different = list(differences(saved, wanted, MAY_CHANGE))
     if different:
+        follows = (
+            all(each.startswith("scheduler.T_max ") for each in different)
+            and saved["trainer"]["max_epochs"] != cfg.trainer.max_epochs
+        )
+        why = "its schedule follows trainer.max_epochs" if follows else f"only {', '.join(MAY_CHANGE)} may change"
         raise ConfigError(
             f"{run.path} holds a run with other settings: {'; '.join(different)}; go on with those that it was trained "
-            f"with (only {', '.join(MAY_GROW)} may grow), or choose another hydra.run.dir."
+            f"with ({why}), or choose another hydra.run.dir."
+        )
+    if cfg.trainer.max_epochs < run.epochs_done:
+        raise ConfigError(
+            f"trainer.max_epochs={cfg.trainer.max_epochs}: {run.path} has trained {run.epochs_done} epochs already; "
+            "give as many at least, or choose another hydra.run.dir."
         )
 
 

@@ -43,8 +43,8 @@ EXPERIMENT_KEYS = (
 ADDED_LATER = {"data.fit": "pad", "model.library": "torchvision"}
 """Settings among these that older runs don't name, with what those runs did."""
 
-MAY_GROW = ("trainer.max_epochs",)
-"""Of these, what a run may have more of when it goes on.
+MAY_CHANGE = ("trainer.max_epochs",)
+"""Of these, what may be another when a run goes on: the epochs before are the same with it.
 
 What is no EXPERIMENT_KEY may change: launcher, logger, device, precision, where the data lie.
 """
@@ -103,6 +103,10 @@ class RunFolder:
     @property
     def history(self) -> Path:
         return self.path / "history.csv"
+
+    @property
+    def epochs_done(self) -> int:
+        return len(self.history.read_text(encoding="utf-8").splitlines()) - 1 if self.history.is_file() else 0
 
     @property
     def curves(self) -> Path:

@@ -126,15 +126,14 @@ def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:
     return FINISHED if run.finished else HALF_DONE
 
 
-def differences(saved: dict[str, Any], wanted: dict[str, Any], may_grow: Sequence[str] = ()) -> Iterator[str]:
+def differences(saved: dict[str, Any], wanted: dict[str, Any], may_change: Sequence[str] = ()) -> Iterator[str]:
     """Yield what differs between two resolved configs in what makes an experiment: `optimizer.lr 0.1, now 0.2`.
 
-    More than before of what `may_grow` is no difference.
+    Another value of what `may_change` is no difference.
     """
     for key in EXPERIMENT_KEYS:
-        before, now = _at(saved, key), _at(wanted, key)
-        if key not in may_grow or before is None or now < before:
-            yield from _compare(key, before, now)
+        if key not in may_change:
+            yield from _compare(key, _at(saved, key), _at(wanted, key))
 
 
 def _compare(key: str, saved: Any, wanted: Any) -> Iterator[str]:

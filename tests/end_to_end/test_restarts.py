@@ -49,7 +49,6 @@ def test_a_start_into_the_folder_of_a_running_one_changes_nothing(
         (["seed=1", "data.fold=3"], "seed 0, now 1; model.seed 0, now 1; data.fold 0, now 3"),
         (["data=hand"], "data.extremities ['wrist'], now ['hand']"),
         (["optimizer=adamw"], "optimizer._target_ torch.optim.Adam, now torch.optim.AdamW"),
-        (["trainer.max_epochs=1"], "trainer.max_epochs 2, now 1"),
         (["scheduler=cosine", "trainer.max_epochs=3"], "scheduler.T_max None, now 3"),
     ],
 )
@@ -66,11 +65,34 @@ def test_a_run_goes_on_with_nothing_but_what_it_was_trained_with(
         assert found.code == 2
         assert f"{half_done} holds a run with other settings: " in found.said
         assert difference in found.said
-        assert "(only trainer.max_epochs may grow)" in found.said
+        assert "(only trainer.max_epochs may change)" in found.said
         assert content(half_done) == before
 
 
-def test_more_epochs_and_another_logger_are_no_other_experiment(train: Command, half_done: Path) -> None:
+def test_epochs_that_are_done_are_not_undone(train: Command, half_done: Path) -> None:
+    before = content(half_done)
+    found = train(f"resume={half_done}", "trainer.max_epochs=1", bare=True, check=False)
+    assert found.code == 2
+    assert f"trainer.max_epochs=1: {half_done} has trained 2 epochs already; give as many at least" in found.said
+    assert content(half_done) == before
+
+
+def test_epochs_are_fixed_where_the_schedule_follows_them(train: Command, tmp_path: Path) -> None:
+    place = f"hydra.run.dir={tmp_path}/run"
+    train(*HALF_DONE, place, "scheduler=cosine")
+    (tmp_path / "run" / "metrics.json").unlink()
+    found = train("resume=run", "trainer.max_epochs=3", bare=True, check=False)
+    assert found.code == 2
+    assert "scheduler.T_max 2, now 3; go on with" in found.said
+    assert "(its schedule follows trainer.max_epochs)" in found.said
+
+
+@pytest.mark.parametrize("planned", [2, 9])
+def test_more_or_fewer_epochs_and_another_logger_are_no_other_experiment(
+    planned: int, train: Command, half_done: Path
+) -> None:
+    config = half_done / "config.yaml"
+    config.write_text(config.read_text().replace("max_epochs: 2", f"max_epochs: {planned}"))
     train(f"resume={half_done}", "trainer.max_epochs=3", "logger=none", "trainer.precision=bf16-mixed", bare=True)
     assert json.loads((half_done / "metrics.json").read_text())["epochs"] == 3
     assert "logger=none" in (half_done / ".hydra" / "overrides.yaml").read_text()
