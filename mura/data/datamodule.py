@@ -14,7 +14,7 @@ from mura.data.cache import Cache, open_cache
 from mura.data.images import PAD, cache_size_for
 from mura.data.index import BOTH_LABELS, has_both_labels, study_names
 from mura.errors import ConfigError, MuraError
-from mura.extremities import EXTREMITIES
+from mura.extremities import EXTREMITIES, data_name
 from mura.machine import choose_residence
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class MuraDataModule(LightningDataModule):
         return rows
 
     def _names(self) -> str:
-        trained, tested = "+".join(self.extremities), "+".join(self.test_extremities)
+        trained, tested = data_name(self.extremities), data_name(self.test_extremities)
         return trained if trained == tested or not self.test else f"{trained}, tested on {tested}"
 
     @property

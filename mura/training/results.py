@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from lightning import Trainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.table import Table
 
 from mura.calibration import ECE_VARIANT
@@ -109,16 +111,30 @@ def write_results(run: RunFolder, trainer: Trainer, predictions: Predictions, me
     draw_curves(pd.read_csv(run.history), metrics["best_epoch"], title, run.curves)
     tracking.log_results(trainer.loggers, metrics, own, run.curves)
     write_json(run.metrics, metrics)
-    Console(stderr=True, width=None if sys.stderr.isatty() else 110).print(results_table(metrics))
+    Console(stderr=True, width=None if sys.stderr.isatty() else 110).print(ResultsTable(metrics))
     log.info("done: %s", run.path)
 
 
-def results_table(metrics: dict[str, Any]) -> Table:
-    """Return the metrics at both levels for the console: each as `validation / test`, or without the test."""
+@dataclass(frozen=True)
+class ResultsTable:
+    """The metrics at both levels for the console: as many of CONSOLE_METRICS as stand there unbroken."""
+
+    metrics: dict[str, Any]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        for count in range(len(CONSOLE_METRICS), 0, -1):
+            table = results_table(self.metrics, CONSOLE_METRICS[:count])
+            if console.measure(table, options=options.update(width=sys.maxsize)).maximum <= options.max_width:
+                break
+        yield table
+
+
+def results_table(metrics: dict[str, Any], shown: Sequence[str]) -> Table:
+    """Return the metrics that are shown, at both levels: each as `validation / test`, or without the test."""
     parts = [metrics[part] for part in ("val", "test") if metrics[part] is not None]
     what = "validation / test" if len(parts) == 2 else "validation (test=false)"
     table = Table(title=f"{what}: {metrics['name']}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("level", "extremity", *CONSOLE_METRICS):
+    for column in ("level", "extremity", *shown):
         table.add_column(column, justify="left" if column in ("level", "extremity") else "right")
     for level in LEVELS:
         of_level = [part[level] for part in parts]
@@ -126,7 +142,7 @@ def results_table(metrics: dict[str, Any]) -> Table:
             if extremity == OVERALL and all(len(groups) == 2 for groups in of_level):
                 continue  # a single extremity: the same row again
             values = [groups.get(extremity, {}) for groups in of_level]
-            cells = [" / ".join(_cell(each.get(name)) for each in values) for name in CONSOLE_METRICS]
+            cells = [" / ".join(_cell(each.get(name)) for each in values) for name in shown]
             table.add_row(level, extremity, *cells)
     return table
 

@@ -69,7 +69,7 @@ def test_a_model_is_tested_on_the_extremities_that_were_asked_for(make: Make, ca
     assert rows_in(data.predict_dataloader()[1]) == rows_where(data, "test", ("hand", "elbow"))
     assert set(data.opened.table["extremity"].loc[rows_in(data.train_dataloader())]) == {"wrist"}
     counts = [len(data.rows[part]) for part in ("train", "val", "test")]
-    said = "data: wrist, tested on hand+elbow: {} train, {} val, {} test views (fold 0 validates)".format(*counts)
+    said = "data: wrist, tested on elbow+hand: {} train, {} val, {} test views (fold 0 validates)".format(*counts)
     assert said in caplog.messages
 
 
@@ -78,7 +78,7 @@ def test_the_log_names_the_extremities_once_where_they_are_tested_too(
 ) -> None:
     with caplog.at_level(logging.INFO, logger="mura"):
         make(("wrist", "hand"))
-    assert any(message.startswith("data: wrist+hand: ") for message in caplog.messages)
+    assert any(message.startswith("data: hand+wrist: ") for message in caplog.messages)
 
 
 def test_transfer_predicts_the_test_views_of_all_other_extremities(make: Make) -> None:
