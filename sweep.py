@@ -53,6 +53,7 @@ from mura.launch.placement import place_runs
 from mura.launch.processes import start_server
 from mura.launch.slurm import queue
 from mura.processes import PROGRAM, typed
+from mura.progress import console_on
 from mura.runs.folder import FOLDS, RunFolder
 from mura.signals import answering_signals
 from mura.study.arms import ARMS, OTHERS
@@ -260,12 +261,10 @@ def build_caches(data: list[Config]) -> None:
 
 def compare_runs(plan: Plan, margin: float | None, primary: str | None, workspace: bool) -> None:
     """Write the report, print its table, and log the comparison to the runs' W&B group."""
-    from rich.console import Console
-
     from mura.report.write import console_table, write_report
 
     report = write_report([plan.folder], plan.folder, margin=margin, primary=primary)
-    Console(width=None if sys.stdout.isatty() else 120).print(console_table(report))
+    console_on(sys.stdout, width=120).print(console_table(report))
     if plan.project is not None:
         from mura.report.publish import publish, save_workspace
 

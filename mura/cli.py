@@ -13,7 +13,7 @@ import typer
 
 from mura.errors import InterruptedRunError, MuraError, escape_on_stdout, say
 from mura.processes import quick_imports, run_command
-from mura.progress import progress_bar
+from mura.progress import console_on, progress_bar
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -98,15 +98,13 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count what is in a MURA folder and list every problem; exit code 1 when there is one."""
-    from rich.console import Console
-
     from mura.data.faults import check_folder, render
 
     report = check_folder(root)
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
-        Console().print(render(report))
+        console_on(sys.stdout).print(render(report))
     raise typer.Exit(1 if report.problems else 0)
 
 
@@ -128,8 +126,6 @@ def predict(
     """
     with quick_imports():
         from mura.inference.predict import load_model, predict_pictures, print_studies
-    from rich.console import Console
-
     from mura.files import refuse_unwritable, write_text
     from mura.runs.tables import csv_text
 
@@ -146,7 +142,7 @@ def predict(
             print(csv_text(table), end="")
             raise MuraError(f"--out {out}: can't be written ({error.strerror}); the table was printed.") from error
     elif sys.stdout.isatty():
-        print_studies(table, Console(), anonymous)
+        print_studies(table, console_on(sys.stdout), anonymous)
     else:
         print(csv_text(table), end="")
     raise typer.Exit(1 if faults else 0)
@@ -165,12 +161,10 @@ def report(
     ] = False,
 ) -> None:
     """Compare the finished runs below the folders: verdicts, tables, and a report to read in a browser."""
-    from rich.console import Console
-
     from mura.report.write import console_table, write_report
 
     study = write_report(directories, out or directories[0], margin=margin, skip_damaged=skip_damaged)
-    Console(width=None if sys.stdout.isatty() else 120).print(console_table(study))
+    console_on(sys.stdout, width=120).print(console_table(study))
 
 
 @app.command()
@@ -181,13 +175,11 @@ def plan(
     ] = None,
 ) -> None:
     """Say what difference other numbers of seeds would show, from a pilot study's runs, and what they would cost."""
-    from rich.console import Console
-
     from mura.comparison.planning import check_target, plan_study
     from mura.report.plan import plan_table
 
     check_target(target)
-    Console().print(plan_table(plan_study(study), target))
+    console_on(sys.stdout).print(plan_table(plan_study(study), target))
 
 
 @app.command(context_settings=PASSED_ON)

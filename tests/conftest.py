@@ -18,6 +18,7 @@ hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine
 hypothesis.settings.load_profile("patient")
 os.environ["WANDB_MODE"] = "offline"
 os.environ.pop("MURA_ROOT", None)
+os.environ.pop("JPY_PARENT_PID", None)  # of a notebook, from which the tests may be started
 # A shell starts its background jobs deaf to SIGINT, and what they start is deaf too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,21 +1,21 @@
 """A study while it runs: what is done, running, failed and waiting, and the time left."""
 
+import sys
 import time
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from mura.launch.jobs import Job, Outcome
-from mura.progress import log_above
+from mura.progress import console_on, log_above
 
 
 class StudyWatch:
     """Told by the launcher of every start and end; prints what happened and keeps a line of totals."""
 
     def __init__(self, total: int, missing: int) -> None:
-        self.console = Console(stderr=True)
+        self.console = console_on(sys.stderr)
         self.done, self.waiting = total - missing, missing
         self.running: dict[str, float] = {}
         self.failed: list[Outcome] = []

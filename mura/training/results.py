@@ -23,6 +23,7 @@ from mura.files import write_json, write_text
 from mura.metrics import LEVELS, OVERALL, PAPER_SPECIFICITY, THRESHOLD, summarise
 from mura.models.checkpoint import load_checkpoint
 from mura.processes import PROGRAM
+from mura.progress import console_on
 from mura.provenance import git_state, versions
 from mura.runs.folder import PREDICTION_COLUMNS, SCHEMA, RunFolder
 from mura.runs.tables import csv_text
@@ -111,7 +112,7 @@ def write_results(run: RunFolder, trainer: Trainer, predictions: Predictions, me
     draw_curves(pd.read_csv(run.history), metrics["best_epoch"], title, run.curves)
     tracking.log_results(trainer.loggers, metrics, own, run.curves)
     write_json(run.metrics, metrics)
-    Console(stderr=True, width=None if sys.stderr.isatty() else 110).print(ResultsTable(metrics))
+    console_on(sys.stderr, width=110).print(ResultsTable(metrics))
     log.info("done: %s", run.path)
 
 
