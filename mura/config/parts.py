@@ -30,7 +30,7 @@ def make(settings: DictConfig, key: str, **more: Any) -> Any:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     try:
-        return instantiate(settings, **more)
+        return instantiate(settings, _convert_="all", **more)  # a class wants plain lists and dicts
     except InstantiationException as error:
         if isinstance(error.__cause__, (TypeError, ValueError, ImportError, MisconfigurationException)):
             raise refusal(error.__cause__, settings, key) from None

@@ -89,12 +89,13 @@ def is_list_of(value: Any, kind: type) -> bool:
 
 
 def is_duration(value: Any) -> bool:
-    """Return whether Lightning's Timer takes this as a time: `DD:HH:MM:SS`, or a dict such as {hours: 2}."""
+    """Return whether Lightning's Timer takes this as a time above zero: `DD:HH:MM:SS`, or a dict such as {hours: 2}."""
     if OmegaConf.is_dict(value):
         units = ("weeks", "days", "hours", "minutes", "seconds")
-        return bool(value) and all(key in units and type(value[key]) is int and value[key] >= 0 for key in value)
+        counts = all(key in units and type(value[key]) is int and value[key] >= 0 for key in value)
+        return counts and any(value.values())
     parts = value.split(":") if isinstance(value, str) else []
-    return len(parts) == 4 and all(part.isascii() and part.isdigit() for part in parts)
+    return len(parts) == 4 and all(part.isascii() and part.isdigit() for part in parts) and any(map(int, parts))
 
 
 BOOL = one_of(True, False)
@@ -194,7 +195,9 @@ SETTING_RULES: dict[str, Rule] = {
 
 ADDED_RULES: dict[str, Rule] = {
     "trainer.min_epochs": whole(1, or_null=True),
-    "trainer.max_time": Rule(is_duration, "DD:HH:MM:SS, such as '00:01:30:00', or {hours: 1, minutes: 30}"),
+    "trainer.max_time": Rule(
+        is_duration, "above zero and DD:HH:MM:SS, such as '00:01:30:00', or {hours: 1, minutes: 30}"
+    ),
     "trainer.overfit_batches": share_or_count(),
     "trainer.fast_dev_run": Rule(
         lambda value: type(value) is bool or whole(1).holds(value), "true, false or a number of batches"

@@ -83,6 +83,8 @@ def answer(*typed: str) -> str:
         ("+trainer.max_epochs=3", "+trainer.max_epochs: this setting is there already; leave out the plus."),
         ("trainer.fast_dev_run=true", "is added with a plus: +trainer.fast_dev_run=VALUE."),
         ("+trainer.gradient_clip_algorithm=norm", "clips nothing without +trainer.gradient_clip_val=VALUE."),
+        ("+trainer.max_time=00:00:00:00", "must be above zero and DD:HH:MM:SS, such as '00:01:30:00', or {hours: 1"),
+        ("+trainer.max_time={hours: 0}", "must be above zero and DD:HH:MM:SS"),
         ("+trainer.min_epochs=99", "trainer.min_epochs=99: more than trainer.max_epochs=20."),
         ("optimizer.nesterov=true", "added with a plus: +optimizer.nesterov=VALUE."),
         ("--optimizer.lr=0.1", "settings are written without dashes, optimizer.lr=0.1 (a W&B sweep does it with"),
@@ -249,7 +251,10 @@ def test_a_quick_try_leaves_nothing_that_looks_finished(train: Command, tmp_path
 @pytest.mark.slow
 def test_added_arguments_of_the_trainer_have_their_effect(train: Command, tmp_path: Path) -> None:
     train(*BEST_OF_ONE_EPOCH, "hydra.run.dir=plain")
-    train(*BEST_OF_ONE_EPOCH, "hydra.run.dir=clipped", "+trainer.gradient_clip_val=1e-6", "+trainer.profiler=simple")
+    train(
+        *BEST_OF_ONE_EPOCH, "hydra.run.dir=clipped", "+trainer.gradient_clip_val=1e-6", "+trainer.profiler=simple",
+        "+trainer.max_time={hours: 9}",
+    )  # fmt: skip
     assert not same(weights(tmp_path / "plain"), weights(tmp_path / "clipped"))
     assert "training_step" in (tmp_path / "clipped" / "fit-profile.txt").read_text()
     train(
