@@ -125,7 +125,8 @@ def predict(
     A table on a terminal, CSV into a pipe. Exit code 1 when a picture could not be read.
     """
     with quick_imports():
-        from mura.inference.predict import load_model, predict_pictures, print_studies
+        from mura.inference.loading import load_model
+        from mura.inference.predict import predict_pictures, print_studies
     from mura.files import refuse_unwritable, write_text
     from mura.runs.tables import csv_text
 

@@ -22,3 +22,8 @@ def test_another_name_is_refused_with_the_public_ones() -> None:
 def test_importing_mura_alone_imports_nothing_heavy() -> None:
     code = "import mura, sys; print(sorted({'torch', 'pandas', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_asking_about_pictures_imports_no_torch_which_loading_alone_needs() -> None:
+    code = "import mura.inference.predict, sys; print(sorted({'torch', 'lightning'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,1 +1,1 @@
-"""A trained model asked about pictures: `load_model` and `predict_pictures` in `predict`."""
+"""A trained model asked about pictures: `load_model` in `loading`, `predict_pictures` in `predict`."""

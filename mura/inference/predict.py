@@ -1,37 +1,32 @@
 """A trained model asked about pictures: files or folders in, a table of probabilities out.
 
-The pictures take the way that they take in a run: the same decoding, the same square, the same network.
+The pictures take the way that they take in a run: the same decoding, the same square, the same network. No PyTorch
+here: a model says itself how it computes.
 """
 
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
-import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mura.data.dicom import study_key
-from mura.data.images import PAD, UnreadableImage, cache_size_for, decode, fit
+from mura.data.images import UnreadableImage, decode, fit
 from mura.data.index import EXTREMITY_NAME
 from mura.data.levels import why_blank
 from mura.errors import MuraError, printable
-from mura.extremities import EXTREMITIES, EXTREMITY_OF, INDEX_OF
-from mura.files import kind_of_file
+from mura.extremities import EXTREMITIES, EXTREMITY_OF
 from mura.inference.places import PICTURE_SUFFIXES, find_pictures
-from mura.machine import cores, in_float32
+from mura.machine import cores
 from mura.metrics import THRESHOLD
-from mura.models.checkpoint import NETWORK_RULES, fill, load_checkpoint
-from mura.models.classifier import AbnormalityClassifier
-from mura.runs.folder import RunFolder
 
 COLUMNS = ["path", "extremity", "probability", "study", "study_probability", "study_is"]
 BATCH_SIZE = 32
@@ -41,37 +36,23 @@ Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Predictor:
-    """One or several checkpoints, ready to predict: their probabilities are averaged (Rajpurkar et al. 2017)."""
+class Model(Protocol):
+    """A trained model that can be asked about pictures, whatever library computes it.
+
+    It learnt from `extremities`; pictures come to it as squares of `cache_size` pixels, made by `images.fit` in the way
+    `fit`. Where it `needs_extremity`, each picture's must be known. `source` is what the user named.
+    """
 
     source: Path
-    checkpoints: list[Path]
-    members: list[AbnormalityClassifier]
-    cache_size: int
     extremities: list[str]
+    cache_size: int
     fit: str
 
     @property
-    def needs_extremity(self) -> bool:
-        """Whether there is a head for each extremity, so that a picture's must be known."""
-        return bool(self.members[0].hparams["separate_heads"])
+    def needs_extremity(self) -> bool: ...
 
-    @torch.inference_mode()
-    def probabilities(self, images_BSS: list[np.ndarray], extremities: list[str | None]) -> np.ndarray:
-        """Return the probability of "abnormal", float64 [B], of squares as `fit` makes them.
-
-        Raises MuraError when a model answers NaN.
-        """
-        device = self.members[0].device
-        images_B1SS = torch.from_numpy(np.stack(images_BSS))[:, None].to(device)
-        extremity_B = torch.tensor([INDEX_OF.get(name or "", 0) for name in extremities], device=device)
-        with in_float32(device):
-            logits = [member(images_B1SS, extremity_B) for member in self.members]
-        for checkpoint, logits_B in zip(self.checkpoints, logits, strict=True):
-            if logits_B.isnan().any():
-                raise MuraError(f"{checkpoint}: this model answers NaN, so nothing is predicted; take another.")
-        return torch.stack([each.cpu().double().sigmoid() for each in logits]).mean(0).numpy()
+    def probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
+        """Return the probability of "abnormal", float64 [B], of squares, uint8 [B, S, S]."""
 
     def predict(self, pictures: Sequence[str | Path], extremity: str | None = None) -> pd.DataFrame:
         """Return COLUMNS, a row a picture, for picture files and those below folders, as `mura predict` does.
@@ -91,55 +72,8 @@ class Answer(NamedTuple):
     faults: list[str]
 
 
-def load_model(path: str | Path) -> Predictor:
-    """Return the model of a checkpoint, or of a run folder: its best checkpoint, or all of its ensemble.
-
-    Raises MuraError when there is none, or it is damaged.
-    """
-    checkpoints = checkpoints_of(Path(path))
-    contents = [load_checkpoint(file) for file in checkpoints]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    members = [
-        build_saved(content, file).eval().to(device) for content, file in zip(contents, checkpoints, strict=True)
-    ]
-    # a model trained in a script of one's own, without the data module, says nothing of its pictures
-    usual = {"cache_size": cache_size_for(members[0].image_size), "extremities": list(EXTREMITIES), "fit": PAD}
-    noted = contents[0]["hyper_parameters"]["provenance"]
-    trained = usual | {key: value for key, value in noted.items() if value is not None}
-    return Predictor(
-        Path(path), checkpoints, members, int(trained["cache_size"]), trained["extremities"], trained["fit"]
-    )
-
-
-def build_saved(content: dict[str, Any], path: Path) -> AbnormalityClassifier:
-    """Return the model of a checkpoint, built from NETWORK_RULES' settings alone: no other of its settings has a say.
-
-    Raises MuraError, with the file, when there is no such network, or the weights don't fit it.
-    """
-    saved = content["hyper_parameters"]
-    try:
-        model = AbnormalityClassifier(**{key: saved[key] for key in NETWORK_RULES if key in saved})
-    except MuraError as error:
-        raise MuraError(f"checkpoint: {path}: {error}") from None
-    fill(model, content, path)
-    return model
-
-
-def checkpoints_of(model: Path) -> list[Path]:
-    """Return the checkpoints of a model: itself, or in a run folder the best one, or those of the ensemble."""
-    if not model.is_dir():
-        if model.exists() and not model.is_file():
-            raise MuraError(f"{model} is {kind_of_file(model.stat())} and no checkpoint.")
-        return [model]
-    run = RunFolder(model)
-    ensemble = sorted(run.checkpoints.glob("top-*.ckpt"))
-    if not ensemble and not run.best_checkpoint.is_file():
-        raise MuraError(f"{model} is no run folder: {run.best_checkpoint} is not there.")
-    return ensemble or [run.best_checkpoint]
-
-
 def predict_pictures(
-    predictor: Predictor,
+    model: Model,
     places: list[Path],
     extremity: str | None = None,
     show: Progress = lambda *_: None,
@@ -160,8 +94,8 @@ def predict_pictures(
     table["study"] = name_studies(table, anonymous)
     table["name"] = [f"picture {number}" for number in range(1, len(table) + 1)] if anonymous else table["path"]
     table["extremity"] = pd.Series([extremity or extremity_in(path) for path in table["path"]], dtype=object)
-    check_extremities(predictor, table)
-    readings = list(_read_and_predict(predictor, table, show))
+    check_extremities(model, table)
+    readings = list(_read_and_predict(model, table, show))
     table["probability"] = [None if isinstance(each, UnreadableImage) else each for each in readings]
     unreadable = [str(each) for each in readings if isinstance(each, UnreadableImage)]
     if len(unreadable) == len(table):
@@ -186,23 +120,21 @@ def name_studies(pictures: pd.DataFrame, anonymous: bool = False) -> list[str]:
     return [name if key else study for key, name, study in zip(keys, numbered, studies, strict=True)]
 
 
-def check_extremities(predictor: Predictor, pictures: pd.DataFrame) -> None:
+def check_extremities(model: Model, pictures: pd.DataFrame) -> None:
     """Raise MuraError for a picture whose extremity must be known; warn of one that the model was not trained on."""
     unknown = pictures["name"][pictures["extremity"].isna()]
-    if predictor.needs_extremity and len(unknown):
+    if model.needs_extremity and len(unknown):
         raise MuraError(
-            f"{predictor.source} has a head for each extremity, and the path of {unknown.iloc[0]} does not say which "
+            f"{model.source} has a head for each extremity, and the path of {unknown.iloc[0]} does not say which "
             f"it shows: give --extremity, one of {', '.join(EXTREMITIES)}."
         )
-    foreign = sorted(set(pictures["extremity"].dropna()) - set(predictor.extremities))
+    foreign = sorted(set(pictures["extremity"].dropna()) - set(model.extremities))
     if foreign:
-        trained = ", ".join(predictor.extremities)
-        log.warning("%s was trained on %s, not on %s", predictor.source, trained, ", ".join(foreign))
+        trained = ", ".join(model.extremities)
+        log.warning("%s was trained on %s, not on %s", model.source, trained, ", ".join(foreign))
 
 
-def _read_and_predict(
-    predictor: Predictor, pictures: pd.DataFrame, show: Progress
-) -> Iterator[float | UnreadableImage]:
+def _read_and_predict(model: Model, pictures: pd.DataFrame, show: Progress) -> Iterator[float | UnreadableImage]:
     """Yield each picture's probability, or why it can't be read; threads decode the next batch meanwhile."""
 
     def read(path: str, name: str) -> np.ndarray | UnreadableImage:
@@ -210,7 +142,7 @@ def _read_and_predict(
             pixels = decode(path)
             if blank := why_blank(pixels):
                 log.warning("%s %s; its probability says nothing.", name, blank)
-            return fit(pixels, predictor.cache_size, predictor.fit)
+            return fit(pixels, model.cache_size, model.fit)
         except UnreadableImage as fault:
             return UnreadableImage(f"{name}{str(fault).removeprefix(path)}", fault.kind)
 
@@ -221,16 +153,19 @@ def _read_and_predict(
             images = list(coming)
             following = parts[number] if number < len(parts) else part.iloc[:0]
             coming = pool.map(read, following["path"], following["name"])
-            yield from _predict_readable(predictor, images, list(part["extremity"]))
+            yield from _predict_readable(model, images, list(part["extremity"]))
             show(min(number * BATCH_SIZE, len(pictures)), len(pictures))
 
 
 def _predict_readable(
-    predictor: Predictor, images: list[np.ndarray | UnreadableImage], extremities: list[str | None]
+    model: Model, images: list[np.ndarray | UnreadableImage], extremities: list[str | None]
 ) -> list[float | UnreadableImage]:
     """Return the probabilities of a batch, and the faults of what could not be read in their places."""
     readable = [(image, name) for image, name in zip(images, extremities, strict=True) if isinstance(image, np.ndarray)]
-    predicted = predictor.probabilities(*map(list, zip(*readable, strict=True))) if readable else np.empty(0)
+    if not readable:
+        return list(images)  # type: ignore[arg-type]  # all are faults
+    squares, names = zip(*readable, strict=True)
+    predicted = model.probabilities(np.stack(squares), names)
     probabilities = iter(predicted.tolist())
     return [image if isinstance(image, UnreadableImage) else next(probabilities) for image in images]
 

@@ -10,7 +10,7 @@ import torch
 from refusals import refusal
 
 from mura.errors import MuraError
-from mura.inference.predict import load_model
+from mura.inference.loading import load_model
 from mura.models.backbones import build_network
 from mura.models.checkpoint import CHECKPOINT_RULES
 from mura.models.classifier import AbnormalityClassifier
@@ -108,4 +108,4 @@ def test_a_model_that_answers_nan_predicts_nothing_and_is_named(content: dict[st
     torch.save(put(content, "state_dict", state), tmp_path / "checkpoints" / "top-2.ckpt")
     model = load_model(tmp_path)
     with pytest.raises(MuraError, match=r"top-2\.ckpt: this model answers NaN"):
-        model.probabilities([np.zeros((40, 40), np.uint8)], ["wrist"])
+        model.probabilities(np.zeros((1, 40, 40), np.uint8), ["wrist"])
