@@ -4,7 +4,6 @@ Every folder with metrics.json is a finished run; one with only config.yaml is u
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ import pandas as pd
 from mura.errors import MuraError
 from mura.extremities import BOXES, EXTREMITIES, TOP_FOLDER
 from mura.metrics import OVERALL, VIEW_KEY, check_predictions, view_name
-from mura.runs.folder import ADDED_LATER, EXPERIMENT_KEYS, RunFolder, read_noted, read_planned_seeds
+from mura.runs.folder import ADDED_LATER, EXPERIMENT_KEYS, RunFolder, find_runs, read_noted, read_planned_seeds
 from mura.runs.records import MOST, read_config, read_metrics
 from mura.runs.tables import read_table, refuse_rows
 from mura.study.arms import ARM_KEYS, ARMS, UNION, arm_rank
@@ -176,28 +175,6 @@ def collect(
 
 def _sort_key(run: FinishedRun) -> tuple[Any, ...]:
     return run.model, arm_rank(run.arm), run.seed, [EXTREMITIES.index(name) for name in run.extremities]
-
-
-def find_runs(directories: Sequence[Path]) -> tuple[list[RunFolder], list[RunFolder]]:
-    """Return finished and unfinished run folders, sorted, each once.
-
-    Hidden folders and what lies within a run are left out. MuraError when a directory isn't there.
-    """
-    paths: set[Path] = set()
-    for directory in directories:
-        if not directory.is_dir():
-            raise MuraError(f"{directory} is not a folder.")
-        paths.update(_walk(directory.resolve()))
-    folders = [RunFolder(path) for path in sorted(paths)]
-    return [run for run in folders if run.finished], [run for run in folders if not run.finished]
-
-
-def _walk(directory: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(directory):
-        if {"metrics.json", "config.yaml"} & {*files, *folders}:
-            yield Path(place)
-            folders.clear()
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "wandb"]
 
 
 def read_run(folder: RunFolder) -> FinishedRun:

@@ -6,7 +6,7 @@ No torch here: the door asks a run folder questions before anything heavy is imp
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -149,6 +149,11 @@ class RunFolder:
         return json.loads(self.metrics.read_text(encoding="utf-8")).get("best_value") if self.finished else None
 
     @property
+    def is_there(self) -> bool:
+        """Whether the folder is a run's, and not one with runs below it."""
+        return self.config.exists() or self.finished or self.checkpoints.exists()
+
+    @property
     def finished(self) -> bool:
         """Whether the run has written its last file; its reader says so when that can't be read."""
         return self.metrics.exists()
@@ -220,3 +225,25 @@ def resumable(run: RunFolder) -> Iterator[None]:
         if number is None or run.finished or not run.begun:
             raise
         raise InterruptedRunError(f"stopped; go on with: {typed('train')} resume={run.path}", 128 + number) from None
+
+
+def find_runs(directories: Sequence[Path]) -> tuple[list[RunFolder], list[RunFolder]]:
+    """Return finished and unfinished run folders, sorted, each once.
+
+    Hidden folders and what lies within a run are left out. MuraError when a directory isn't there.
+    """
+    paths: set[Path] = set()
+    for directory in directories:
+        if not directory.is_dir():
+            raise MuraError(f"{directory} is not a folder.")
+        paths.update(_walk(directory.resolve()))
+    folders = [RunFolder(path) for path in sorted(paths)]
+    return [run for run in folders if run.finished], [run for run in folders if not run.finished]
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(directory):
+        if {"metrics.json", "config.yaml"} & {*files, *folders}:
+            yield Path(place)
+            folders.clear()
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "wandb"]
