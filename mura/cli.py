@@ -7,13 +7,16 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mura.errors import InterruptedRunError, MuraError, escape_on_stdout, say
 from mura.processes import quick_imports, run_command
 from mura.progress import console_on, progress_bar
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -108,45 +111,79 @@ def check(
     raise typer.Exit(1 if report.problems else 0)
 
 
+MODEL = Annotated[
+    Path, typer.Argument(help="A run folder (its best checkpoint, or ensemble), a checkpoint, or a study with --arm.")
+]
+PICTURES = Annotated[
+    list[Path], typer.Argument(help="Picture files, or folders: those of one folder are a study; - reads a list.")
+]
+ARM = Annotated[str | None, typer.Option(help="Of a study: whose runs are asked, each picture its extremity's.")]
+BACKBONE = Annotated[str | None, typer.Option("--model", help="Of a study with several: whose runs are asked.")]
+EXTREMITY = Annotated[str | None, typer.Option(help="What they show, where their path does not say it as MURA's does.")]
+ANONYMOUS = Annotated[bool, typer.Option("--anonymous", help="Number studies and pictures, write no names.")]
+JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run folder (its best checkpoint, or ensemble), or a checkpoint.")],
-    pictures: Annotated[list[Path], typer.Argument(help="Picture files, or folders: those of one folder are a study.")],
-    extremity: Annotated[
-        str | None, typer.Option(help="What they show, where their path does not say it as MURA's does.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the table to this CSV file.")] = None,
-    anonymous: Annotated[
-        bool, typer.Option("--anonymous", help="Number studies and pictures, write no names.")
-    ] = False,
+    model: MODEL,
+    pictures: PICTURES,
+    arm: ARM = None,
+    backbone: BACKBONE = None,
+    extremity: EXTREMITY = None,
+    file: Annotated[Path | None, typer.Option("--csv", "--out", help="Write the table to this CSV file.")] = None,
+    as_json: JSON = False,
+    anonymous: ANONYMOUS = False,
 ) -> None:
     """How probably pictures are abnormal, one by one and by study. For research: not a medical device.
 
     A table on a terminal, CSV into a pipe. Exit code 1 when a picture could not be read.
     """
     with quick_imports():
+        from mura.inference import predict
         from mura.inference.loading import load_model
-        from mura.inference.predict import predict_pictures, print_studies
-    from mura.files import refuse_unwritable, write_text
+    from mura.files import refuse_unwritable
+
+    if file is not None:
+        refuse_unwritable(file, "--csv")  # before the hours of work that would be lost
+    places = all_places(pictures)
+    asked = load_model(model, arm, backbone)
+    with progress_bar("predicting") as progress:
+        answer = predict.predict_pictures(asked, places, extremity, progress, anonymous)
+    for fault in answer.faults:
+        say(fault)
+    if as_json:
+        print(json.dumps(predict.as_json(asked, answer), indent=2, allow_nan=False))
+    show_table(answer.table, file, anonymous, as_json)
+    raise typer.Exit(1 if answer.faults else 0)
+
+
+def all_places(pictures: list[Path]) -> list[Path]:
+    """Return the places named on the command line, and in its place those that standard input names for -."""
+    from mura.inference.places import read_list
+
+    return [place for each in pictures for place in (read_list(sys.stdin.buffer) if str(each) == "-" else [each])]
+
+
+def show_table(table: "pd.DataFrame", file: Path | None, anonymous: bool, is_printed: bool) -> None:
+    """Write the table of predictions to `file`; without one, and unless something else is printed, print it."""
+    from mura.files import write_text
+    from mura.inference.predict import print_studies
     from mura.runs.tables import csv_text
 
-    if out is not None:
-        refuse_unwritable(out, "--out")  # before the hours of work that would be lost
-    with progress_bar("predicting") as progress:
-        table, faults = predict_pictures(load_model(model), pictures, extremity, progress, anonymous)
-    for fault in faults:
-        say(fault)
-    if out is not None:
+    if file is not None:
         try:
-            write_text(out, csv_text(table))
+            write_text(file, csv_text(table))
         except OSError as error:
-            print(csv_text(table), end="")
-            raise MuraError(f"--out {out}: can't be written ({error.strerror}); the table was printed.") from error
+            if not is_printed:
+                print(csv_text(table), end="")
+            raise MuraError(f"--csv {file}: can't be written ({error.strerror}); the table was printed.") from error
+    elif is_printed:
+        return
     elif sys.stdout.isatty():
         print_studies(table, console_on(sys.stdout), anonymous)
     else:
         print(csv_text(table), end="")
-    raise typer.Exit(1 if faults else 0)
 
 
 @app.command()

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from mura.data.dicom import is_dicom_file
 from mura.errors import MuraError, printable
@@ -13,6 +13,7 @@ from mura.errors import MuraError, printable
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 PASSED_OVER = ("@eaDir", "__MACOSX", "#recycle", "lost+found", "$RECYCLE.BIN")  # and hidden ones, such as .thumbs
 KINDS_SHOWN = 8
+LONGEST_LIST = 2**26  # bytes: half a million long paths
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,23 @@ class Found(NamedTuple):
 
     pictures: list[tuple[str, str]]
     faults: list[str]
+
+
+def read_list(stream: BinaryIO) -> list[Path]:
+    """Return the places that a stream names: one a line, or with NUL between them, as `find -print0` writes them.
+
+    Raises MuraError when it names none, or never ends.
+    """
+    content = stream.read(LONGEST_LIST + 1)
+    if len(content) > LONGEST_LIST:
+        raise MuraError(
+            f"standard input names pictures in more than {LONGEST_LIST:,} bytes; name their folders instead."
+        )
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    places = [Path(os.fsdecode(line)) for line in lines if line.strip()]
+    if not places:
+        raise MuraError("standard input names no picture: a path a line is expected there for -.")
+    return places
 
 
 def find_pictures(places: list[Path], anonymous: bool = False) -> Found:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ class Model(Protocol):
     """A trained model that can be asked about pictures, whatever library computes it.
 
     It learnt from `extremities`; pictures come to it as squares of `cache_size` pixels, made by `images.fit` in the way
-    `fit`. Where it `needs_extremity`, each picture's must be known. `source` is what the user named.
+    `fit`. Where it `needs_extremity`, each picture's must be known, and one of these. `source` is what the user named.
     """
 
     source: Path
@@ -122,16 +122,23 @@ def name_studies(pictures: pd.DataFrame, anonymous: bool = False) -> list[str]:
 
 def check_extremities(model: Model, pictures: pd.DataFrame) -> None:
     """Raise MuraError for a picture whose extremity must be known; warn of one that the model was not trained on."""
+    known = ", ".join(model.extremities)
+    foreign = pictures[~pictures["extremity"].isin([*model.extremities, None])]
     unknown = pictures["name"][pictures["extremity"].isna()]
     if model.needs_extremity and len(unknown):
         raise MuraError(
-            f"{model.source} has a head for each extremity, and the path of {unknown.iloc[0]} does not say which "
-            f"it shows: give --extremity, one of {', '.join(EXTREMITIES)}."
+            f"{model.source} answers by extremity, and the path of {unknown.iloc[0]} does not say which it shows: "
+            f"give --extremity, one of {known}."
         )
-    foreign = sorted(set(pictures["extremity"].dropna()) - set(model.extremities))
-    if foreign:
-        trained = ", ".join(model.extremities)
-        log.warning("%s was trained on %s, not on %s", model.source, trained, ", ".join(foreign))
+    if model.needs_extremity and len(foreign):
+        first = foreign.iloc[0]
+        raise MuraError(
+            f"{model.source} has nothing trained for {first['extremity']}, which {first['name']} shows; "
+            f"it answers for {known}."
+        )
+    if len(foreign):
+        names = sorted(set(foreign["extremity"]))
+        log.warning("%s was trained on %s, not on %s", model.source, known, ", ".join(names))
 
 
 def _read_and_predict(model: Model, pictures: pd.DataFrame, show: Progress) -> Iterator[float | UnreadableImage]:
@@ -174,6 +181,14 @@ def extremity_in(path: str) -> str | None:
     """Return the extremity that a folder on the path names, such as XR_WRIST; None when none does."""
     folder = EXTREMITY_NAME.search(os.path.realpath(path))
     return EXTREMITY_OF[folder[1]] if folder else None
+
+
+def as_json(model: Model, answer: Answer) -> dict[str, Any]:
+    """Return an answer as `mura predict --json` prints it: the pictures' rows, and what could not be read."""
+    rows = answer.table.astype(object).where(answer.table.notna(), None).to_dict("records")
+    return {
+        "model": str(model.source), "threshold": THRESHOLD, "pictures": rows, "unreadable": answer.faults,
+    }  # fmt: skip
 
 
 def print_studies(table: pd.DataFrame, console: Console, anonymous: bool = False) -> None:

@@ -1,0 +1,199 @@
+"""Trained models from their checkpoints, with PyTorch: what `predict` asks about pictures."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mura.data.images import PAD, cache_size_for
+from mura.errors import MuraError
+from mura.extremities import EXTREMITIES, INDEX_OF
+from mura.files import kind_of_file
+from mura.inference.predict import Model
+from mura.machine import in_float32
+from mura.models.checkpoint import NETWORK_RULES, fill, load_checkpoint
+from mura.models.classifier import AbnormalityClassifier
+from mura.runs.folder import RunFolder, find_runs
+from mura.runs.records import read_metrics
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TorchModel(Model):
+    """One or several checkpoints, ready to predict: their probabilities are averaged (Rajpurkar et al. 2017)."""
+
+    source: Path
+    checkpoints: list[Path]
+    members: list[AbnormalityClassifier]
+    cache_size: int
+    extremities: list[str]
+    fit: str
+
+    @property
+    def needs_extremity(self) -> bool:
+        return bool(self.members[0].hparams["separate_heads"])
+
+    @torch.inference_mode()
+    def probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
+        """Return the probability of "abnormal", float64 [B]. Raises MuraError when a checkpoint answers NaN."""
+        device = self.members[0].device
+        images_B1SS = torch.from_numpy(images_BSS)[:, None].to(device)
+        extremity_B = torch.tensor([INDEX_OF.get(name or "", 0) for name in extremities], device=device)
+        with in_float32(device):
+            logits = [member(images_B1SS, extremity_B) for member in self.members]
+        for checkpoint, logits_B in zip(self.checkpoints, logits, strict=True):
+            if logits_B.isnan().any():
+                raise MuraError(f"{checkpoint}: this model answers NaN, so nothing is predicted; take another.")
+        return torch.stack([each.cpu().double().sigmoid() for each in logits]).mean(0).numpy()
+
+
+Ask = Callable[[TorchModel, np.ndarray, Sequence[str | None]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class ArmModel(Model):
+    """An arm of a study: each picture is asked of its extremity's runs, whose probabilities are averaged.
+
+    `runs` are one a seed, by extremity; a pooled arm has the same for all.
+    """
+
+    source: Path
+    runs: dict[str, list[TorchModel]]
+    extremities: list[str]
+    cache_size: int
+    fit: str
+
+    @property
+    def needs_extremity(self) -> bool:
+        of_first = self.runs[self.extremities[0]]
+        return any(runs != of_first for runs in self.runs.values()) or of_first[0].needs_extremity
+
+    def probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
+        """Return the mean over the runs, float64 [B]. Raises MuraError when one answers NaN."""
+        return self._asked(TorchModel.probabilities, images_BSS, extremities)
+
+    def _asked(self, ask: Ask, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
+        """Return what `ask` returns of each picture's runs, averaged over them, in the order of the pictures."""
+        # an extremity that a pooled arm does not know, or is not told, is asked of its only runs
+        names = [name if name in self.runs else self.extremities[0] for name in extremities]
+        answers: dict[int, np.ndarray] = {}
+        for name in set(names):
+            rows = [row for row, other in enumerate(names) if other == name]
+            of_rows = [extremities[row] for row in rows]
+            mean = np.mean([ask(run, images_BSS[rows], of_rows) for run in self.runs[name]], axis=0)
+            answers.update(zip(rows, mean, strict=True))
+        return np.stack([answers[row] for row in range(len(names))])
+
+
+def load_model(path: str | Path, arm: str | None = None, backbone: str | None = None) -> Model:
+    """Return the model of a checkpoint, of a run folder, or of an arm of a study.
+
+    A run folder gives its best checkpoint, or all of its ensemble; a study (any folder with finished runs below it)
+    the runs of `arm` and `backbone`, which need not be named where there is but one.
+    Raises MuraError when there is no such model, or it is damaged.
+    """
+    place = Path(path)
+    if not place.is_dir() or RunFolder(place).is_there:
+        for option, given in (("--arm", arm), ("--model", backbone)):
+            if given is not None:
+                raise MuraError(
+                    f"{option} {given}: chooses among the runs of a study, and {place} is one model by itself."
+                )
+        return load_run(place)
+    return load_arm(place, arm, backbone)
+
+
+def load_arm(study: Path, arm: str | None, backbone: str | None) -> ArmModel:
+    """Return the model of a study's arm, for `load_model`."""
+    chosen = runs_of_arm(study, arm, backbone)
+    models = {run.path: load_run(run.path) for run in chosen}
+    first, *others = models.values()
+    for other in others:
+        if (other.cache_size, other.fit) != (first.cache_size, first.fit):
+            raise MuraError(f"{first.source} and {other.source} take pictures of different sizes; name one run.")
+    by_extremity: dict[str, list[TorchModel]] = {}
+    asked: dict[tuple[str, int], Path] = {}
+    for run, about in chosen.items():
+        for name in about["test_extremities"] or about["extremities"] or models[run.path].extremities:
+            twin = asked.setdefault((name, about["seed"]), run.path)
+            if twin != run.path:
+                raise MuraError(
+                    f"{twin} and {run.path} both answer for {name}, seed {about['seed']}; name one of them."
+                )
+            by_extremity.setdefault(name, []).append(models[run.path])
+    seeds = ", ".join(map(str, sorted({about["seed"] for about in chosen.values()})))
+    about = next(iter(chosen.values()))
+    log.info("%s: %s, %s, %d runs, seeds %s", study, about["model"], about["arm"], len(chosen), seeds)
+    extremities = [name for name in EXTREMITIES if name in by_extremity]
+    return ArmModel(study, by_extremity, extremities, first.cache_size, first.fit)
+
+
+def runs_of_arm(study: Path, arm: str | None, backbone: str | None) -> dict[RunFolder, dict[str, Any]]:
+    """Return the finished runs below a folder that are of one arm and one backbone, with their metrics.json.
+
+    Raises MuraError when there is none, or what is not named could be several.
+    """
+    finished, unfinished = find_runs([study])
+    if not finished:
+        rest = f"; {len(unfinished)} unfinished, and the checkpoint of each can be named" if unfinished else ""
+        raise MuraError(f"{study} is no run folder, and holds no finished run (a folder with metrics.json){rest}.")
+    chosen = {run: read_metrics(run.metrics) for run in finished}
+    wanted = {"model": ("--model", backbone), "arm": ("--arm", arm)}
+    for key, (option, name) in sorted(wanted.items(), key=lambda item: item[1][1] is None):  # what is named comes first
+        there = sorted({about[key] for about in chosen.values()})
+        if name is None and len(there) > 1:
+            raise MuraError(f"{study} has runs of several {key}s: give {option}, one of {', '.join(there)}.")
+        if name is not None and name not in there:
+            raise MuraError(f"{option} {name}: {study} has no such finished run; there is {', '.join(there)}.")
+        chosen = {run: about for run, about in chosen.items() if about[key] == (name or there[0])}
+    return chosen
+
+
+def load_run(path: Path) -> TorchModel:
+    """Return the model of a checkpoint, or of a run folder: its best checkpoint, or all of its ensemble.
+
+    Raises MuraError when there is none, or it is damaged.
+    """
+    checkpoints = checkpoints_of(path)
+    contents = [load_checkpoint(file) for file in checkpoints]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    members = [
+        build_saved(content, file).eval().to(device) for content, file in zip(contents, checkpoints, strict=True)
+    ]
+    # a model trained in a script of one's own, without the data module, says nothing of its pictures
+    usual = {"cache_size": cache_size_for(members[0].image_size), "extremities": list(EXTREMITIES), "fit": PAD}
+    noted = contents[0]["hyper_parameters"]["provenance"]
+    trained = usual | {key: value for key, value in noted.items() if value is not None}
+    return TorchModel(path, checkpoints, members, int(trained["cache_size"]), trained["extremities"], trained["fit"])
+
+
+def build_saved(content: dict[str, Any], path: Path) -> AbnormalityClassifier:
+    """Return the model of a checkpoint, built from NETWORK_RULES' settings alone: no other of its settings has a say.
+
+    Raises MuraError, with the file, when there is no such network, or the weights don't fit it.
+    """
+    saved = content["hyper_parameters"]
+    try:
+        model = AbnormalityClassifier(**{key: saved[key] for key in NETWORK_RULES if key in saved})
+    except MuraError as error:
+        raise MuraError(f"checkpoint: {path}: {error}") from None
+    fill(model, content, path)
+    return model
+
+
+def checkpoints_of(model: Path) -> list[Path]:
+    """Return the checkpoints of a model: itself, or in a run folder the best one, or those of the ensemble."""
+    if not model.is_dir():
+        if model.exists() and not model.is_file():
+            raise MuraError(f"{model} is {kind_of_file(model.stat())} and no checkpoint.")
+        return [model]
+    run = RunFolder(model)
+    ensemble = sorted(run.checkpoints.glob("top-*.ckpt"))
+    if not ensemble and not run.best_checkpoint.is_file():
+        raise MuraError(f"{model} holds no model: {run.best_checkpoint} is not there.")
+    return ensemble or [run.best_checkpoint]
