@@ -158,6 +158,41 @@ def predict(
     raise typer.Exit(1 if answer.faults else 0)
 
 
+@app.command()
+def explain(
+    model: MODEL,
+    pictures: PICTURES,
+    out: Annotated[Path, typer.Option(help="The folder of the overlays; must be empty, or not there.")] = Path(
+        "explained"
+    ),
+    arm: ARM = None,
+    backbone: BACKBONE = None,
+    extremity: EXTREMITY = None,
+    as_json: JSON = False,
+    anonymous: ANONYMOUS = False,
+) -> None:
+    """Draw where a model looks: Grad-CAM over each picture, a contact sheet for each study. Not a medical device.
+
+    The table is that of `mura predict`, with the overlay's file and the box around the hottest place.
+    """
+    with quick_imports():
+        from mura.inference.explain import as_json as explained_json
+        from mura.inference.explain import explain_pictures
+        from mura.inference.loading import load_model
+
+    places = all_places(pictures)
+    asked = load_model(model, arm, backbone)
+    with progress_bar("explaining") as progress:
+        answer = explain_pictures(asked, places, out, extremity, progress, anonymous)
+    for fault in answer.faults:
+        say(fault)
+    if as_json:
+        print(json.dumps(explained_json(asked, answer), indent=2, allow_nan=False))
+    show_table(answer.table, None, anonymous, as_json)
+    logging.info("written: %s", out)
+    raise typer.Exit(1 if answer.faults else 0)
+
+
 def all_places(pictures: list[Path]) -> list[Path]:
     """Return the places named on the command line, and in its place those that standard input names for -."""
     from mura.inference.places import read_list

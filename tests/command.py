@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from click.testing import Result
+from typer.testing import CliRunner
+
+from mura.cli import app
 
 REPOSITORY = Path(__file__).parent.parent
 ON_CPU = ("trainer=cpu", "trainer.precision=32-true")
@@ -31,6 +35,11 @@ def start(train_arguments: list[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
+
+
+def mura(*arguments: object, said: str | None = None) -> Result:
+    """`mura ...` in this process, with `said` on standard input; a MuraError passes on."""
+    return CliRunner().invoke(app, list(map(str, arguments)), input=said, catch_exceptions=False)
 
 
 def weights(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:

@@ -109,14 +109,19 @@ def fit(image: np.ndarray, size: int, how: str = PAD) -> np.ndarray:
     PAD keeps the aspect: the longest side becomes `size`, and the picture lies centred on black. STRETCH fills the
     square with the picture.
     """
-    height, width = (max(1, round(side * size / max(image.shape))) for side in image.shape)
-    if how == STRETCH:
-        height = width = size
+    top, left, height, width = place_in_square(image.shape, size, how)
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     square = np.zeros((size, size), np.uint8)
-    top, left = (size - height) // 2, (size - width) // 2
     square[top : top + height, left : left + width] = np.asarray(resized)
     return square
+
+
+def place_in_square(shape: tuple[int, ...], size: int, how: str = PAD) -> tuple[int, int, int, int]:
+    """Return where `fit` puts a picture of this shape: the top and left, height and width of its part of the square."""
+    height, width = (max(1, round(side * size / max(shape))) for side in shape)
+    if how == STRETCH:
+        height = width = size
+    return (size - height) // 2, (size - width) // 2, height, width
 
 
 def cache_size_for(image_size: int) -> int:

@@ -4,6 +4,7 @@ Shapes: B pictures; S their side in the cache; C feature maps of G x G cells.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from mura.machine import in_float32
 from mura.models.backbones import TORCHVISION, Network
 from mura.models.classifier import AbnormalityClassifier
 
-LAYERS: dict[str, Callable[[nn.Module], nn.Module]] = {
+LAYERS: dict[str, Callable[[Any], Any]] = {
     "cnn": lambda net: net[-4],  # the last ReLU, before max-pooling, average pooling and flattening
     "alexnet": lambda net: net.features[-2],  # the same, before max-pooling
     "vgg": lambda net: net.features[-2],
@@ -51,7 +52,10 @@ def last_maps(network: Network, library: str) -> nn.Module:
             f"{network.name} can't be explained: a vision transformer has no feature maps for Grad-CAM; take a "
             "convolutional network, such as model=resnet18, or a Swin transformer."
         )
-    return next(layer for start, layer in LAYERS.items() if network.name.startswith(start))(network.backbone)
+    layer: nn.Module = next(layer for start, layer in LAYERS.items() if network.name.startswith(start))(
+        network.backbone
+    )
+    return layer
 
 
 def heat_maps(model: AbnormalityClassifier, images_B1SS: Tensor, extremity_B: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from mura.data.images import PAD, cache_size_for
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, INDEX_OF
 from mura.files import kind_of_file
-from mura.inference.predict import Model
+from mura.inference.explain import ExplainedModel
+from mura.inference.gradcam import heat_maps
 from mura.machine import in_float32
 from mura.models.checkpoint import NETWORK_RULES, fill, load_checkpoint
 from mura.models.classifier import AbnormalityClassifier
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TorchModel(Model):
+class TorchModel(ExplainedModel):
     """One or several checkpoints, ready to predict: their probabilities are averaged (Rajpurkar et al. 2017)."""
 
     source: Path
@@ -41,22 +42,37 @@ class TorchModel(Model):
     @torch.inference_mode()
     def probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
         """Return the probability of "abnormal", float64 [B]. Raises MuraError when a checkpoint answers NaN."""
-        device = self.members[0].device
-        images_B1SS = torch.from_numpy(images_BSS)[:, None].to(device)
-        extremity_B = torch.tensor([INDEX_OF.get(name or "", 0) for name in extremities], device=device)
-        with in_float32(device):
-            logits = [member(images_B1SS, extremity_B) for member in self.members]
+        batch = self._batch(images_BSS, extremities)
+        with in_float32(self.members[0].device):
+            logits = [member(*batch) for member in self.members]
         for checkpoint, logits_B in zip(self.checkpoints, logits, strict=True):
             if logits_B.isnan().any():
                 raise MuraError(f"{checkpoint}: this model answers NaN, so nothing is predicted; take another.")
         return torch.stack([each.cpu().double().sigmoid() for each in logits]).mean(0).numpy()
+
+    def heat_maps(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
+        """Return the mean of the checkpoints' heat, float32 [B, G, G]. Raises MuraError where they have none."""
+        batch = self._batch(images_BSS, extremities)
+        return scaled(np.mean([scaled(heat_maps(member, *batch).cpu().numpy()) for member in self.members], axis=0))
+
+    def _batch(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images [B, 1, S, S] and extremities, int64 [B], on the members' device."""
+        device = self.members[0].device
+        extremity_B = torch.tensor([INDEX_OF.get(name or "", 0) for name in extremities], device=device)
+        return torch.from_numpy(images_BSS)[:, None].to(device), extremity_B
+
+
+def scaled(heat_BGG: np.ndarray) -> np.ndarray:
+    """Return heat maps whose hottest cell is 1; one that is all zero stays so."""
+    highest_B11 = heat_BGG.max(axis=(1, 2), keepdims=True)
+    return np.divide(heat_BGG, highest_B11, out=np.zeros_like(heat_BGG), where=highest_B11 > 0)
 
 
 Ask = Callable[[TorchModel, np.ndarray, Sequence[str | None]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class ArmModel(Model):
+class ArmModel(ExplainedModel):
     """An arm of a study: each picture is asked of its extremity's runs, whose probabilities are averaged.
 
     `runs` are one a seed, by extremity; a pooled arm has the same for all.
@@ -77,6 +93,10 @@ class ArmModel(Model):
         """Return the mean over the runs, float64 [B]. Raises MuraError when one answers NaN."""
         return self._asked(TorchModel.probabilities, images_BSS, extremities)
 
+    def heat_maps(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
+        """Return the mean of the runs' heat, float32 [B, G, G]."""
+        return scaled(self._asked(TorchModel.heat_maps, images_BSS, extremities))
+
     def _asked(self, ask: Ask, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
         """Return what `ask` returns of each picture's runs, averaged over them, in the order of the pictures."""
         # an extremity that a pooled arm does not know, or is not told, is asked of its only runs
@@ -90,7 +110,7 @@ class ArmModel(Model):
         return np.stack([answers[row] for row in range(len(names))])
 
 
-def load_model(path: str | Path, arm: str | None = None, backbone: str | None = None) -> Model:
+def load_model(path: str | Path, arm: str | None = None, backbone: str | None = None) -> ExplainedModel:
     """Return the model of a checkpoint, of a run folder, or of an arm of a study.
 
     A run folder gives its best checkpoint, or all of its ensemble; a study (any folder with finished runs below it)

@@ -6,10 +6,10 @@ here: a model says itself how it computes.
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,8 @@ COLUMNS = ["path", "extremity", "probability", "study", "study_probability", "st
 BATCH_SIZE = 32
 
 Progress = Callable[[int, int], None]
+Prepared = TypeVar("Prepared")
+Said = TypeVar("Said")
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,23 @@ def predict_pictures(
     MURA's does (XR_WRIST). With `anonymous`, numbers stand for the names of files and studies.
     Raises MuraError when there is no picture, or none can be read, or an extremity is not known that must be.
     """
+    pictures, faults = pictures_at(model, places, extremity, anonymous)
+    answers: list[float | UnreadableImage] = []
+    for part, squares in read_in_batches(pictures, lambda pixels: fit(pixels, model.cache_size, model.fit)):
+        answers += ask_of_readable(lambda *batch: model.probabilities(*batch).tolist(), squares, part["extremity"])
+        show(len(answers), len(pictures))
+    readable, unreadable = sort_out(pictures, answers)
+    readable["probability"] = [answer for answer in answers if isinstance(answer, float)]
+    return Answer(with_studies(readable), faults + unreadable)
+
+
+def pictures_at(
+    model: Model, places: list[Path], extremity: str | None, anonymous: bool
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the pictures to ask a model about, `path`, `study`, `name` and `extremity`, and what can't be read.
+
+    `name` stands for the path in all that is written. Raises MuraError as `predict_pictures` does.
+    """
     if extremity is not None and extremity not in EXTREMITIES:
         raise MuraError(f"--extremity {extremity}: there is no such extremity. Options: {', '.join(EXTREMITIES)}.")
     found = find_pictures(places, anonymous)
@@ -95,16 +114,25 @@ def predict_pictures(
     table["name"] = [f"picture {number}" for number in range(1, len(table) + 1)] if anonymous else table["path"]
     table["extremity"] = pd.Series([extremity or extremity_in(path) for path in table["path"]], dtype=object)
     check_extremities(model, table)
-    readings = list(_read_and_predict(model, table, show))
-    table["probability"] = [None if isinstance(each, UnreadableImage) else each for each in readings]
-    unreadable = [str(each) for each in readings if isinstance(each, UnreadableImage)]
-    if len(unreadable) == len(table):
-        others = f" None of the {len(table)} pictures can be read." if len(table) > 1 else ""
+    return table, found.faults
+
+
+def sort_out(pictures: pd.DataFrame, answers: Sequence[object]) -> tuple[pd.DataFrame, list[str]]:
+    """Return the pictures that were read, and why the others were not. Raises MuraError when none was."""
+    unreadable = [str(answer) for answer in answers if isinstance(answer, UnreadableImage)]
+    if len(unreadable) == len(pictures):
+        others = f" None of the {len(pictures)} pictures can be read." if len(pictures) > 1 else ""
         raise MuraError(unreadable[0] + others)
-    table = table[table["probability"].notna()].astype({"probability": float})
+    is_read = [not isinstance(answer, UnreadableImage) for answer in answers]
+    return pictures[is_read].reset_index(drop=True), unreadable
+
+
+def with_studies(pictures: pd.DataFrame) -> pd.DataFrame:
+    """Return COLUMNS and any further ones, for pictures with their `probability`: what is said of their studies too."""
+    table = pictures.assign(path=pictures["name"]).drop(columns="name")
     table["study_probability"] = table.groupby("study")["probability"].transform("mean")
     table["study_is"] = (table["study_probability"] > THRESHOLD).map({True: "abnormal", False: "normal"})
-    return Answer(table.assign(path=table["name"])[COLUMNS].reset_index(drop=True), found.faults + unreadable)
+    return table[[*COLUMNS, *(column for column in table if column not in COLUMNS)]]
 
 
 def name_studies(pictures: pd.DataFrame, anonymous: bool = False) -> list[str]:
@@ -141,15 +169,20 @@ def check_extremities(model: Model, pictures: pd.DataFrame) -> None:
         log.warning("%s was trained on %s, not on %s", model.source, known, ", ".join(names))
 
 
-def _read_and_predict(model: Model, pictures: pd.DataFrame, show: Progress) -> Iterator[float | UnreadableImage]:
-    """Yield each picture's probability, or why it can't be read; threads decode the next batch meanwhile."""
+def read_in_batches(
+    pictures: pd.DataFrame, prepare: Callable[[np.ndarray], Prepared]
+) -> Iterator[tuple[pd.DataFrame, list[Prepared | UnreadableImage]]]:
+    """Yield batches of pictures with what `prepare` makes of their pixels, uint8 [H, W], or why they can't be read.
 
-    def read(path: str, name: str) -> np.ndarray | UnreadableImage:
+    Threads decode the next batch while the last one is worked on.
+    """
+
+    def read(path: str, name: str) -> Prepared | UnreadableImage:
         try:
             pixels = decode(path)
             if blank := why_blank(pixels):
                 log.warning("%s %s; its probability says nothing.", name, blank)
-            return fit(pixels, model.cache_size, model.fit)
+            return prepare(pixels)
         except UnreadableImage as fault:
             return UnreadableImage(f"{name}{str(fault).removeprefix(path)}", fault.kind)
 
@@ -157,24 +190,23 @@ def _read_and_predict(model: Model, pictures: pd.DataFrame, show: Progress) -> I
     with ThreadPoolExecutor(cores()) as pool:
         coming = pool.map(read, parts[0]["path"], parts[0]["name"])
         for number, part in enumerate(parts, 1):
-            images = list(coming)
+            prepared = list(coming)
             following = parts[number] if number < len(parts) else part.iloc[:0]
             coming = pool.map(read, following["path"], following["name"])
-            yield from _predict_readable(model, images, list(part["extremity"]))
-            show(min(number * BATCH_SIZE, len(pictures)), len(pictures))
+            yield part, prepared
 
 
-def _predict_readable(
-    model: Model, images: list[np.ndarray | UnreadableImage], extremities: list[str | None]
-) -> list[float | UnreadableImage]:
-    """Return the probabilities of a batch, and the faults of what could not be read in their places."""
-    readable = [(image, name) for image, name in zip(images, extremities, strict=True) if isinstance(image, np.ndarray)]
-    if not readable:
-        return list(images)  # type: ignore[arg-type]  # all are faults
-    squares, names = zip(*readable, strict=True)
-    predicted = model.probabilities(np.stack(squares), names)
-    probabilities = iter(predicted.tolist())
-    return [image if isinstance(image, UnreadableImage) else next(probabilities) for image in images]
+def ask_of_readable(
+    ask: Callable[[np.ndarray, list[str | None]], Sequence[Said]],
+    squares: Sequence[np.ndarray | UnreadableImage],
+    extremities: Iterable[str | None],
+) -> list[Said | UnreadableImage]:
+    """Return what `ask` says of each square of a batch, and the faults of what could not be read in their places."""
+    readable = [
+        (square, name) for square, name in zip(squares, extremities, strict=True) if isinstance(square, np.ndarray)
+    ]
+    said = iter(ask(np.stack([square for square, _ in readable]), [name for _, name in readable]) if readable else ())
+    return [square if isinstance(square, UnreadableImage) else next(said) for square in squares]
 
 
 def extremity_in(path: str) -> str | None:

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from command import mura
 from refusals import refusal
 from run_folders import write_run
-from typer.testing import CliRunner
 
-from mura.cli import app
 from mura.errors import MuraError
 from mura.inference.loading import load_model
 
@@ -25,11 +24,6 @@ def pictures(mura_root: Path) -> dict[str, list[Path]]:
         name: sorted((mura_root / "valid" / f"XR_{name.upper()}").rglob("*.png"))[:3]
         for name in ("wrist", "hand", "elbow")
     }
-
-
-def ask(*arguments: object, said: str | None = None):
-    """`mura predict ...` in this process; a MuraError passes on."""
-    return CliRunner().invoke(app, ["predict", *map(str, arguments)], input=said, catch_exceptions=False)
 
 
 def test_each_picture_is_asked_of_its_extremitys_runs_and_averaged_over_the_seeds(study: Path) -> None:
@@ -53,12 +47,12 @@ def test_a_pooled_arm_is_averaged_over_its_seeds(arm: str, study: Path) -> None:
 
 def test_a_pooled_arm_needs_no_extremity(study: Path, pictures: dict[str, list[Path]], tmp_path: Path) -> None:
     nameless = Path(shutil.copy(pictures["hand"][0], tmp_path / "some.png"))
-    found = ask(study, nameless, "--arm", "unified", "--json")
+    found = mura("predict", study, nameless, "--arm", "unified", "--json")
     assert found.exit_code == 0
     [row] = json.loads(found.stdout)["pictures"]
     assert (row["path"], row["extremity"]) == (str(nameless), None)
     with pytest.raises(MuraError, match=r"does not say which it shows: give --extremity, one of hand, wrist\."):
-        ask(study, nameless, "--arm", "specialised")
+        mura("predict", study, nameless, "--arm", "specialised")
 
 
 def test_what_is_asked_of_a_study_is_said_by_the_log(study: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -76,7 +70,9 @@ def test_an_arm_that_is_not_there_and_what_is_not_trained_are_sentences(
         f"--arm finetuned: {study} has no such finished run; there is shared, specialised, unified."
     )
     assert "--model resnet18" in str(refusal(lambda: load_model(study, "unified", "resnet18")))
-    assert "nothing trained for elbow" in str(refusal(lambda: ask(study, pictures["elbow"][0], "--arm", "specialised")))
+    assert "nothing trained for elbow" in str(
+        refusal(lambda: mura("predict", study, pictures["elbow"][0], "--arm", "specialised"))
+    )
     single = study / "cnn2" / "wrist" / "seed0"
     for model in (single, single / "checkpoints" / "best.ckpt"):
         assert f"--arm unified: chooses among the runs of a study, and {model} is" in str(
@@ -109,24 +105,26 @@ def test_a_list_on_standard_input_is_asked_and_written_as_csv_and_json(
 ) -> None:
     named = [*pictures["hand"], *pictures["wrist"]]
     lines = "".join(f"{path}\n" for path in named)
-    found = ask(study, "-", "--arm", "specialised", "--csv", tmp_path / "a.csv", "--json", said=lines)
+    found = mura("predict", study, "-", "--arm", "specialised", "--csv", tmp_path / "a.csv", "--json", said=lines)
     assert found.exit_code == 0
     rows = json.loads(found.stdout)["pictures"]
     assert [row["path"] for row in rows] == list(map(str, named))
     table = pd.read_csv(tmp_path / "a.csv")
     assert table["probability"].tolist() == pytest.approx([row["probability"] for row in rows])
     assert table["extremity"].tolist() == ["hand"] * 3 + ["wrist"] * 3
-    again = ask(study, "-", "--arm", "specialised", "--out", tmp_path / "b.csv", said=lines.replace("\n", "\0"))
+    again = mura(
+        "predict", study, "-", "--arm", "specialised", "--out", tmp_path / "b.csv", said=lines.replace("\n", "\0")
+    )
     assert again.stdout == ""
     assert (tmp_path / "b.csv").read_text() == (tmp_path / "a.csv").read_text()
-    assert "names no picture" in str(refusal(lambda: ask(study, "-", "--arm", "unified", said="\n")))
+    assert "names no picture" in str(refusal(lambda: mura("predict", study, "-", "--arm", "unified", said="\n")))
 
 
 def test_json_names_what_could_not_be_read_and_exits_with_1(
     study: Path, pictures: dict[str, list[Path]], tmp_path: Path
 ) -> None:
     (tmp_path / "broken.png").write_bytes(pictures["hand"][0].read_bytes()[:100])
-    found = ask(study, pictures["hand"][0], tmp_path / "broken.png", "--arm", "unified", "--json")
+    found = mura("predict", study, pictures["hand"][0], tmp_path / "broken.png", "--arm", "unified", "--json")
     assert found.exit_code == 1
     answer = json.loads(found.stdout)
     assert len(answer["pictures"]) == 1
