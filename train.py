@@ -74,15 +74,22 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         predictions = predict_views(trainer, data, chosen_checkpoints(trainer, run))
         identity = {"name": cfg.name, "arm": cfg.arm, "seed": cfg.seed}
         metrics = describe_run(run, identity, trainer, data, predictions)
+        if cfg.explain and trainer.is_global_zero:
+            from mura.inference.own_views import explain_views
+
+            metrics["explain"] = explain_views(run, predictions.of_role("test"), Path(data.root))
         write_results(run, trainer, predictions, metrics)
         return metrics
 
 
 def build(cfg: DictConfig) -> tuple[Any, Any]:
     """Return the MuraDataModule and the AbnormalityClassifier of a config, ready to be trained."""
+    from mura.inference.gradcam import refuse_unexplainable
     from mura.training.history import require_defined
     from mura.training.results import provenance
 
+    if cfg.explain:
+        refuse_unexplainable(cfg.model.name, cfg.model.library)  # now, and not after hours of training
     optimizer, scheduler = make_schedule(cfg.optimizer, cfg.scheduler)
     data = instantiate(cfg.data, test=cfg.test)
     data.setup()

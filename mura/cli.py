@@ -5,6 +5,7 @@ And the next study planned.
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -114,9 +115,7 @@ def check(
 MODEL = Annotated[
     Path, typer.Argument(help="A run folder (its best checkpoint, or ensemble), a checkpoint, or a study with --arm.")
 ]
-PICTURES = Annotated[
-    list[Path], typer.Argument(help="Picture files, or folders: those of one folder are a study; - reads a list.")
-]
+PICTURES_HELP = typer.Argument(help="Picture files, or folders: those of one folder are a study; - reads a list.")
 ARM = Annotated[str | None, typer.Option(help="Of a study: whose runs are asked, each picture its extremity's.")]
 BACKBONE = Annotated[str | None, typer.Option("--model", help="Of a study with several: whose runs are asked.")]
 EXTREMITY = Annotated[str | None, typer.Option(help="What they show, where their path does not say it as MURA's does.")]
@@ -127,7 +126,7 @@ JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def predict(
     model: MODEL,
-    pictures: PICTURES,
+    pictures: Annotated[list[Path], PICTURES_HELP],
     arm: ARM = None,
     backbone: BACKBONE = None,
     extremity: EXTREMITY = None,
@@ -161,36 +160,76 @@ def predict(
 @app.command()
 def explain(
     model: MODEL,
-    pictures: PICTURES,
-    out: Annotated[Path, typer.Option(help="The folder of the overlays; must be empty, or not there.")] = Path(
-        "explained"
-    ),
+    pictures: Annotated[list[Path] | None, PICTURES_HELP] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of the overlays, empty or not there; by default `explained`.")
+    ] = None,
     arm: ARM = None,
     backbone: BACKBONE = None,
     extremity: EXTREMITY = None,
     as_json: JSON = False,
     anonymous: ANONYMOUS = False,
+    test: Annotated[
+        bool, typer.Option("--test", help="Explain a run, or all of a study, on their own test views, for the report.")
+    ] = False,
+    root: Annotated[Path | None, typer.Option(help="With --test: where the data lie now, if they were moved.")] = None,
 ) -> None:
     """Draw where a model looks: Grad-CAM over each picture, a contact sheet for each study. Not a medical device.
 
-    The table is that of `mura predict`, with the overlay's file and the box around the hottest place.
+    The table is that of `mura predict`, with the overlay's file and the box around the hottest place. With --test it is
+    how often the model looks where the findings are, if the data say so (boxes.csv), and each run gets a heat.npz.
     """
+    if test:
+        given = {"PICTURES": pictures, "--out": out, "--arm": arm, "--model": backbone, "--extremity": extremity}
+        refuse_given(given | {"--anonymous": anonymous or None}, "--test explains a run's own test views")
+        explain_test_views(model, root, as_json)
+        return
+    refuse_given({"--root": root}, "without --test, the pictures are named themselves")
+    if not pictures:
+        raise MuraError("name the pictures to explain, or --test for the run's own test views.")
     with quick_imports():
-        from mura.inference.explain import as_json as explained_json
-        from mura.inference.explain import explain_pictures
+        from mura.inference import explain
         from mura.inference.loading import load_model
 
+    folder = Path("explained") if out is None else out
     places = all_places(pictures)
     asked = load_model(model, arm, backbone)
     with progress_bar("explaining") as progress:
-        answer = explain_pictures(asked, places, out, extremity, progress, anonymous)
+        answer = explain.explain_pictures(asked, places, folder, extremity, progress, anonymous)
     for fault in answer.faults:
         say(fault)
     if as_json:
-        print(json.dumps(explained_json(asked, answer), indent=2, allow_nan=False))
+        print(json.dumps(explain.as_json(asked, answer), indent=2, allow_nan=False))
     show_table(answer.table, None, anonymous, as_json)
-    logging.info("written: %s", out)
+    logging.info("written: %s", folder)
     raise typer.Exit(1 if answer.faults else 0)
+
+
+def refuse_given(options: dict[str, object], reason: str) -> None:
+    """Raise MuraError for the first of these options that was given."""
+    for option, value in options.items():
+        if value is not None and value != []:
+            raise MuraError(f"{option}: {reason}; leave it out.")
+
+
+def explain_test_views(place: Path, root: Path | None, as_json: bool) -> None:
+    """Have every finished run at or below `place` explain itself; print the figures as a table or JSON."""
+    with quick_imports():
+        from mura.inference.own_views import explain_again, figures_table
+    from rich.console import Console
+
+    from mura.runs.folder import finished_runs
+
+    figures = {}
+    for run in finished_runs(place):
+        name = os.path.relpath(run.path, place.resolve().parent)
+        with run.locked(), progress_bar(name) as progress:
+            figures[name] = explain_again(run, root, progress)
+        logging.info("written: %s", run.heat)
+    if as_json:
+        print(json.dumps(figures, indent=2, allow_nan=False))
+    else:
+        Console(width=None if sys.stdout.isatty() else 120).print(figures_table(figures))
 
 
 def all_places(pictures: list[Path]) -> list[Path]:

@@ -109,6 +109,7 @@ SETTING_RULES: dict[str, Rule] = {
     "arm": one_of(*ARMS, UNION),
     "mode": one_of("min", "max", None),
     "test": BOOL,
+    "explain": BOOL,
     "monitor": one_of(*MODE_OF),
     "data.root": Rule(lambda value: value is None or type(value) is str, "a folder"),
     "data.image_size": whole(32, 2048),
@@ -368,6 +369,10 @@ def check_together(cfg: DictConfig) -> None:
         raise ConfigError(
             "data.transfer=true predicts the test views of other extremities, and test=false predicts no test view: "
             "leave one of the two out."
+        )
+    if cfg.explain and not cfg.test:
+        raise ConfigError(
+            "explain=true explains the test views, and test=false keeps them out of sight: leave one of the two out."
         )
     if cfg.model.batch_norm is not None and cfg.model.get("name") not in NETWORKS_FROM_SCRATCH:
         raise ConfigError(

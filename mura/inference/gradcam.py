@@ -40,18 +40,23 @@ RELU_FOLLOWS = ("densenet",)
 """The families whose maps go through a ReLU that is no layer of its own; only what passes it counts."""
 
 
-def last_maps(network: Network, library: str) -> nn.Module:
-    """Return the layer of LAYERS for a network. Raises MuraError when its features have no places, or are unknown."""
+def refuse_unexplainable(name: str, library: str) -> None:
+    """Raise MuraError for a network whose features have no places, or whose layers are not known here."""
     if library != TORCHVISION:
         raise MuraError(
-            f"{network.name} can't be explained: which layer of a network of {library} has its last feature maps is "
-            "not known here; take one of torchvision, such as model=resnet18."
+            f"{name} can't be explained: which layer of a network of {library} has its last feature maps is not known "
+            "here; take one of torchvision, such as model=resnet18."
         )
-    if network.name.startswith("vit_"):
+    if not name.startswith(tuple(LAYERS)):
         raise MuraError(
-            f"{network.name} can't be explained: a vision transformer has no feature maps for Grad-CAM; take a "
-            "convolutional network, such as model=resnet18, or a Swin transformer."
+            f"{name} can't be explained: a vision transformer has no feature maps for Grad-CAM; take a convolutional "
+            "network, such as model=resnet18, or a Swin transformer."
         )
+
+
+def last_maps(network: Network, library: str) -> nn.Module:
+    """Return the layer of LAYERS for a network. Raises MuraError as `refuse_unexplainable` does."""
+    refuse_unexplainable(network.name, library)
     layer: nn.Module = next(layer for start, layer in LAYERS.items() if network.name.startswith(start))(
         network.backbone
     )

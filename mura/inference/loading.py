@@ -18,7 +18,7 @@ from mura.inference.gradcam import heat_maps
 from mura.machine import in_float32
 from mura.models.checkpoint import NETWORK_RULES, fill, load_checkpoint
 from mura.models.classifier import AbnormalityClassifier
-from mura.runs.folder import RunFolder, find_runs
+from mura.runs.folder import RunFolder, finished_runs
 from mura.runs.records import read_metrics
 
 log = logging.getLogger(__name__)
@@ -158,11 +158,7 @@ def runs_of_arm(study: Path, arm: str | None, backbone: str | None) -> dict[RunF
 
     Raises MuraError when there is none, or what is not named could be several.
     """
-    finished, unfinished = find_runs([study])
-    if not finished:
-        rest = f"; {len(unfinished)} unfinished, and the checkpoint of each can be named" if unfinished else ""
-        raise MuraError(f"{study} is no run folder, and holds no finished run (a folder with metrics.json){rest}.")
-    chosen = {run: read_metrics(run.metrics) for run in finished}
+    chosen = {run: read_metrics(run.metrics) for run in finished_runs(study)}
     wanted = {"model": ("--model", backbone), "arm": ("--arm", arm)}
     for key, (option, name) in sorted(wanted.items(), key=lambda item: item[1][1] is None):  # what is named comes first
         there = sorted({about[key] for about in chosen.values()})

@@ -101,6 +101,11 @@ class RunFolder:
         return self.path / "transfer.csv"
 
     @property
+    def heat(self) -> Path:
+        """Where its model looked on the test views, if it was asked to explain itself."""
+        return self.path / "heat.npz"
+
+    @property
     def history(self) -> Path:
         return self.path / "history.csv"
 
@@ -225,6 +230,15 @@ def resumable(run: RunFolder) -> Iterator[None]:
         if number is None or run.finished or not run.begun:
             raise
         raise InterruptedRunError(f"stopped; go on with: {typed('train')} resume={run.path}", 128 + number) from None
+
+
+def finished_runs(place: Path) -> list[RunFolder]:
+    """Return the run at `place`, or those below it. Raises MuraError when none is finished."""
+    finished, unfinished = find_runs([place])
+    if not finished:
+        rest = f"; {len(unfinished)} unfinished" if unfinished else ""
+        raise MuraError(f"{place} is no run folder, and holds no finished run (a folder with metrics.json){rest}.")
+    return finished
 
 
 def find_runs(directories: Sequence[Path]) -> tuple[list[RunFolder], list[RunFolder]]:

@@ -92,6 +92,7 @@ METRICS_RULES = {
     "test.image": TREE,
     "test.image.all": TREE,
     "test.image.all.n": whole(0),
+    "explain": TREE.or_null.optional,
     "synthetic": FLAG.optional,
     "speed": TREE.or_null.optional,
     "speed.wall_seconds": POSITIVE.or_null.optional,
