@@ -3,7 +3,7 @@
 `label` [N] is bool (True: abnormal), `probability` [N] that of "abnormal".
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,32 @@ def calibration_error(label: NDArray[np.bool_], probability: NDArray[np.float64]
         return None
     distance = np.bincount(calibration_bin(probability), weights=probability - label)
     return float(np.abs(distance).sum() / len(label))
+
+
+def brier_score(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> float | None:
+    """Return the mean squared error of the probability of "abnormal"; None in an empty group."""
+    return float(np.mean((probability - label) ** 2)) if len(label) else None
+
+
+def reliability(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> dict[str, Any]:
+    """Return count, Brier score, ECE and the reliability curve: of each bin with cases, what is said and what is so."""
+    which = calibration_bin(probability)
+    curve = [
+        {
+            "from": number / CALIBRATION_BINS,
+            "to": (number + 1) / CALIBRATION_BINS,
+            "n": int((which == number).sum()),
+            "probability": float(probability[which == number].mean()),
+            "abnormal": float(label[which == number].mean()),
+        }
+        for number in np.unique(which).tolist()
+    ]
+    return {
+        "n": len(label),
+        "brier": brier_score(label, probability),
+        "ece": calibration_error(label, probability),
+        "curve": curve,
+    }
 
 
 def fit_calibration(label: NDArray[np.bool_], probability: NDArray[np.float64]) -> Calibration:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
-from mura.calibration import calibration_error, fit_calibration
+from mura.calibration import brier_score, calibration_error, fit_calibration
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 
@@ -73,7 +73,7 @@ def binary_metrics(label: ArrayLike, probability: ArrayLike, extremity: ArrayLik
         "specificity": _ratio(true_negative, n - abnormal),
         "sensitivity_at_specificity": mean_within(sensitivity_at_specificity, y, p, extremities),
         "f1": _ratio(2 * true_positive, predicted + abnormal) if abnormal else None,
-        "brier": float(np.mean((p - y) ** 2)) if n else None,
+        "brier": brier_score(y, p),
         "ece": calibration_error(y, p),
         "calibration_slope": calibration.slope,
         "calibration_intercept": calibration.intercept,

@@ -57,6 +57,7 @@ TESTS_OF = {
     "mura/comparison/operating.py": ["tests/comparison/test_operating.py"],
     "mura/comparison/collect.py": ["tests/comparison/test_collect.py"],
     "mura/comparison/warnings.py": ["tests/comparison/test_warnings.py"],
+    "mura/runs/fitted.py": ["tests/comparison/test_operating.py", "tests/runs/test_fitted.py"],
 }
 COPIED = ("mura", "hydra_plugins", "conf", "tests", "benchmarks", "train.py", "sweep.py", "pyproject.toml")
 LIBRARIES = (

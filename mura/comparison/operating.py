@@ -10,24 +10,19 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from mura.comparison.bootstrap import Floats, patient_weights
+from mura.comparison.bootstrap import patient_weights
 from mura.comparison.collect import views_of
 from mura.comparison.equivalence import apply_margin
 from mura.comparison.pairs import Arms, ArmTable, Pair, Pairing
 from mura.comparison.verdict import PRIMARY, Comparison, compare_cases, in_scope
 from mura.metrics import REPORTED_METRICS, STUDY_KEY, binary_metrics, summarise
+from mura.runs.fitted import at_temperature, at_threshold, fit_temperature, fit_threshold, studies_at_shifts
 from mura.study.arms import ARMS
 
 FIXED, THRESHOLDED, TEMPERED = "fixed", "threshold", "temperature"
 ONE_FOR_ALL, ONE_EACH = "shared", "extremity"
-CANDIDATE_SHIFTS = 200
-TEMPERATURE_BOUNDS = (0.05, 20.0)
-"""Beyond these a fit has run away: on separable data any smaller temperature is better still."""
-
 RESAMPLES_AT_A_POINT = 2_000
 RESAMPLES_OF_A_FIT = 500
 OPERATING_COLUMNS = [
@@ -142,33 +137,9 @@ def apply_values(test: pd.DataFrame, kind: str, values: dict[str, float | None])
     """Return the predictions with each extremity's threshold moved to 0.5, or its logits divided by its temperature."""
     fitted = pd.to_numeric(test["extremity"].map(values)).to_numpy(float)
     logit = test["logit"].to_numpy(float)
-    moved = logit - np.log(fitted / (1 - fitted)) if kind == THRESHOLDED else logit / fitted
+    moved = (at_threshold if kind == THRESHOLDED else at_temperature)(logit, fitted)
     moved = np.where(np.isnan(fitted), logit, moved)
     return test.assign(logit=moved, probability=expit(moved))
-
-
-def fit_threshold(validation: pd.DataFrame) -> float | None:
-    """Return the probability that best tells abnormal studies from normal ones: highest accuracy by study.
-
-    The views' logits are shifted so that the threshold lies at 0.5, and a study's probability is the mean of its
-    views', as everywhere. Of equally good thresholds the one nearest to 0.5. None when there are not both classes.
-    """
-    if validation["label"].nunique() < 2:
-        return None
-    shifts_C, right_CS, _ = studies_at_shifts(validation)
-    return float(expit(shifts_C[int(np.argmax(right_CS.mean(axis=1)))]))
-
-
-def studies_at_shifts(validation: pd.DataFrame) -> tuple[Floats, NDArray[np.bool_], NDArray[np.intp]]:
-    """Return the candidate shifts [C], which of S studies are called rightly at each [C, S], and their patients [S]."""
-    study, _ = pd.factorize(pd.MultiIndex.from_frame(validation[STUDY_KEY]))
-    views = np.bincount(study)
-    abnormal = np.bincount(study, weights=validation["label"]) > 0
-    logit = validation["logit"].to_numpy(float)
-    shifts = candidate_shifts(logit)
-    right = [(np.bincount(study, weights=expit(logit - shift)) / views > 0.5) == abnormal for shift in shifts]
-    _, first = np.unique(study, return_index=True)
-    return shifts, np.array(right), pd.factorize(validation["patient"].to_numpy()[first])[0]
 
 
 def threshold_bases(validation: pd.DataFrame, extremities: Sequence[str], point: Point) -> dict[str, Basis]:
@@ -189,39 +160,12 @@ def threshold_basis(validation: pd.DataFrame) -> Basis:
     studies = len(validation.drop_duplicates(STUDY_KEY))
     if validation["label"].nunique() < 2 or validation["patient"].nunique() < 2:
         return Basis(None, studies)
-    shifts_C, right_CS, patient_S = studies_at_shifts(validation)
-    patients = int(patient_S.max()) + 1
-    right_CP = np.stack([np.bincount(patient_S, weights=right_S, minlength=patients) for right_S in right_CS])
+    at = studies_at_shifts(validation)
+    patients = int(at.patient.max()) + 1
+    right_CP = np.stack([np.bincount(at.patient, weights=each, minlength=patients) for each in at.right])
     weights_PR = patient_weights(patients, RESAMPLES_OF_A_FIT, np.random.default_rng(0))
     chosen_R = np.argmax(right_CP @ weights_PR, axis=0)
-    return Basis(float(expit(shifts_C[chosen_R]).std(ddof=1)), studies)
-
-
-def candidate_shifts(logit: Floats) -> Floats:
-    """Return zero and at most CANDIDATE_SHIFTS points halfway between neighbouring logits, nearest to zero first."""
-    values = np.unique(logit)
-    between = (values[1:] + values[:-1]) / 2
-    if len(between) > CANDIDATE_SHIFTS:
-        between = between[np.linspace(0, len(between) - 1, CANDIDATE_SHIFTS).round().astype(int)]
-    shifts = np.r_[0.0, between]
-    return shifts[np.argsort(np.abs(shifts), kind="stable")]
-
-
-def fit_temperature(validation: pd.DataFrame) -> float | None:
-    """Return the temperature that minimises the views' negative log-likelihood (Guo et al. 2017, section 4.2).
-
-    It lies within TEMPERATURE_BOUNDS. None when there are not both classes.
-    """
-    if validation["label"].nunique() < 2:
-        return None
-    logit, label = validation["logit"].to_numpy(float), validation["label"].to_numpy(float)
-
-    def loss(log_temperature: float) -> float:
-        scaled = logit / np.exp(log_temperature)
-        return float(np.mean(np.logaddexp(0, scaled) - label * scaled))
-
-    low, high = np.log(TEMPERATURE_BOUNDS)
-    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x))
+    return Basis(float(expit(at.shifts[chosen_R]).std(ddof=1)), studies)
 
 
 def compare_at_points(

@@ -140,6 +140,11 @@ class RunFolder:
         return self.checkpoints / "best.ckpt"
 
     @property
+    def calibration(self) -> Path:
+        """What was fitted on the validation views: `runs.fitted` says how it is written and read."""
+        return self.checkpoints / "calibration.json"
+
+    @property
     def last_file(self) -> Path:
         return self.checkpoints / "last.ckpt"
 

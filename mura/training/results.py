@@ -25,6 +25,7 @@ from mura.models.checkpoint import load_checkpoint
 from mura.processes import PROGRAM
 from mura.progress import console_on
 from mura.provenance import git_state, versions
+from mura.runs.fitted import describe_fit
 from mura.runs.folder import PREDICTION_COLUMNS, SCHEMA, RunFolder
 from mura.runs.tables import csv_text
 from mura.tracking import logger as tracking
@@ -110,10 +111,22 @@ def write_results(run: RunFolder, trainer: Trainer, predictions: Predictions, me
         write_text(run.transfer, csv_text(transfer))
     title = f"{metrics['model']}, {metrics['data']}, seed {metrics['seed']}"
     draw_curves(pd.read_csv(run.history), metrics["best_epoch"], title, run.curves)
+    fitted = describe_fit(predictions.of_role("val"), predictions.of_role("test"))
+    write_json(run.calibration, fitted)
     tracking.log_results(trainer.loggers, metrics, own, run.curves)
     write_json(run.metrics, metrics)
     console_on(sys.stderr, width=110).print(ResultsTable(metrics))
+    log.info("%s", calibration_words(fitted))
     log.info("done: %s", run.path)
+
+
+def calibration_words(fitted: dict[str, Any]) -> str:
+    """Return what the fitted temperature would do to the calibration error of the views."""
+    if fitted["temperature"] is None:
+        return "no temperature: the validation views are all of one class"
+    errors = [f"{part} {each['before']['ece']:.3f} / {each['after']['ece']:.3f}"
+              for part, each in fitted["reliability"].items()]  # fmt: skip
+    return f"ECE before / after a temperature of {fitted['temperature']:.2f} (not applied): {', '.join(errors)}"
 
 
 @dataclass(frozen=True)

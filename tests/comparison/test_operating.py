@@ -22,12 +22,9 @@ from mura.comparison.operating import (
     Fitted,
     Point,
     apply_values,
-    candidate_shifts,
     compare_at_points,
     fit,
     fit_all,
-    fit_temperature,
-    fit_threshold,
     notes,
     notes_on_fits,
     operating_table,
@@ -39,6 +36,7 @@ from mura.comparison.verdict import PRIMARY, compare, in_scope
 from mura.extremities import EXTREMITIES
 from mura.metrics import REPORTED_METRICS, binary_metrics, summarise
 from mura.report.write import write_report
+from mura.runs.fitted import candidate_shifts, fit_temperature, fit_threshold
 
 Views = Callable[..., pd.DataFrame]
 
