@@ -6,6 +6,7 @@ Files are read with `weights_only=True`: loading never runs code that a file car
 import re
 import socket
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -108,7 +109,9 @@ def read_state(file: Path) -> "OrderedDict[str, Tensor]":
     """
     if not file.is_file():
         raise MuraError(f"model.weights: {file} is neither imagenet nor null nor a file")
-    content = _read_safetensors(file) if file.suffix == ".safetensors" else read_file(file, "model.weights")
+    content = (
+        read_safetensors(file, "model.weights") if file.suffix == ".safetensors" else read_file(file, "model.weights")
+    )
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
     if not is_state(content):
@@ -127,16 +130,17 @@ def is_state(content: Any) -> bool:
     return all(isinstance(name, str) and isinstance(each, Tensor) for name, each in content.items())
 
 
-def _read_safetensors(file: Path) -> Any:
+def read_safetensors(file: Path, key: str) -> Any:
+    """Return the tensors of a safetensors file by name. Raises MuraError, with `key` at its start, when it has none."""
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load_file as load_tensors
     except ImportError:
-        raise MuraError(f"model.weights: {file} needs safetensors: pip install -e '.[timm]'") from None
+        raise MuraError(f"{key}: {file} needs safetensors: pip install -e '.[timm]'") from None
     try:
         return load_tensors(file)
     except (SafetensorError, OSError) as error:
-        raise MuraError(f"model.weights: {file} is no safetensors file, or a damaged one ({error})") from None
+        raise MuraError(f"{key}: {file} is no safetensors file, or a damaged one ({error})") from None
 
 
 def read_file(file: Path, key: str) -> Any:
@@ -146,6 +150,8 @@ def read_file(file: Path, key: str) -> Any:
     """
     if not file.is_file():
         raise MuraError(f"{key}: there is no file {file}")
+    if unpacks_to_more(file):
+        raise MuraError(f"{key}: {file} is compressed, which no PyTorch checkpoint is; it was not unpacked")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
@@ -158,6 +164,17 @@ def read_file(file: Path, key: str) -> Any:
             f"{key}: {file} carries code ({foreign.group(1)}) and was refused without running it; if you "
             "trust the file, save only model.state_dict() from the program that wrote it"
         ) from None
+
+
+def unpacks_to_more(file: Path) -> bool:
+    """Return whether a zip file says that it holds more than its own bytes: PyTorch stores its parts as they are."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):  # no zip file: for its reader to say
+        return False
+    stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+    return not stored or sum(part.file_size for part in parts) > file.stat().st_size
 
 
 def entries_below(state: Mapping[str, Tensor], prefix: str) -> "OrderedDict[str, Tensor]":

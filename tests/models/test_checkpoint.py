@@ -1,5 +1,7 @@
 """Checkpoints whose insides are wrong: one sentence with the file; their settings only ever build a network."""
 
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,24 @@ def test_its_settings_never_download_compile_or_read_another_file(
         said = refused(put(put(content, "hyper_parameters.library", "timm"), "hyper_parameters.name", name))
         assert said is not None
         assert "not an address or a path" in said
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_its_own_bytes_is_not_unpacked(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    file, bomb = tmp_path / "best.ckpt", tmp_path / "bomb.ckpt"
+    torch.save(content, file)
+    with zipfile.ZipFile(file) as stored, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
+        for part in stored.infolist():
+            packed.writestr(part.filename, stored.read(part))
+        packed.writestr("best/data/99", bytes(10**8))
+    assert bomb.stat().st_size < 10**6
+    tracemalloc.start()
+    said = refusal(lambda: load_model(bomb))
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
+    assert said == f"checkpoint: {bomb} is compressed, which no PyTorch checkpoint is; it was not unpacked"
+    assert refusal(lambda: load_model(file)) is None
 
 
 def test_a_model_that_answers_nan_predicts_nothing_and_is_named(content: dict[str, Any], tmp_path: Path) -> None:
