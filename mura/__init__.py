@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mura.comparison.summary import compare
     from mura.data.datamodule import MuraDataModule
     from mura.data.index import read_index
-    from mura.inference.loading import load_model
+    from mura.inference.models import load_model
     from mura.models.classifier import AbnormalityClassifier
 
 __version__ = "0.1.0"
@@ -20,7 +20,7 @@ _HOMES = {
     "AbnormalityClassifier": "mura.models.classifier",
     "MuraDataModule": "mura.data.datamodule",
     "compare": "mura.comparison.summary",
-    "load_model": "mura.inference.loading",
+    "load_model": "mura.inference.models",
     "read_index": "mura.data.index",
 }
 

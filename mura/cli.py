@@ -133,6 +133,16 @@ def predict(
     file: Annotated[Path | None, typer.Option("--csv", "--out", help="Write the table to this CSV file.")] = None,
     as_json: JSON = False,
     anonymous: ANONYMOUS = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="A study is abnormal when its probability is above this; 0.5 by default.")
+    ] = None,
+    temperature: Annotated[
+        bool, typer.Option("--temperature", help="Divide the logits by the temperature that validation gave.")
+    ] = False,
+    operating_point: Annotated[
+        str | None,
+        typer.Option(help="accuracy or specificity: shift the logits by a threshold that validation gave."),
+    ] = None,
 ) -> None:
     """How probably pictures are abnormal, one by one and by study. For research: not a medical device.
 
@@ -140,19 +150,22 @@ def predict(
     """
     with quick_imports():
         from mura.inference import predict
-        from mura.inference.loading import load_model
+        from mura.inference.models import load_model
+        from mura.inference.operating import adjust, check_threshold
     from mura.files import refuse_unwritable
+
+    above = check_threshold(threshold, operating_point)
 
     if file is not None:
         refuse_unwritable(file, "--csv")  # before the hours of work that would be lost
     places = all_places(pictures)
-    asked = load_model(model, arm, backbone)
+    asked = adjust(load_model(model, arm, backbone), temperature, operating_point)
     with progress_bar("predicting") as progress:
-        answer = predict.predict_pictures(asked, places, extremity, progress, anonymous)
+        answer = predict.predict_pictures(asked, places, extremity, progress, anonymous, above)
     for fault in answer.faults:
         say(fault)
     if as_json:
-        print(json.dumps(predict.as_json(asked, answer), indent=2, allow_nan=False))
+        print(json.dumps(predict.as_json(asked, answer, above), indent=2, allow_nan=False))
     show_table(answer.table, file, anonymous, as_json)
     raise typer.Exit(1 if answer.faults else 0)
 
@@ -230,6 +243,27 @@ def explain_test_views(place: Path, root: Path | None, as_json: bool) -> None:
         print(json.dumps(figures, indent=2, allow_nan=False))
     else:
         Console(width=None if sys.stdout.isatty() else 120).print(figures_table(figures))
+def export(
+    model: MODEL,
+    out: Annotated[Path, typer.Argument(help="The file to write; it ends in .onnx or .safetensors.")],
+    arm: ARM = None,
+    backbone: BACKBONE = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="onnx or safetensors; by default what OUT ends in.")
+    ] = None,
+) -> None:
+    """Write a trained model as one ONNX file, or its weights as safetensors, and check it against the checkpoints.
+
+    The ONNX file takes 8-bit squares and answers with probabilities; `mura predict` asks it without PyTorch.
+    """
+    from mura.inference.exported import check_format
+
+    check_format(out, file_format)
+    with quick_imports():
+        from mura.inference.export import export as write
+        from mura.inference.loading import load_model
+
+    print(f"{out}: {write(load_model(model, arm, backbone), out)}")
 
 
 def all_places(pictures: list[Path]) -> list[Path]:

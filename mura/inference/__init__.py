@@ -1,1 +1,1 @@
-"""A trained model asked about pictures: `load_model` in `loading`, `predict_pictures` in `predict`."""
+"""A trained model asked about pictures, and handed on: `load_model` in `models`, `export` in `export`."""

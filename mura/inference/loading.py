@@ -12,14 +12,19 @@ import torch
 from mura.data.images import PAD, cache_size_for
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, INDEX_OF
-from mura.files import kind_of_file
+from mura.files import kind_of_file, read_file
 from mura.inference.explain import ExplainedModel
+from mura.inference.exported import SAFETENSORS, read_about
 from mura.inference.gradcam import heat_maps
+from mura.inference.operating import fits_of
 from mura.machine import in_float32
-from mura.models.checkpoint import NETWORK_RULES, fill, load_checkpoint
+from mura.metrics import OVERALL
+from mura.models.checkpoint import CHECKPOINT_RULES, NETWORK_RULES, fill, load_checkpoint, weights_sha256
 from mura.models.classifier import AbnormalityClassifier
+from mura.models.weights import read_safetensors
+from mura.runs.fitted import Fits
 from mura.runs.folder import RunFolder, finished_runs
-from mura.runs.records import read_metrics
+from mura.runs.records import fault_in, read_metrics, why_unreadable
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +39,19 @@ class TorchModel(ExplainedModel):
     cache_size: int
     extremities: list[str]
     fit: str
+    stored: Fits | None = None
+    """What an export says was fitted; a run says it itself."""
 
     @property
     def needs_extremity(self) -> bool:
         return bool(self.members[0].hparams["separate_heads"])
+
+    def fitted(self) -> Fits:
+        if self.stored is not None:
+            return self.stored
+        folder = self.source if self.source.is_dir() else self.source.parent.parent
+        is_the_runs = self.source.is_dir() or ({self.source} == {*_checkpoints_in(RunFolder(folder))})
+        return fits_of({OVERALL: [folder]}) if is_the_runs else {}
 
     @torch.inference_mode()
     def probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
@@ -86,8 +100,18 @@ class ArmModel(ExplainedModel):
 
     @property
     def needs_extremity(self) -> bool:
-        of_first = self.runs[self.extremities[0]]
-        return any(runs != of_first for runs in self.runs.values()) or of_first[0].needs_extremity
+        return not self.is_pooled or self.runs[self.extremities[0]][0].needs_extremity
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether the same runs answer for all extremities."""
+        return all(runs == self.runs[self.extremities[0]] for runs in self.runs.values())
+
+    def fitted(self) -> Fits:
+        runs = {OVERALL: self.runs[self.extremities[0]]} if self.is_pooled else self.runs
+        # a run says nothing of the thresholds of an extremity that it did not validate on
+        known = {name: of for name, of in runs.items() if name == OVERALL or all(name in r.extremities for r in of)}
+        return fits_of({name: [run.source for run in of_name] for name, of_name in known.items()})
 
     def probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
         """Return the mean over the runs, float64 [B]. Raises MuraError when one answers NaN."""
@@ -110,7 +134,7 @@ class ArmModel(ExplainedModel):
         return np.stack([answers[row] for row in range(len(names))])
 
 
-def load_model(path: str | Path, arm: str | None = None, backbone: str | None = None) -> ExplainedModel:
+def load_model(path: str | Path, arm: str | None = None, backbone: str | None = None) -> TorchModel | ArmModel:
     """Return the model of a checkpoint, of a run folder, or of an arm of a study.
 
     A run folder gives its best checkpoint, or all of its ensemble; a study (any folder with finished runs below it)
@@ -171,21 +195,59 @@ def runs_of_arm(study: Path, arm: str | None, backbone: str | None) -> dict[RunF
 
 
 def load_run(path: Path) -> TorchModel:
-    """Return the model of a checkpoint, or of a run folder: its best checkpoint, or all of its ensemble.
+    """Return the model of a checkpoint or a safetensors file, or of a run folder: its best checkpoint, or its ensemble.
 
     Raises MuraError when there is none, or it is damaged.
     """
+    if path.suffix == SAFETENSORS and not path.is_dir():
+        return load_shared(path)
     checkpoints = checkpoints_of(path)
     contents = [load_checkpoint(file) for file in checkpoints]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     members = [
-        build_saved(content, file).eval().to(device) for content, file in zip(contents, checkpoints, strict=True)
+        build_saved(content, file).eval().to(device_to_ask())
+        for content, file in zip(contents, checkpoints, strict=True)
     ]
     # a model trained in a script of one's own, without the data module, says nothing of its pictures
     usual = {"cache_size": cache_size_for(members[0].image_size), "extremities": list(EXTREMITIES), "fit": PAD}
     noted = contents[0]["hyper_parameters"]["provenance"]
     trained = usual | {key: value for key, value in noted.items() if value is not None}
     return TorchModel(path, checkpoints, members, int(trained["cache_size"]), trained["extremities"], trained["fit"])
+
+
+def load_shared(path: Path) -> TorchModel:
+    """Return the model of a safetensors file that `mura export` wrote, with the JSON file beside it.
+
+    Raises MuraError when one of them is not there, is damaged, or was not written here.
+    """
+    beside = path.with_suffix(".json")
+    if not path.is_file():
+        raise MuraError(f"{path} is no file.")
+    try:
+        text = read_file(beside).decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise MuraError(f"{beside}, which says what {path.name} is, can't be read ({why_unreadable(error)}).") from None
+    about = read_about(beside, text)
+    state = read_safetensors(path, "model")
+    if weights_sha256(state.items()) != about["weights_sha256"]:
+        raise MuraError(f"{path} is damaged, or not the file that {beside.name} is about (another checksum).")
+    return shared_model(about, state, path)
+
+
+def shared_model(about: dict[str, Any], state: dict[str, torch.Tensor], path: Path) -> TorchModel:
+    """Return the model of weights and of what their export says of them (ABOUT_RULES, and `network`)."""
+    trained = {key: about[key] for key in ("extremities", "cache_size", "fit")}
+    network = about.get("network")
+    settings = network | {"provenance": trained} if isinstance(network, dict) else network
+    content = {"epoch": 0, "state_dict": state, "hyper_parameters": settings}
+    if fault := fault_in(content, CHECKPOINT_RULES):
+        raise MuraError(f"{path.with_suffix('.json')} {fault.replace('hyper_parameters', 'network')}; export it again.")
+    member = build_saved(content, path).eval().to(device_to_ask())
+    return TorchModel(path, [path], [member], about["cache_size"], about["extremities"], about["fit"], about["fitted"])
+
+
+def device_to_ask() -> str:
+    """Return the device that a model is asked on."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def build_saved(content: dict[str, Any], path: Path) -> AbnormalityClassifier:
@@ -209,7 +271,11 @@ def checkpoints_of(model: Path) -> list[Path]:
             raise MuraError(f"{model} is {kind_of_file(model.stat())} and no checkpoint.")
         return [model]
     run = RunFolder(model)
-    ensemble = sorted(run.checkpoints.glob("top-*.ckpt"))
-    if not ensemble and not run.best_checkpoint.is_file():
+    checkpoints = _checkpoints_in(run)
+    if not checkpoints[0].is_file():
         raise MuraError(f"{model} holds no model: {run.best_checkpoint} is not there.")
-    return ensemble or [run.best_checkpoint]
+    return checkpoints
+
+
+def _checkpoints_in(run: RunFolder) -> list[Path]:
+    return sorted(run.checkpoints.glob("top-*.ckpt")) or [run.best_checkpoint]

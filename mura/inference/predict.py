@@ -27,6 +27,7 @@ from mura.extremities import EXTREMITIES, EXTREMITY_OF
 from mura.inference.places import PICTURE_SUFFIXES, find_pictures
 from mura.machine import cores
 from mura.metrics import THRESHOLD
+from mura.runs.fitted import Fits
 
 COLUMNS = ["path", "extremity", "probability", "study", "study_probability", "study_is"]
 BATCH_SIZE = 32
@@ -52,6 +53,9 @@ class Model(Protocol):
 
     @property
     def needs_extremity(self) -> bool: ...
+
+    def fitted(self) -> Fits:
+        """Return what was fitted on its validation views; empty where nothing was."""
 
     def probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
         """Return the probability of "abnormal", float64 [B], of squares, uint8 [B, S, S]."""
@@ -80,13 +84,14 @@ def predict_pictures(
     extremity: str | None = None,
     show: Progress = lambda *_: None,
     anonymous: bool = False,
+    threshold: float = THRESHOLD,
 ) -> Answer:
     """Predict picture files, and those below folders.
 
     The pictures of one folder are one study, and its probability is the mean over them (Rajpurkar et al. 2017); a
     picture that is named by itself is a study of its own. DICOM files say themselves which are of one study.
-    `study_is` is abnormal above THRESHOLD. `extremity` is what the pictures show where their path does not say it, as
-    MURA's does (XR_WRIST). With `anonymous`, numbers stand for the names of files and studies.
+    `study_is` is abnormal above the threshold. `extremity` is what the pictures show where their path does not say it,
+    as MURA's does (XR_WRIST). With `anonymous`, numbers stand for the names of files and studies.
     Raises MuraError when there is no picture, or none can be read, or an extremity is not known that must be.
     """
     pictures, faults = pictures_at(model, places, extremity, anonymous)
@@ -96,7 +101,7 @@ def predict_pictures(
         show(len(answers), len(pictures))
     readable, unreadable = sort_out(pictures, answers)
     readable["probability"] = [answer for answer in answers if isinstance(answer, float)]
-    return Answer(with_studies(readable), faults + unreadable)
+    return Answer(with_studies(readable, threshold), faults + unreadable)
 
 
 def pictures_at(
@@ -127,11 +132,11 @@ def sort_out(pictures: pd.DataFrame, answers: Sequence[object]) -> tuple[pd.Data
     return pictures[is_read].reset_index(drop=True), unreadable
 
 
-def with_studies(pictures: pd.DataFrame) -> pd.DataFrame:
+def with_studies(pictures: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
     """Return COLUMNS and any further ones, for pictures with their `probability`: what is said of their studies too."""
     table = pictures.assign(path=pictures["name"]).drop(columns="name")
     table["study_probability"] = table.groupby("study")["probability"].transform("mean")
-    table["study_is"] = (table["study_probability"] > THRESHOLD).map({True: "abnormal", False: "normal"})
+    table["study_is"] = (table["study_probability"] > threshold).map({True: "abnormal", False: "normal"})
     return table[[*COLUMNS, *(column for column in table if column not in COLUMNS)]]
 
 
@@ -215,11 +220,11 @@ def extremity_in(path: str) -> str | None:
     return EXTREMITY_OF[folder[1]] if folder else None
 
 
-def as_json(model: Model, answer: Answer) -> dict[str, Any]:
+def as_json(model: Model, answer: Answer, threshold: float = THRESHOLD) -> dict[str, Any]:
     """Return an answer as `mura predict --json` prints it: the pictures' rows, and what could not be read."""
     rows = answer.table.astype(object).where(answer.table.notna(), None).to_dict("records")
     return {
-        "model": str(model.source), "threshold": THRESHOLD, "pictures": rows, "unreadable": answer.faults,
+        "model": str(model.source), "threshold": threshold, "pictures": rows, "unreadable": answer.faults,
     }  # fmt: skip
 
 

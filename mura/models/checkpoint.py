@@ -1,11 +1,13 @@
 """Checkpoints of this project: read whole, and without running any code that a file may carry."""
 
+import hashlib
 import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from mura.errors import MuraError
 from mura.models.weights import is_state, read_file
@@ -67,6 +69,15 @@ def fill(model: nn.Module, content: dict[str, Any], path: Path) -> None:
     except Exception as error:  # torch raises nearly anything, in many lines
         why = " ".join(str(error).split())[:200]
         raise MuraError(f"checkpoint: the weights of {path} don't fit the model that it names ({why}).") from None
+
+
+def weights_sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Return the checksum of named tensors, whatever file they are in; their order has no say."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def checksums_hold(path: Path) -> bool:

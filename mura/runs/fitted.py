@@ -42,6 +42,9 @@ FIT_RULES = {
 }
 """A fit: the temperature, and the thresholds by the name of their operating point; null where there was none."""
 
+Fits = dict[str, dict[str, Any]]
+"""Fits by the extremity whose pictures they are for, or under OVERALL for all."""
+
 FITTED_RULES = {"schema": whole(SCHEMA, SCHEMA), "reliability": TREE, **FIT_RULES}
 """What of calibration.json is read; its other keys are for people."""
 

@@ -7,6 +7,7 @@ import torch
 from run_folders import write_run
 
 from mura.extremities import EXTREMITIES
+from mura.inference.loading import load_run
 from mura.models.classifier import AbnormalityClassifier
 from mura.study.arms import SHARED, SPECIALISED, UNIFIED
 
@@ -40,3 +41,20 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             run = write_run(folder / "cnn2" / data / f"seed{seed}", names, seed, "cnn2", arm, patients=4)
             write_checkpoint(run, names, 10 * number + seed, separate_heads=arm == SHARED)
     return folder
+
+
+@pytest.fixture(scope="session")
+def wrist(study: Path) -> Path:
+    """A run of the study, to be read only."""
+    return study / "cnn2" / "wrist" / "seed0"
+
+
+@pytest.fixture(scope="session")
+def wrist_file(wrist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's ONNX file, to be read only."""
+    pytest.importorskip("onnx")
+    from mura.inference.export import export
+
+    out = tmp_path_factory.mktemp("exported") / "wrist.onnx"
+    assert "random ones (its data are not on this machine)" in export(load_run(wrist), out)
+    return out
