@@ -266,6 +266,25 @@ def export(
     print(f"{out}: {write(load_model(model, arm, backbone), out)}")
 
 
+@app.command()
+def card(
+    place: Annotated[Path, typer.Argument(help="A finished run, or a folder with finished runs.")],
+    out: Annotated[Path | None, typer.Option(help="Write the card to this file, such as README.md.")] = None,
+) -> None:
+    """Describe a run or a study as a model card: what it is for, how it did, and what is not known.
+
+    Markdown, with the front matter that model hubs read. Everything in it stands in the run folders.
+    """
+    from mura.files import refuse_unwritable, write_text
+    from mura.report.card import model_card
+
+    if out is None:
+        print(model_card(place), end="")
+        return
+    refuse_unwritable(out, "--out")
+    write_text(out, model_card(place))
+
+
 def all_places(pictures: list[Path]) -> list[Path]:
     """Return the places named on the command line, and in its place those that standard input names for -."""
     from mura.inference.places import read_list

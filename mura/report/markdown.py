@@ -31,7 +31,7 @@ def results_md(study: Study) -> str:
     lines += [f"- {escape(note)}" for note in study.notes]
     lines += ["", "## Beside published figures", ""]
     lines += [NOT_PUBLISHED, ""] if study.synthetic else []
-    lines += _table(*published_table(study))
+    lines += table_lines(*published_table(study))
     lines += ["", *(f"- {escape(note)}" for note in REFERENCE_NOTES), "- ours: mean over the seeds of the arm.", ""]
     for compared in study.pairs:
         lines += _pair_section(compared)
@@ -65,12 +65,12 @@ def _pair_section(compared: ComparedPair) -> list[str]:
     ]  # fmt: skip
     lines = [f"## {escape(pair.model)}: {escape(pair.a)} and {escape(pair.b)}", ""]
     lines += [f"Test set, by extremity; difference = {escape(pair.a)} minus {escape(pair.b)}, study accuracy.", ""]
-    lines += [*_table(header, rows), ""]
+    lines += [*table_lines(header, rows), ""]
     header = ["operating point", pair.a, pair.b, "difference (95 % interval)", "verdict", "other verdicts than at 0.5"]
     rows = [[row.point, row.a, row.b, row.difference, row.verdict, row.other_verdicts] for row in point_rows(compared)]
     title = "Study accuracy at operating points fitted on the validation part:"
     thresholds = [f"- {escape(sentence)}" for sentence in describe_thresholds(compared)]
-    return lines + ([title, "", *_table(header, rows), "", *thresholds, ""] if rows else [])
+    return lines + ([title, "", *table_lines(header, rows), "", *thresholds, ""] if rows else [])
 
 
 def _backbone_section(study: Study) -> list[str]:
@@ -78,7 +78,7 @@ def _backbone_section(study: Study) -> list[str]:
     header = ["arm", "models", "first", "second", "difference (95 % interval)", "p (Holm)", "verdict", "extremities"]
     rows = [[*vars(row).values()] for row in backbone_rows(study)]
     words = [line for sentence in describe_backbones(study) for line in (escape(sentence), "")]
-    return ["## Backbones against each other", "", *words, *_table(header, rows), ""] if rows else []
+    return ["## Backbones against each other", "", *words, *table_lines(header, rows), ""] if rows else []
 
 
 def _transfer_section(study: Study, model: str) -> list[str]:
@@ -87,7 +87,8 @@ def _transfer_section(study: Study, model: str) -> list[str]:
     rows = [[row, *(number(matrix.values[row][column]) for column in matrix.columns)] for row in matrix.rows]
     words = describe_transfer(study, model)
     heading = f"## {escape(model)}: transfer, AUROC by image (rows: trained on, columns: tested on)"
-    return [heading, "", *([escape(words), ""] if words else []), *_table(["trained on", *matrix.columns], rows), ""]
+    table = table_lines(["trained on", *matrix.columns], rows)
+    return [heading, "", *([escape(words), ""] if words else []), *table, ""]
 
 
 def escape(words: str) -> str:
@@ -97,7 +98,8 @@ def escape(words: str) -> str:
     return " ".join(words.split())
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table; its first column is text, the others are numbers."""
     rule = ["---", *["---:"] * (len(header) - 1)]
     head, *body = [[escape(cell) for cell in line] for line in (header, *rows)]
     return [f"| {' | '.join(line)} |" for line in (head, rule, *body)]
