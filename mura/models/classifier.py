@@ -13,8 +13,6 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric
-from torchmetrics.classification import BinaryAccuracy
 
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
@@ -81,7 +79,10 @@ class AbnormalityClassifier(LightningModule):
         self.augmentation = Augmentation(**(augmentation or {}))
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         weighted = bool(loss and loss["balance"])
-        self.class_weights = torch.tensor(class_weights) if weighted and class_weights else None
+        self.class_weights: Tensor | None
+        self.register_buffer(
+            "class_weights", torch.tensor(class_weights) if weighted and class_weights else None, persistent=False
+        )
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.network.mean, self.network.std))
         self.gain: Tensor
         self.offset: Tensor
@@ -89,7 +90,7 @@ class AbnormalityClassifier(LightningModule):
         self.register_buffer("offset", -mean / std, persistent=False)
         if compile:  # in place: the names in a checkpoint stay as they are
             self.network.compile()
-        self.train_loss, self.train_accuracy = MeanMetric(), BinaryAccuracy(validate_args=False)
+        self.trained = TrainedViews()
         self.validated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self.tested: list[tuple[Tensor, Tensor]] = []
 
@@ -114,7 +115,7 @@ class AbnormalityClassifier(LightningModule):
         """Return the binary cross-entropy of each view, float32 [B]."""
         weight = None
         if self.class_weights is not None:
-            weight = self.class_weights.to(logits_B.device)[batch["extremity"], batch["label"].long()]
+            weight = self.class_weights[batch["extremity"], batch["label"].long()]
         return F.binary_cross_entropy_with_logits(logits_B, batch["label"], weight=weight, reduction="none")
 
     def configure_optimizers(self) -> Any:
@@ -141,8 +142,7 @@ class AbnormalityClassifier(LightningModule):
         if self.device.type != "cuda" or self.global_step % CHECK_LOSS_EVERY == 0:
             self._refuse_nan(loss, "the loss")
         if batch["share"]:
-            self.train_loss.update(loss.detach(), weight=len(logits))
-            self.train_accuracy.update(logits.detach(), batch["label"].int())
+            self.trained.add(loss.detach(), logits.detach(), batch["label"])
         # the processes' gradients are averaged: a part that is smaller than its share must count for less
         return loss * batch["share"]
 
@@ -151,11 +151,12 @@ class AbnormalityClassifier(LightningModule):
 
         Once an epoch, and not in `training_step`: logging costs more than a step of a small network's head.
         """
-        if self.train_loss.update_called:
-            self.log("train_loss", self.train_loss.compute(), logger=self.logs_epochs)
-            self.log("train_accuracy", self.train_accuracy.compute(), logger=self.logs_epochs)
-        self.train_loss.reset()
-        self.train_accuracy.reset()
+        views, loss, correct = self.trained.of_all_processes()
+        self.trained = TrainedViews()
+        if views:
+            self._refuse_nan(loss, "the training loss")
+            self.log("train_loss", loss / views, logger=self.logs_epochs)
+            self.log("train_accuracy", correct / views, logger=self.logs_epochs)
 
     def _refuse_nan(self, loss: Tensor, what: str) -> None:
         if not torch.isfinite(loss):
@@ -205,6 +206,31 @@ class AbnormalityClassifier(LightningModule):
         with in_float32(self.device):
             logits = self(batch["image"], batch["extremity"])
         return batch["row"].cpu(), logits.cpu()
+
+
+class TrainedViews:
+    """What an epoch has trained on: how many views, the sum of their losses, and how many were called right.
+
+    The sums stay on the device, so that no step waits for it; they are read once an epoch. A metric of torchmetrics
+    would ask the device for NaN at each step, and take logits that all lie between 0 and 1 for probabilities.
+    """
+
+    def __init__(self) -> None:
+        self.views = 0
+        self.loss: Tensor | float = 0.0
+        self.correct: Tensor | int = 0
+
+    def add(self, loss: Tensor, logits_B: Tensor, label_B: Tensor) -> None:
+        """Add a batch with its mean loss."""
+        self.views += len(logits_B)
+        self.loss = self.loss + loss * len(logits_B)
+        self.correct = self.correct + ((logits_B > 0) == (label_B > 0)).sum()
+
+    def of_all_processes(self) -> tuple[int, Tensor, Tensor]:
+        """Return the number of views, the sum of their losses and the number called right; waits for the device."""
+        mine = self.views, float(self.loss), int(self.correct)
+        views, losses, correct = zip(*gather(mine), strict=True)
+        return sum(views), torch.tensor(losses).sum(), torch.tensor(sum(correct))
 
 
 def gather(mine: Any) -> list[Any]:
