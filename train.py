@@ -43,7 +43,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
 
     prepare_process()
     device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
-    precision = choose_precision(cfg.trainer.precision, device.value)
+    precision = choose_precision(cfg.trainer.precision, device.value, cfg.trainer.devices)
     announce(run.path, device, precision)
 
     seed_everything(cfg.seed, workers=True, verbose=False)

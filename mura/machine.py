@@ -5,12 +5,14 @@ No torch at the top: studies and launchers ask for cores before they import it.
 
 import ctypes
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mura.errors import ConfigError
+from mura.processes import local_rank
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +26,13 @@ MEBIBYTE = 2**20
 KEEP_MEMORY = "MURA_KEEP_MEMORY"
 MALLOC_OPTIONS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 64 * MEBIBYTE)}
 """Numbers of glibc's malloc.h, and values: no mapping of its own for a large block, and no memory given back."""
+
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|ALLOC_FAILED|ALLOCATION_FAILED|unable to find an engine to execute"
+    r"|unable to find a valid cuDNN algorithm",
+    re.IGNORECASE,
+)
+"""What PyTorch, CUDA, cuBLAS, cuDNN and NCCL say when memory is short; cuDNN then finds no way that fits."""
 
 
 class Choice(NamedTuple):
@@ -119,37 +128,106 @@ def keep_freed_memory() -> None:
             libc.mallopt(option, value)
 
 
-def choose_device(accelerator: str, devices: int) -> Choice:
-    """Return `cpu` or `gpu`. Raises ConfigError when more GPUs are asked for than there are."""
+class Gpus(NamedTuple):
+    """The numbers of the CUDA devices that compute, and why another one does not; empty if none fails."""
+
+    usable: list[int]
+    fault: str
+
+
+def usable_gpus(wanted: Iterable[int] | None = None) -> Gpus:
+    """Return which CUDA devices, of all or of those `wanted`, carry out a tiny operation.
+
+    To count them is not enough: a card is counted too when its driver is too old for PyTorch, or PyTorch has no code
+    for it, and then fails on first use.
+    """
     import torch
 
-    available = torch.cuda.device_count()
-    if accelerator == "auto":
-        if available:
-            return Choice("gpu", torch.cuda.get_device_name())
-        return Choice("cpu", "no GPU here")
-    if accelerator == "gpu" and available < devices:
-        raise ConfigError(
-            f"trainer.accelerator=gpu trainer.devices={devices}: this machine has {available} CUDA GPU(s); "
-            "take trainer=cpu, or trainer=ddp_cpu to try out several processes."
-        )
-    return Choice(accelerator, "as asked")
+    usable, faults = [], []
+    for number in range(torch.cuda.device_count()) if wanted is None else wanted:
+        try:
+            compute_on(number)
+            usable.append(number)
+        except (RuntimeError, AssertionError) as error:  # a PyTorch without CUDA asserts
+            faults.append(f"GPU {number} can't be used: {first_sentence(error)}")
+    return Gpus(usable, next(iter(faults), ""))
 
 
-def choose_precision(precision: str | int, device: str) -> Choice:
-    """Return Lightning's word: bfloat16 where the device computes in it, float16 on older GPUs, else float32."""
+def compute_on(number: int) -> None:
+    """Compute one sum on a CUDA device, and wait for it."""
+    import torch
+
+    torch.ones(1, device=f"cuda:{number}").add_(1).item()
+
+
+def first_sentence(error: BaseException) -> str:
+    """Return the first line of an error's words, or its first sentence, without the full stop."""
+    return str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+
+
+def names_a_gpu(chosen: str | None) -> bool:
+    """Return whether CUDA_VISIBLE_DEVICES asks for a card: neither `-1`, nor SLURM's `NoDevFiles` for none."""
+    names = [name.strip() for name in (chosen or "").split(",")]
+    return any(name.isdigit() or name.startswith(("GPU-", "MIG-")) for name in names)
+
+
+def choose_device(accelerator: str, devices: int) -> Choice:
+    """Return `cpu` or `gpu`; each process of a run looks at its own card.
+
+    Raises ConfigError when GPUs are asked for that can't be used, by `accelerator` or by CUDA_VISIBLE_DEVICES, and when
+    more are asked for than there are.
+    """
+    import torch
+
+    if accelerator == "cpu":
+        return Choice("cpu", "as asked")
+    own, seen = local_rank(), torch.cuda.device_count()
+    usable, fault = usable_gpus([own] if own < seen else [])
+    if usable and seen >= devices:
+        return Choice("gpu", "as asked" if accelerator == "gpu" else torch.cuda.get_device_name(own))
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    asked = f"trainer.accelerator={accelerator} trainer.devices={devices}"
+    if fault:
+        why = f"{asked}: {fault}"
+    elif seen or accelerator == "gpu" or not names_a_gpu(chosen):
+        why = f"{asked}: this machine has {seen} CUDA GPU(s)"
+    else:
+        why = f"CUDA_VISIBLE_DEVICES={chosen}: there is no such GPU here"
+    if accelerator == "auto" and (fault or not seen) and not names_a_gpu(chosen):
+        return Choice("cpu", fault or "no GPU here")
+    raise ConfigError(f"{why}; take trainer=cpu, or trainer=ddp_cpu to try out several processes.")
+
+
+def choose_precision(precision: str | int, device: str, devices: int = 1) -> Choice:
+    """Return Lightning's word: bfloat16 where the device computes in it, float16 on older GPUs, else float32.
+
+    Of several GPUs the oldest one decides, since all processes of a run must agree.
+    """
     import torch
 
     if precision != "auto":
         return Choice(str(precision), "as asked")
     if device == "gpu":
+        capability = min(torch.cuda.get_device_capability(number) for number in range(devices))
+        of_this = f"in this GPU, of compute capability {capability[0]}.{capability[1]}"
         # is_bf16_supported() says yes to emulation too: Ampere (8.0) is the first that computes in it
-        if torch.cuda.get_device_capability() >= (8, 0):
-            return Choice("bf16-mixed", "this GPU computes in bfloat16")
-        return Choice("16-mixed", "this GPU has float16 tensor cores and no bfloat16")
+        if capability >= (8, 0):
+            return Choice("bf16-mixed", f"bfloat16 is fast {of_this}")
+        if capability >= (7, 0):
+            return Choice("16-mixed", f"float16 is fast {of_this}, and bfloat16 is not")
+        return Choice("32-true", f"no half precision is fast {of_this}")
     if cpu_computes_bfloat16():
         return Choice("bf16-mixed", "this CPU computes in bfloat16")
     return Choice("32-true", "this CPU has no bfloat16 instructions")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the device or the host is out of memory; for some of it PyTorch has words, and no exception."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def allow_tf32(device: str, precision: str) -> str:

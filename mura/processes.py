@@ -42,6 +42,12 @@ def is_rank_zero() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
+def local_rank() -> int:
+    """Return the number of this process among those of its run on this machine; 0 for the only one; asks no torch."""
+    of_task = os.environ.get("SLURM_LOCALID", "0") if srun_tasks() > 1 else "0"
+    return int(os.environ.get("LOCAL_RANK", of_task))
+
+
 def srun_tasks() -> int:
     """Return how many tasks `srun` started together with this process; 1 in a batch script, in salloc's shell, outside.
 

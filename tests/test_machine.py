@@ -20,8 +20,10 @@ def cpu_with(flags: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 def gpus(number: int, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (7, 5)) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr("mura.machine.compute_on", lambda _: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 @pytest.mark.parametrize(
