@@ -243,6 +243,8 @@ def explain_test_views(place: Path, root: Path | None, as_json: bool) -> None:
         print(json.dumps(figures, indent=2, allow_nan=False))
     else:
         Console(width=None if sys.stdout.isatty() else 120).print(figures_table(figures))
+
+
 def export(
     model: MODEL,
     out: Annotated[Path, typer.Argument(help="The file to write; it ends in .onnx or .safetensors.")],

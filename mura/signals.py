@@ -10,12 +10,15 @@ So it is remembered, and what arrives after it is taken for it. On the way up, f
 | `resumable` (runs/folder.py) | makes an InterruptedRunError of it: how to go on, with exit code 130 or 143 |
 | `exit_with_sentence` (config/sentences.py) | says that sentence, and exits with its code |
 | `answering_signals` | says "stopped." where nobody has said anything, and exits with 130 or 143 |
+
+No Python runs in a main thread that waits in NCCL: there `Companions` (training/distributed.py) ends the run.
 """
 
 import signal
+import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -60,6 +63,34 @@ def signal_behind(error: BaseException) -> int | None:
     if _remembered:
         return _remembered[0]
     return signal.SIGINT if isinstance(error, KeyboardInterrupt) else None
+
+
+@contextmanager
+def heard_at_once() -> Iterator[Callable[[], int | None]]:
+    """Yield a question that any thread may ask: which of Ctrl-C and SIGTERM has come, None for neither.
+
+    Python's handlers wait until the main thread comes back from C, which a collective operation may never do. The
+    wakeup descriptor is written to by the handler in C.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    came: list[int] = []
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+
+        def first() -> int | None:
+            with suppress(BlockingIOError):
+                came.extend(number for number in reader.recv(4096) if number in (signal.SIGINT, signal.SIGTERM))
+            return came[0] if came else None
+
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield first
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

@@ -3,15 +3,31 @@
 None of this has a GPU. `make gpu-check` runs what needs one.
 """
 
+import inspect
+import subprocess
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, TensorDataset
 
+from mura.data.datamodule import MuraDataModule
+from mura.errors import ConfigError, MuraError
+from mura.inference.loading import TorchModel, device_to_ask
+from mura.launch.jobs import Job, run_jobs
+from mura.machine import choose_device, choose_precision, is_out_of_memory, usable_gpus
 from mura.models.classifier import AbnormalityClassifier, TrainedViews
+from mura.runs.folder import RunFolder
+from mura.training.distributed import Companions
+from mura.training.shutdown import SigtermAsBefore, meaning_of, memory_sentence
 
 
 def batch_of(views: int) -> dict[str, Any]:
@@ -76,3 +92,325 @@ def test_the_class_weights_move_with_the_model_and_stand_in_no_checkpoint() -> N
     assert weights is not None
     assert weights.device.type == "meta"
     assert "class_weights" not in model.state_dict()
+
+
+# --- one process of several fails -------------------------------------------------------------------------
+
+FAILING = """
+import ctypes, os, signal, subprocess, sys, threading, time
+from pathlib import Path
+from types import SimpleNamespace
+import torch
+from mura.config.sentences import exit_with_sentence
+from mura.runs.folder import RunFolder, resumable
+from mura.signals import answering_signals
+from mura.training import distributed, shutdown
+
+folder, what = Path(sys.argv[1]), sys.argv[2]
+distributed.SECONDS_TO_END = 1.0
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+(folder / "other").write_text(str(other.pid))
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=0, world_size=1)
+torch.distributed.destroy_process_group = lambda: time.sleep(600)  # as NCCL's, which waits for the other process
+
+def hang():  # in C, where Python's handlers are not called
+    mutex = ctypes.create_string_buffer(64)
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+def fail():
+    if what == "memory":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    if what == "fault":
+        raise ValueError("a fault of the program")
+    if what == "teardown":  # Lightning waits for the device on the way up
+        [companions] = trainer.callbacks
+        companions.on_exception(trainer, None, torch.OutOfMemoryError("CUDA out of memory"))
+        hang()
+    threading.Timer(0.3, os.kill, (os.getpid(), int(what))).start()
+    hang()
+
+trainer = SimpleNamespace(
+    world_size=2, local_rank=0, interrupted=False, loggers=[], callbacks=[],
+    strategy=SimpleNamespace(launcher=SimpleNamespace(procs=[other])),
+    datamodule=SimpleNamespace(batch_size=32, accumulate=1, pictures_on_gpu=False),
+)
+run = RunFolder(folder)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with answering_signals(), exit_with_sentence(), resumable(run), shutdown.clean_end(trainer, run):
+    fail()
+"""
+
+
+def test_a_failing_process_says_why_ends_the_others_and_waits_for_none(tmp_path: Path) -> None:
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING)
+    memory = "out of memory with data.batch_size=32, data.accumulate=1: data.accumulate=2"
+    expected = {
+        "memory": (1, memory), "fault": (1, "ValueError: a fault of the program"), "teardown": (1, memory),
+        "2": (130, "stopped; go on with: python train.py resume="), "15": (143, "stopped; go on with: "),
+    }  # fmt: skip
+    jobs = [Job(what, [str(tmp_path / what), what], tmp_path / what) for what in expected]
+    outcomes = run_jobs(script, jobs, lambda *_: None, workers=len(jobs), captured=True)
+    for outcome in outcomes:
+        code, sentence = expected[outcome.job.name]
+        said = outcome.job.log.read_text()
+        assert outcome.exit_code == code, said
+        assert said.count(sentence) == 1
+        assert ("Traceback" in said) == (outcome.job.name == "fault")
+        other = (outcome.job.folder / "other").read_text()
+        state = subprocess.run(["ps", "-o", "state=", "-p", other], capture_output=True, text=True).stdout.strip()
+        assert state in ("", "Z"), f"{outcome.job.name} left the other process behind"
+
+
+MakeCompanions = Callable[..., Companions]
+
+
+@pytest.fixture
+def companions_of(tmp_path: Path) -> Iterator[MakeCompanions]:
+    """Yield what makes the companions of a first process of two, the second of which runs a command."""
+    made: list[subprocess.Popen[bytes]] = []
+
+    def make(*command: str) -> Companions:
+        made.append(subprocess.Popen(command))
+        trainer: Any = SimpleNamespace(
+            world_size=2, local_rank=0, interrupted=False,
+            strategy=SimpleNamespace(launcher=SimpleNamespace(procs=list(made))),
+            datamodule=SimpleNamespace(batch_size=32, accumulate=1, pictures_on_gpu=False),
+        )  # fmt: skip
+        return Companions(trainer, RunFolder(tmp_path), meaning_of)
+
+    yield make
+    for process in made:
+        process.kill()
+        process.wait()
+
+
+NCCL = "NCCL error in: ProcessGroupNCCL.cpp:77, unhandled system error (run with NCCL_DEBUG=INFO for details)"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (f"{NCCL}\nLast error:\nError while creating shared memory segment /dev/shm/nccl-x (size 9637888)",
+         r"\(Error while creating shared memory segment /dev/shm/nccl-x .*--shm-size"),
+        (f"{NCCL}\nncclInvalidUsage\nLast error:\nDuplicate GPU detected : rank 0 and rank 1 both on CUDA device 1000",
+         r"\(Duplicate GPU detected .*CUDA_VISIBLE_DEVICES must name each card once"),
+        (f"{NCCL}\nLast error:\nCuda failure 2 'out of memory'", r"out of memory with data\.batch_size=32"),
+        (f"{NCCL}\nLast error:\nsomething of its own", r"\(something of its own\): NCCL_DEBUG=INFO shows more"),
+        (f"{NCCL}\nncclRemoteError: a call failed possibly due to a remote process exiting prematurely",
+         "another process of this run has ended; go on with"),
+        ("[gloo] Connection closed by peer [127.0.0.1]:3021", "another process of this run has ended; go on with"),
+    ],
+)  # fmt: skip
+def test_an_error_of_nccl_is_said_in_its_own_words_unless_a_process_is_gone(
+    words: str, expected: str, companions_of: MakeCompanions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mura.training.distributed.GRACE", 0.0)
+    with pytest.raises(MuraError, match=expected):
+        raise meaning_of(RuntimeError(words), companions_of("sleep", "600"))
+
+
+def test_an_error_of_nccl_beside_a_dead_process_is_that_processs_end(companions_of: MakeCompanions) -> None:
+    with pytest.raises(MuraError, match="another process of this run has ended; go on with"):
+        raise meaning_of(RuntimeError(NCCL), companions_of("false"))
+
+
+def test_an_error_of_the_program_is_no_error_of_the_connection(companions_of: MakeCompanions) -> None:
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    assert meaning_of(error, companions_of("sleep", "600")) is error
+
+
+class Line(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.layer(batch).sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("callbacks", "expected"), [([], 1), ([SigtermAsBefore()], 0)])
+def test_the_processes_of_a_run_do_not_ask_each_other_for_sigterm_before_each_batch(
+    callbacks: list[Callback], expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainer = Trainer(
+        accelerator="cpu", fast_dev_run=True, callbacks=callbacks, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(Line(), DataLoader(TensorDataset(torch.ones(3, 1)), collate_fn=lambda rows: torch.stack(rows[0])))
+    asked = []
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda *_, **__: asked.append(1))
+    loop = trainer.fit_loop.epoch_loop
+    assert "self._broadcast_sigterm_tensor()" in inspect.getsource(type(loop).advance), "Lightning asks otherwise now"
+    loop._broadcast_sigterm_tensor()
+    assert len(asked) == expected
+
+
+# --- which device, in which precision ---------------------------------------------------------------------
+
+TOO_OLD = "The NVIDIA driver on your system is too old (found version 12060). Please update your GPU driver"
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return what states the cards of this machine: their compute capabilities, and which of them fail on first use."""
+
+    def state(*capabilities: tuple[int, int], failing: Sequence[int] = (), visible: str | None = None) -> None:
+        def compute_on(number: int) -> None:
+            if number in failing:
+                raise RuntimeError(TOO_OLD)
+
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: f"card {number}")
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda number: capabilities[number])
+        monkeypatch.setattr("mura.machine.compute_on", compute_on)
+        for name in ("CUDA_VISIBLE_DEVICES", "LOCAL_RANK"):
+            monkeypatch.delenv(name, raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    return state
+
+
+T4, A100, P100, PASCAL = (7, 5), (8, 0), (6, 0), (6, 1)
+
+
+def test_a_card_that_fails_on_first_use_is_not_taken_and_the_reason_is_said(cards: Callable[..., None]) -> None:
+    cards(T4, failing=[0])
+    device = choose_device("auto", 1)
+    assert device.value == "cpu"
+    assert device.reason == "GPU 0 can't be used: The NVIDIA driver on your system is too old (found version 12060)"
+    with pytest.raises(ConfigError, match=r"accelerator=gpu trainer.devices=1: GPU 0 can't be used: The NVIDIA driver"):
+        choose_device("gpu", 1)
+
+
+def test_each_process_of_a_run_tries_its_own_card(cards: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    cards(T4, T4, failing=[1])
+    assert choose_device("gpu", 2).value == "gpu"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ConfigError, match="GPU 1 can't be used"):
+        choose_device("gpu", 2)
+
+
+def test_a_real_card_that_is_not_there_fails_the_trial() -> None:
+    usable, fault = usable_gpus([99])
+    assert usable == []
+    assert fault.startswith("GPU 99 can't be used: ")
+
+
+@pytest.mark.parametrize("visible", ["0", "GPU-8932f937", "MIG-b5e0c2c4", "5"])
+def test_a_run_pinned_to_a_card_that_is_not_there_is_refused(visible: str, cards: Callable[..., None]) -> None:
+    cards(visible=visible)
+    with pytest.raises(ConfigError, match=f"CUDA_VISIBLE_DEVICES={visible}: there is no such GPU here"):
+        choose_device("auto", 1)
+    assert choose_device("cpu", 1).value == "cpu"
+
+
+def test_a_run_pinned_to_a_card_that_can_not_be_used_is_refused(cards: Callable[..., None]) -> None:
+    cards(T4, failing=[0], visible="0")
+    with pytest.raises(ConfigError, match="GPU 0 can't be used"):
+        choose_device("auto", 1)
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles"])
+def test_a_run_that_is_given_no_card_trains_on_the_cpu(visible: str, cards: Callable[..., None]) -> None:
+    cards(visible=visible)
+    assert choose_device("auto", 1) == ("cpu", "no GPU here")
+
+
+def test_more_cards_than_there_are_is_refused_by_auto_too(cards: Callable[..., None]) -> None:
+    cards(T4)
+    with pytest.raises(ConfigError, match=r"accelerator=auto trainer.devices=2: this machine has 1 CUDA GPU\(s\)"):
+        choose_device("auto", 2)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [([A100], "bf16-mixed"), ([T4], "16-mixed"), ([P100], "32-true"), ([PASCAL], "32-true"), ([A100, T4], "16-mixed")],
+)
+def test_the_precision_is_what_the_oldest_card_is_fast_in(
+    capabilities: list[tuple[int, int]], expected: str, cards: Callable[..., None]
+) -> None:
+    cards(*capabilities)
+    chosen = choose_precision("auto", "gpu", len(capabilities))
+    assert chosen.value == expected
+    assert "compute capability {}.{}".format(*min(capabilities)) in chosen.reason
+
+
+# --- memory -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "FIND was unable to find an engine to execute this computation",
+        "GET was unable to find an engine to execute this computation",
+        "Unable to find a valid cuDNN algorithm to run convolution",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "HIP out of memory. Tried to allocate 20.00 MiB",
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory",
+    ],
+)
+def test_all_words_for_too_little_memory_are_known(words: str) -> None:
+    assert is_out_of_memory(RuntimeError(words))
+    assert not is_out_of_memory(ValueError(words))
+
+
+def test_too_little_memory_beside_pictures_on_the_gpu_is_first_mended_by_moving_them() -> None:
+    assert "data.resident=false leaves the GPU's memory to the network" in memory_sentence(32, 1, pictures_on_gpu=True)
+    assert "resident" not in memory_sentence(32, 1, pictures_on_gpu=False)
+
+
+def too_much(*_: object) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def test_pictures_that_do_not_fit_the_device_name_their_setting(
+    mura_root: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mura.data.datamodule.Resident", too_much)
+    data = MuraDataModule(
+        root=str(mura_root), extremities=["wrist"], cache_size=32, cache_dir=str(cache_dir), resident=True
+    )
+    data.setup()
+    with pytest.raises(MuraError, match=r"data.resident=true: the pictures, 0.0 GB, don't fit .*data.resident=false"):
+        data.train_dataloader()
+
+
+class Small(TorchModel):
+    """A model on a device that has memory for so many pictures."""
+
+    room = 2
+
+    def _probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
+        if len(images_BSS) > self.room:
+            too_much()
+        return images_BSS.mean(axis=(1, 2))
+
+
+def test_a_prediction_that_takes_too_much_memory_halves_its_batch_once() -> None:
+    predictor = Small(Path(), [], [], 32, ["wrist"], "pad")
+    images = np.repeat(np.arange(5), 4).reshape(5, 2, 2)
+    assert predictor.probabilities(images[:4], [None] * 4).tolist() == [0, 1, 2, 3]
+    assert predictor.probabilities(images[:3], [None] * 3).tolist() == [0, 1, 2]
+    with pytest.raises(MuraError, match=r"out of memory: 3 pictures at a time are too many .*CUDA_VISIBLE_DEVICES="):
+        predictor.probabilities(images, [None] * 5)
+
+
+def test_a_prediction_is_made_on_the_cpu_when_the_card_fails(
+    cards: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    cards(T4, failing=[0])
+    assert device_to_ask() == "cpu"
+    assert "GPU 0 can't be used: The NVIDIA driver on your system is too old" in caplog.text
+    assert "predicting on the CPU" in caplog.text
+    cards(T4)
+    assert device_to_ask() == "cuda"

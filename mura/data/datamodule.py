@@ -15,7 +15,7 @@ from mura.data.images import PAD, cache_size_for
 from mura.data.index import BOTH_LABELS, has_both_labels, study_names
 from mura.errors import ConfigError, MuraError
 from mura.extremities import EXTREMITIES, data_name
-from mura.machine import choose_residence
+from mura.machine import choose_residence, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -223,9 +223,26 @@ class MuraDataModule(LightningDataModule):
             needed = len(rows) * self.cache_size**2  # bytes
             where = choose_residence(self.resident, self._device(), needed)
             log.info("pictures: in the memory of the %s (%s)", *where)
-            resident = Resident(self.opened.images, rows, self._device()) if where.value == "device" else None
-            self.views = Views(self.opened, resident)
+            self.views = Views(self.opened, self._copied(rows) if where.value == "device" else None)
         return self.views
+
+    @property
+    def pictures_on_gpu(self) -> bool:
+        """Whether the pictures take a GPU's memory, which the network may lack."""
+        return self.views is not None and self.views.resident is not None and self._device().type == "cuda"
+
+    def _copied(self, rows: np.ndarray) -> Resident:
+        """Return the pictures of these rows in the device's memory. Raises MuraError when they don't fit."""
+        try:
+            return Resident(self.opened.images, rows, self._device())
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            size = len(rows) * self.cache_size**2 / 1e9
+        raise MuraError(
+            f"data.resident={str(self.resident).lower()}: the pictures, {size:.1f} GB, don't fit the memory of the "
+            "device; take data.resident=false, and they are copied batch by batch."
+        )
 
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device

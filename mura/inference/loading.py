@@ -17,7 +17,7 @@ from mura.inference.explain import ExplainedModel
 from mura.inference.exported import SAFETENSORS, read_about
 from mura.inference.gradcam import heat_maps
 from mura.inference.operating import fits_of
-from mura.machine import in_float32
+from mura.machine import in_float32, is_out_of_memory, usable_gpus
 from mura.metrics import OVERALL
 from mura.models.checkpoint import CHECKPOINT_RULES, NETWORK_RULES, fill, load_checkpoint, weights_sha256
 from mura.models.classifier import AbnormalityClassifier
@@ -53,9 +53,12 @@ class TorchModel(ExplainedModel):
         is_the_runs = self.source.is_dir() or ({self.source} == {*_checkpoints_in(RunFolder(folder))})
         return fits_of({OVERALL: [folder]}) if is_the_runs else {}
 
-    @torch.inference_mode()
     def probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
         """Return the probability of "abnormal", float64 [B]. Raises MuraError when a checkpoint answers NaN."""
+        return in_halves(self._probabilities, images_BSS, extremities)
+
+    @torch.inference_mode()
+    def _probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
         batch = self._batch(images_BSS, extremities)
         with in_float32(self.members[0].device):
             logits = [member(*batch) for member in self.members]
@@ -66,6 +69,9 @@ class TorchModel(ExplainedModel):
 
     def heat_maps(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
         """Return the mean of the checkpoints' heat, float32 [B, G, G]. Raises MuraError where they have none."""
+        return in_halves(self._heat_maps, images_BSS, extremities)
+
+    def _heat_maps(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
         batch = self._batch(images_BSS, extremities)
         return scaled(np.mean([scaled(heat_maps(member, *batch).cpu().numpy()) for member in self.members], axis=0))
 
@@ -74,6 +80,31 @@ class TorchModel(ExplainedModel):
         device = self.members[0].device
         extremity_B = torch.tensor([INDEX_OF.get(name or "", 0) for name in extremities], device=device)
         return torch.from_numpy(images_BSS)[:, None].to(device), extremity_B
+
+
+def in_halves(
+    ask: Callable[[np.ndarray, Sequence[str | None]], np.ndarray],
+    images_BSS: np.ndarray,
+    extremities: Sequence[str | None],
+) -> np.ndarray:
+    """Return `ask(images_BSS, extremities)`; a batch that takes too much memory is tried again in halves.
+
+    Raises MuraError when these do too.
+    """
+    half = (len(images_BSS) + 1) // 2
+    for parts in ([slice(None)], [slice(half), slice(half, None)]):
+        try:
+            return np.concatenate([ask(images_BSS[part], extremities[part]) for part in parts])
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        torch.cuda.empty_cache()  # after the except block, which holds the tensors
+        if len(images_BSS) == 1:
+            break
+    raise MuraError(
+        f"out of memory: {half} pictures at a time are too many for this device; end what else uses its memory, or "
+        "set CUDA_VISIBLE_DEVICES= (to nothing) to predict on the CPU."
+    )
 
 
 def scaled(heat_BGG: np.ndarray) -> np.ndarray:
@@ -203,9 +234,9 @@ def load_run(path: Path) -> TorchModel:
         return load_shared(path)
     checkpoints = checkpoints_of(path)
     contents = [load_checkpoint(file) for file in checkpoints]
+    device = device_to_ask()
     members = [
-        build_saved(content, file).eval().to(device_to_ask())
-        for content, file in zip(contents, checkpoints, strict=True)
+        build_saved(content, file).eval().to(device) for content, file in zip(contents, checkpoints, strict=True)
     ]
     # a model trained in a script of one's own, without the data module, says nothing of its pictures
     usual = {"cache_size": cache_size_for(members[0].image_size), "extremities": list(EXTREMITIES), "fit": PAD}
@@ -246,8 +277,11 @@ def shared_model(about: dict[str, Any], state: dict[str, torch.Tensor], path: Pa
 
 
 def device_to_ask() -> str:
-    """Return the device that a model is asked on."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Return the device that a model is asked on; log why it is the CPU if a GPU is there that can't be used."""
+    usable, fault = usable_gpus(range(min(1, torch.cuda.device_count())))
+    if fault:
+        log.warning("%s; predicting on the CPU", fault)
+    return "cuda" if usable else "cpu"
 
 
 def build_saved(content: dict[str, Any], path: Path) -> AbnormalityClassifier:

@@ -191,6 +191,11 @@ class RunFolder:
             f"{typed('train')} resume={self.path} test=true"
         )
 
+    @property
+    def stopped(self) -> str:
+        """The sentence for a run that was stopped: how to go on with it, if there is anything left to do."""
+        return "stopped." if self.finished else f"stopped; go on with: {typed('train')} resume={self.path}"
+
     def refuse_if_locked(self) -> None:
         """Raise MuraError when a process writes this run; leave nothing behind."""
         if (self.path / ".lock").is_file():
@@ -234,7 +239,7 @@ def resumable(run: RunFolder) -> Iterator[None]:
         number = signal_behind(error)
         if number is None or run.finished or not run.begun:
             raise
-        raise InterruptedRunError(f"stopped; go on with: {typed('train')} resume={run.path}", 128 + number) from None
+        raise InterruptedRunError(run.stopped, 128 + number) from None
 
 
 def finished_runs(place: Path) -> list[RunFolder]:

@@ -7,42 +7,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mura.errors import DISK_FULL, MuraError
+from mura.machine import is_out_of_memory
 from mura.processes import typed
 from mura.runs.folder import RunFolder
 from mura.signals import Terminated
 from mura.tracking import logger as tracking
-from mura.training.distributed import Companions, connection_was_lost, end_of_another
-
-OUT_OF_MEMORY = ("can't allocate memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+from mura.training.distributed import Companions, in_a_group, leave, leave_group, meaning_of_collective, say_end
 
 
 @contextmanager
 def clean_end(trainer: Trainer, run: RunFolder) -> Iterator[None]:
-    """End W&B and every process of the run when the block ends, and raise what its error means to the user."""
-    companions, failed = Companions(trainer, run.path), True
+    """End W&B and every process of the run when the block ends, and raise what its error means to the user.
+
+    A failed process of several says it itself and leaves: on its way up it would wait for the others.
+    """
+    companions, failed = Companions(trainer, run, meaning_of), True
     try:
         with companions.watched():
             yield
+            leave_group()
         failed = False
     except BaseException as error:
-        meaning = meaning_of(error, trainer, run.path)
+        meaning = meaning_of(error, companions)
+        if trainer.world_size > 1 and in_a_group():
+            code = say_end(meaning, run)
+            companions.end(failed)
+            tracking.finish(trainer.loggers, exit_code=1)
+            leave(code)
         if meaning is error:
             raise
         raise meaning from None
     finally:
         tracking.finish(trainer.loggers, exit_code=int(failed))
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        leave_group()  # there is none any more, or this process is alone in it
         companions.end(failed)
 
 
-def meaning_of(error: BaseException, trainer: Trainer, folder: Path) -> BaseException:
+def meaning_of(error: BaseException, companions: Companions) -> BaseException:
     """Return what an error means to the user: a MuraError, KeyboardInterrupt for Ctrl-C, else the error itself."""
+    trainer, folder = companions.trainer, companions.run.path
     if isinstance(error, SystemExit) and trainer.interrupted and not isinstance(error, Terminated):
         return KeyboardInterrupt()  # Lightning makes a SystemExit of it
     if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -54,15 +61,15 @@ def meaning_of(error: BaseException, trainer: Trainer, folder: Path) -> BaseExce
         return MuraError(str(error).strip().split("\n")[0])
     if is_out_of_memory(error):
         data = trainer.datamodule  # type: ignore[attr-defined]
-        return MuraError(memory_sentence(data.batch_size, data.accumulate))
+        return MuraError(memory_sentence(data.batch_size, data.accumulate, data.pictures_on_gpu))
     if isinstance(error, Exception) and not isinstance(error, MuraError) and came_from_restoring(error):
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return MuraError(
             f"{trainer.ckpt_path}: the run can't go on from this checkpoint ({why}); remove the file to go on from the "
             f"one before it, or remove {folder} and start it again."
         )
-    if trainer.world_size > 1 and connection_was_lost(error):
-        return MuraError(end_of_another(folder))
+    if trainer.world_size > 1 and (of_others := meaning_of_collective(error, companions)) is not None:
+        return of_others
     return error
 
 
@@ -72,14 +79,7 @@ def came_from_restoring(error: Exception) -> bool:
     return any(Path(code.co_filename).name == "checkpoint_connector.py" for code in frames)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the device or the host is out of memory; for some of it PyTorch has words, and no exception."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
-
-
-def memory_sentence(batch_size: int, accumulate: int) -> str:
+def memory_sentence(batch_size: int, accumulate: int, pictures_on_gpu: bool) -> str:
     """Return what to try when a batch in so many parts takes too much memory."""
     more = min(2 * accumulate, batch_size)
     way = (
@@ -87,8 +87,9 @@ def memory_sentence(batch_size: int, accumulate: int) -> str:
         if more > accumulate
         else "a smaller data.image_size helps"
     )
+    first = "data.resident=false leaves the GPU's memory to the network; " if pictures_on_gpu else ""
     return (
-        f"out of memory with data.batch_size={batch_size}, data.accumulate={accumulate}: {way}; "
+        f"out of memory with data.batch_size={batch_size}, data.accumulate={accumulate}: {first}{way}; "
         f"data.batch_size={max(1, batch_size // 2)} needs less too, but trains otherwise."
     )
 
@@ -97,7 +98,8 @@ class SigtermAsBefore(Callback):
     """Takes SIGTERM back from Lightning, so that what was set before ends the run.
 
     Lightning answers it with a broadcast wherever the process is: when the other processes of a run are in another
-    collective operation, all of them hang.
+    collective operation, all of them hang. Before each batch its processes exchange whether one has come, and wait for
+    the device to read it; now that it can't come, they need not.
     """
 
     def __init__(self) -> None:
@@ -105,6 +107,8 @@ class SigtermAsBefore(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._take_back()
+        # Lightning 2.6 has no public way to leave it out; under another name it would only cost time again
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._take_back()

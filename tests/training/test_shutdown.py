@@ -16,7 +16,7 @@ from mura.training.shutdown import clean_end
 def pretended_trainer(batch_size: int, accumulate: int) -> Any:
     return SimpleNamespace(
         world_size=1, interrupted=False, loggers=[], strategy=SimpleNamespace(launcher=None),
-        datamodule=SimpleNamespace(batch_size=batch_size, accumulate=accumulate),
+        datamodule=SimpleNamespace(batch_size=batch_size, accumulate=accumulate, pictures_on_gpu=False),
     )  # fmt: skip
 
 
