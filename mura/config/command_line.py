@@ -7,14 +7,13 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
 from mura.config import CONF_DIR
 from mura.config.help import options, run_groups
 from mura.config.rules import LISTS_OF_EXTREMITIES
 from mura.errors import ConfigError
 from mura.runs.folder import RunFolder
-from mura.runs.records import read_overrides
+from mura.runs.records import read_overrides, read_search_path
 
 FLAGS_WITH_VALUE = (
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
@@ -222,7 +221,9 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     saved = [override for override in read_overrides(run) if key_of(override) not in again]
     # another logger brings its own settings: `logger=csv` has no `logger.wandb`
     kept = [override for override in saved if "logger" not in again or not key_of(override).startswith("logger.")]
-    return [*kept, *saved_search_path(run), *others, f"resume={run.path}", f"hydra.run.dir={run.path}"]
+    if not {"--config-dir", "-cd", "hydra.searchpath"} & {argument.partition("=")[0] for argument in others}:
+        refuse_saved_search_path(run)
+    return [*kept, *others, f"resume={run.path}", f"hydra.run.dir={run.path}"]
 
 
 def key_of(override: str) -> str:
@@ -230,7 +231,14 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def saved_search_path(run: RunFolder) -> list[str]:
-    """Return the setting that has Hydra look for options where the run's first start found them."""
-    saved = run.overrides.with_name("hydra.yaml")
-    return search_path(OmegaConf.load(saved).hydra.searchpath) if saved.is_file() else []
+def refuse_saved_search_path(run: RunFolder) -> None:
+    """Raise ConfigError when a run's options lay in a folder of the user's own, which must then be named again.
+
+    What lies there is obeyed by Hydra, so that the file of a run folder alone must not choose it.
+    """
+    for place in read_search_path(run):
+        folder = place.removeprefix("file://")
+        raise ConfigError(
+            f"resume={run.path}: some of its options lay in {folder}; if you trust what is there, name it again: "
+            f"--config-dir={folder}."
+        )

@@ -18,7 +18,7 @@ from mura.files import expand_home
 from mura.launch.slurm.queue import minutes_of
 from mura.launch.slurm.srun import check_tasks
 from mura.runs.folder import FOLDS
-from mura.runs.records import Rule
+from mura.runs.records import CLASSES, KNOWN_CLASS, Rule, foreign_class
 from mura.study.arms import ARMS, UNION
 
 MOST = 10**9  # of anything that is counted
@@ -253,6 +253,7 @@ def check_values(cfg: DictConfig) -> None:
             check_extremities(f"data.{key}", cfg.data[key])
     for key, value in leaves(cfg):
         check_leaf(key, value, cfg)
+    check_classes(cfg)
     check_mode(cfg)
     check_together(cfg)
 
@@ -308,6 +309,17 @@ def check_leaf(key: str, value: Any, cfg: DictConfig) -> None:
             raise ConfigError(f"{key}={describe(value)}: must be {rule.wanted}.")
     elif not (section in OPEN_SECTIONS or leaf.startswith("_") or key in LISTS_OF_EXTREMITIES):
         raise ConfigError(describe_unknown_setting(key, OmegaConf.to_container(cfg), without=key))
+
+
+def check_classes(cfg: DictConfig) -> None:
+    """Raise ConfigError for a class that does not belong where it is named.
+
+    A logger and a callback may be of the user's own class when it is typed, but not when a run folder brings it.
+    """
+    settings = {str(name): OmegaConf.to_container(cfg[name], resolve=True) for name in CLASSES if cfg.get(name)}
+    if found := foreign_class(settings, own=cfg.resume is None):
+        again = "" if cfg.resume is None else ", in a run that goes on from its folder"
+        raise ConfigError(f"{found[0]}={describe(found[1])}: must be {KNOWN_CLASS}{again}.")
 
 
 def describe(value: Any) -> str:

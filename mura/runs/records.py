@@ -5,6 +5,7 @@ nothing, and keys that are not `needed` may be missing: older runs lack what was
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,6 +70,7 @@ NUMBER = Rule(_is_number, "a number")
 POSITIVE = Rule(lambda value: _is_number(value) and value >= 0, "a number from 0")
 TREE = Rule(lambda value: isinstance(value, dict), "a table of keys")
 NAMES = Rule(_is_list_of_extremities, "a list of extremities")
+LINES = Rule(lambda value: isinstance(value, list) and all(map(TEXT.holds, value)), "a list of texts")
 TEXTS = Rule(lambda value: isinstance(value, dict) and all(map(TEXT.holds, value.values())), "a table of texts")
 
 METRICS_RULES = {
@@ -118,6 +120,48 @@ CONFIG_RULES = {
     "trainer.max_epochs": whole(1).optional,
 }
 """What is read of config.yaml by its key; the other settings are compared and shown as they are."""
+
+HYDRA_RULES = {"hydra": TREE, "hydra.searchpath": LINES}
+"""What is read of .hydra/hydra.yaml."""
+
+CLASSES = {
+    "data": r"mura\.data\.datamodule\.MuraDataModule",
+    "model": r"mura\.models\.classifier\.AbnormalityClassifier",
+    "trainer": r"lightning\.(pytorch\.)?Trainer",
+    "optimizer": r"torch\.optim\.[A-Z]\w*",
+    "scheduler": r"torch\.optim\.lr_scheduler\.[A-Z]\w*|mura\.models\.classifier\.no_scheduler",
+    "logger": r"lightning\.pytorch\.loggers\.[A-Z]\w*|mura\.tracking\.logger\.wandb_logger",
+    "callbacks": r"lightning\.pytorch\.callbacks\.[A-Z]\w*|mura\.training\.averaging\.[A-Z]\w*",
+}
+"""What `_target_` may name in each part of a config that comes from a run folder."""
+
+OWN_CLASSES = ("logger", "callbacks")
+"""The parts in which a user may name a class of their own: nothing but the run itself makes anything of them."""
+
+
+KNOWN_CLASS = "a class of this project, torch or Lightning that belongs there"
+
+
+def foreign_class(tree: Any, own: bool, key: str = "") -> tuple[str, Any] | None:
+    """Return key and value of the first `_target_` of a config that names no class that belongs there; else None.
+
+    `own` allows any class in OWN_CLASSES.
+    """
+    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for name, value in pairs:
+        place = f"{key}.{name}" if key else str(name)
+        part, *deeper = place.split(".")
+        if name != "_target_":
+            found = foreign_class(value, own, place)
+        elif own and part in OWN_CLASSES:
+            found = None
+        else:
+            is_in_place = part in CLASSES and len(deeper) == (2 if part in OWN_CLASSES else 1)
+            known = is_in_place and isinstance(value, str) and re.fullmatch(CLASSES[part], value, re.ASCII)
+            found = None if known else (place, value)
+        if found is not None:
+            return found
+    return None
 
 
 def fault_in(content: Any, rules: Mapping[str, Rule]) -> str | None:
@@ -170,11 +214,16 @@ def read_metrics(file: Path) -> dict[str, Any]:
 
 
 def read_config(folder: RunFolder) -> dict[str, Any]:
-    """Return the run's config.yaml, empty when there is none; MuraError unless it is a config."""
+    """Return the run's config.yaml, empty when there is none.
+
+    MuraError unless it is a config, and names no class but those of CLASSES and OWN_CLASSES.
+    """
     if not folder.config.exists():
         return {}
     content = _read(folder.config, lambda text: yaml.load(text, _PlainLoader))  # a SafeLoader
     _refuse(folder.config, fault_in(content, CONFIG_RULES) or next(_foreign(content, ""), None))
+    if found := foreign_class(content, own=True):
+        _refuse(folder.config, f"has {found[0]}={shown(found[1])}, which must be {KNOWN_CLASS}")
     config: dict[str, Any] = content
     return config
 
@@ -182,10 +231,24 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
 def read_overrides(run: RunFolder) -> list[str]:
     """Return the command line of a run, a setting each; MuraError unless it can be read as one."""
     content = _read(run.overrides, lambda text: yaml.load(text, _PlainLoader))
-    if not isinstance(content, list) or not all(map(TEXT.holds, content)):
+    if not LINES.holds(content):
         _refuse(run.overrides, f"holds {shown(content)}, and must hold a list of settings")
+    for setting in content:
+        if re.match(r"\W*hydra\W", setting):  # Hydra would obey it before any check; this program writes none
+            _refuse(run.overrides, f"holds {setting[:60]!r}, and must hold no setting of Hydra's own")
     settings: list[str] = content
     return settings
+
+
+def read_search_path(run: RunFolder) -> list[str]:
+    """Return where a run's first start looked for options besides conf/; MuraError unless its hydra.yaml says that."""
+    file = run.overrides.with_name("hydra.yaml")
+    if not file.exists():
+        return []
+    content = _read(file, lambda text: yaml.load(text, _PlainLoader))
+    _refuse(file, fault_in(content, HYDRA_RULES))
+    places: list[str] = content["hydra"]["searchpath"]
+    return places
 
 
 def _refuse(file: Path, fault: str | None) -> None:

@@ -324,7 +324,9 @@ def test_several_loggers_get_the_epochs_and_callbacks_of_ones_own_run_too(train:
     assert "Timer" in checkpoint["callbacks"]
 
     (tmp_path / "run" / "metrics.json").unlink()
-    train("resume=run", "trainer.max_epochs=3", bare=True)  # finds the folder of options again
+    refused = train("resume=run", "trainer.max_epochs=3", bare=True, check=False)  # Hydra obeys what lies there
+    assert f"if you trust what is there, name it again: --config-dir={tmp_path / 'own'}." in refused.said
+    train("resume=run", "--config-dir", "own", "trainer.max_epochs=3", bare=True)
     assert run(tmp_path)["epochs"] == 3
 
 
