@@ -15,6 +15,9 @@ the missing runs. The study's own settings:
     margin=0.03         two approaches whose accuracies differ by less are called equivalent; none by default
     primary=MODEL       the only model that the others are compared with, within each arm; any two by default
     budget=epochs       or steps: a specialised model is trained for as many steps as the unified one
+    search=NAME         lr_wd, head_augmentation or schedule (conf/search): before the study is trained, so many
+                        trials=N for each model and data set, on the validation part; what is best is trained
+                        (docs/tuning.md); prune=true stops hopeless trials, 'folds=[0,1,2]' averages each over folds
     wandb.workspace=true  saves a view of the W&B dashboard for this study (needs a login, and -e .[workspace])
     folds=fixed         every run validates on the fold data.fold; with rotate, seed k on fold k mod 5, in all arms
                         alike, so that the verdict speaks of several splits
@@ -25,7 +28,7 @@ the missing runs. The study's own settings:
     launcher=slurm      runs in a SLURM queue, with launcher.partition, launcher.account, launcher.time=12:00:00,
                         launcher.gpus=1, launcher.cpus=4, launcher.memory=16 (GiB) for each, launcher.at_a_time=N,
                         'launcher.setup=[lines for the batch script]', 'launcher.options={qos: high}' (docs/scaling.md)
-    experiment=NAME     kumar2024, rajpurkar2018, demo or debug (conf/study)
+    experiment=NAME     kumar2024, rajpurkar2018, demo or debug (conf/study), or tuned/STUDY, what a search has chosen
     --dry-run           list the runs, start nothing
 
 Every other setting goes through to each run: see python train.py --help.
@@ -45,6 +48,7 @@ from mura.config import CONF_DIR
 from mura.config.command_line import study_arguments, understood_settings
 from mura.config.hydra_hooks import register_resolvers
 from mura.config.rules import SETTING_RULES, check_config, check_extremities, check_launcher
+from mura.config.search import read_chosen, read_tuning, refuse_mixture, write_preset
 from mura.config.sentences import exit_with_sentence
 from mura.config.start import fetch_weights
 from mura.errors import ConfigError, MuraError
@@ -57,21 +61,23 @@ from mura.progress import console_on
 from mura.runs.folder import FOLDS, RunFolder
 from mura.signals import answering_signals
 from mura.study.arms import ARMS, OTHERS
-from mura.study.grid import BUDGETS, FIXED, FOLD_CHOICES, Cell, cells, state_of
-from mura.study.plan import Config, Plan, note_plan
+from mura.study.grid import BUDGETS, EPOCHS, FIXED, FOLD_CHOICES, STEPS, Cell, cells, state_of
+from mura.study.plan import Chosen, Config, Plan, note_plan, settings_of
+from mura.study.search import require_optuna
+from mura.study.trials import Tuning
 from mura.tracking.wandb_run import refuse_shared_id
 
 SCRIPT = PROGRAM / "train.py"
 OWN_KEYS = (
     "models", "seeds", "extremities", "arms", "budget", "folds", "margin", "primary", "wandb", "name", "studies_dir",
-    "launcher",
+    "launcher", "search", "trials", "prune", "chosen",
 )  # fmt: skip
 
 Launch = Callable[..., list[Outcome]]
 
 
-def sweep(study: DictConfig, plan: Plan, launch: Launch) -> int:
-    """Train what is missing, then compare; return 1 when a run failed, else 0."""
+def sweep(study: DictConfig, plan: Plan, tuning: Tuning | None, launch: Launch) -> int:
+    """Search if that was asked for, train what is missing, then compare; return 1 when a run failed, else 0."""
     import_report(plan.project)
     from mura.study.watch import StudyWatch, run_study
 
@@ -79,10 +85,33 @@ def sweep(study: DictConfig, plan: Plan, launch: Launch) -> int:
     build_caches([plan.configs[cell]["data"] for cell in plan.missing])
     with RunFolder(make_folder(plan.folder)).locked("study"):
         note_plan(plan.folder, as_list(study.seeds), study.margin, study.primary)
-        failed = run_study(launch, plan.waves(), StudyWatch(len(plan.states), len(plan.missing)))
-        if len(failed) < len(plan.states):
+        if tuning is None:
+            failed = run_study(launch, plan.waves(), StudyWatch(len(plan.states), len(plan.missing)))
+        else:
+            plan, failed = tune_and_train(study, plan, tuning, launch)
+        if any(plan.run(cell).finished for cell in plan.states):
             compare_runs(plan, study.margin, study.primary, study.wandb.workspace)
     return 1 if failed else 0
+
+
+def tune_and_train(study: DictConfig, plan: Plan, tuning: Tuning, launch: Launch) -> tuple[Plan, list[Outcome]]:
+    """Search, and train what was chosen; return the plan of what was trained, and the runs that failed.
+
+    Runs that start from others are searched and trained after these. Last the recipe's own trials are tested, so that
+    the report can say what came before tuning.
+    """
+    from mura.study.watch import StudyWatch, run_study
+
+    for stage, searches in enumerate(tuning.stages()):
+        if failed := tuning.run(searches, launch):
+            return plan, failed
+        plan = plan_study(study, plan.settings, tuning.chosen, dry_run=False)
+        jobs = plan.waves()[stage]
+        if failed := run_study(launch, [jobs], StudyWatch(len(plan.states), len(plan.missing))):
+            return plan, failed
+    file, command = write_preset(study, tuning)
+    logging.info("chosen: %s; train with it again: %s", file, command)
+    return plan, tuning.test_recipes(launch)
 
 
 def read_study(arguments: list[str]) -> tuple[DictConfig, list[str]]:
@@ -95,9 +124,9 @@ def read_study(arguments: list[str]) -> tuple[DictConfig, list[str]]:
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == "experiment":
-            own.append(f"study={value}")
-        else:
-            (own if key.split(".")[0] in OWN_KEYS else settings).append(argument)
+            own.append(f"tuned={value.removeprefix('tuned/')}" if value.startswith("tuned/") else f"study={value}")
+        elif argument != "search=null":
+            (own if key.lstrip("+~").split(".")[0] in OWN_KEYS else settings).append(argument)
     places = [setting for setting in settings if setting.startswith("hydra.searchpath=")]
     study = compose("sweep", [*own, *places])
     check_study(study)
@@ -132,18 +161,19 @@ def check_study(study: DictConfig) -> None:
         check_margin(study.margin)
     if study.primary is not None and study.primary not in as_list(study.models):
         raise ConfigError(f"primary={study.primary}: must be one of models={as_list(study.models)}.")
-    if study.budget not in BUDGETS:
+    if study.budget not in (None, *BUDGETS):
         raise ConfigError(f"budget={study.budget}: must be one of {', '.join(BUDGETS)}.")
 
 
 def check_folds(study: DictConfig, settings: list[str]) -> None:
     """Raise ConfigError for folds that can't be used with the study's seeds or the runs' own settings."""
-    if study.folds not in FOLD_CHOICES:
+    is_of_search = OmegaConf.is_list(study.folds) and study.get("search") is not None
+    if study.folds not in FOLD_CHOICES and not is_of_search:
         raise ConfigError(
             f"folds={study.folds}: must be fixed (every run validates on the fold data.fold) or rotate (seed k on fold "
-            f"k mod {FOLDS}); a list of folds can't be given, choose the seeds instead."
+            f"k mod {FOLDS}); a list of folds is for a search, else choose the seeds instead."
         )
-    if study.folds == FIXED:
+    if study.folds == FIXED or is_of_search:
         return
     given = [setting for setting in settings if setting.lstrip("+").split("=")[0] == "data.fold"]
     if given:
@@ -166,35 +196,61 @@ def study_folder(study: DictConfig) -> Path:
 
 def study_grid(study: DictConfig) -> list[Cell]:
     models, extremities, arms, seeds = (as_list(study[key]) for key in ("models", "extremities", "arms", "seeds"))
-    return cells(models, extremities, arms, seeds, study.budget, study.folds)
+    budget = study.budget or (EPOCHS if study.get("search") is None else STEPS)
+    return cells(models, extremities, arms, seeds, budget, FIXED if OmegaConf.is_list(study.folds) else study.folds)
 
 
-def plan_study(study: DictConfig, settings: list[str], dry_run: bool) -> Plan:
+def plan_search(study: DictConfig, settings: list[str]) -> Tuning | None:
+    """Return the searches of the study with what they have found so far; None when none is asked for."""
+    folder = study_folder(study)
+    refuse_mixture(study, folder)
+    if study.get("search") is None:
+        return None
+    require_optuna()
+    first = [cell for cell in study_grid(study) if cell.seed == as_list(study.seeds)[0]]
+    tuning = read_tuning(study, settings, first, folder)
+    tuning.take_over()
+    for search in tuning.searches:
+        for cell, run in search.runs(0).items():
+            if run.begun:
+                config = checked_config(tuning.trial_settings(cell, {}))
+                state_of(run, config, data_fingerprint(config["data"]))
+    return tuning
+
+
+def plan_study(study: DictConfig, settings: list[str], chosen: Chosen, dry_run: bool) -> Plan:
     """Return the plan of the study. Nothing is written."""
     folder, grid = study_folder(study), study_grid(study)
     one_a_model = {cell.model: cell for cell in grid}.values()  # where most faults of a command line show
-    configs = {cell: run_config(cell, settings, folder) for cell in one_a_model}
+    configs = {cell: run_config(settings_of(cell, settings, chosen, folder)) for cell in one_a_model}
     example = next(iter(configs.values()))
     if not dry_run:
         prepare(study, example, is_done=all(RunFolder(folder / cell.name).finished for cell in grid))
-    configs = {cell: configs.get(cell) or run_config(cell, settings, folder) for cell in grid}
+    rest = {cell: run_config(settings_of(cell, settings, chosen, folder)) for cell in grid if cell not in configs}
+    configs = {cell: (configs | rest)[cell] for cell in grid}
     fingerprint = data_fingerprint(example["data"])
     states = {cell: state_of(RunFolder(folder / cell.name), configs[cell], fingerprint) for cell in grid}
-    return Plan(str(study.name), folder, settings, configs, states)
+    return Plan(str(study.name), folder, settings, configs, states, chosen)
 
 
-def run_config(cell: Cell, settings: list[str], folder: Path) -> Config:
-    """Return the resolved config that the run would have, checked as `train.py` checks it, with its W&B project."""
-    cfg = compose("train", [*settings, *understood_settings(cell.overrides(folder))])
-    if cfg.test is False:
+def run_config(settings: list[str]) -> Config:
+    """Return the resolved config that a run of the study would have. Raises ConfigError for one without results."""
+    config = checked_config(settings)
+    if config["test"] is False:
         raise ConfigError(
             "test=false: a study compares on the test views; leave it out, or tune single runs with python train.py."
         )
-    if cfg.trainer.get("fast_dev_run"):
+    if config["trainer"].get("fast_dev_run"):
         raise ConfigError(
             "trainer.fast_dev_run: leaves no results to compare; try out a study with experiment=debug, or a single "
             "run with python train.py."
         )
+    return config
+
+
+def checked_config(settings: list[str]) -> Config:
+    """Return the resolved config of these settings, checked as `train.py` checks it, with its W&B project."""
+    cfg = compose("train", understood_settings(settings))
     check_config(cfg)
     # the rest depends on the run's folder
     cfg.logger = {key: OmegaConf.select(cfg, f"logger.wandb.{key}") for key in ("project", "entity")}
@@ -294,12 +350,14 @@ def main(arguments: list[str]) -> int:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         given = study_arguments([argument for argument in arguments if argument != "--dry-run"])
         study, settings = read_study(given)
-        plan = plan_study(study, settings, dry_run)
+        tuning = plan_search(study, settings)
+        chosen = read_chosen(study, study_grid(study)) if tuning is None else tuning.chosen
+        plan = plan_study(study, settings, chosen, dry_run)
         at_a_time, launch = choose_launcher(study.launcher, plan)
         if dry_run:
-            print(plan.describe(at_a_time))
+            print("\n".join([*(tuning.describe() if tuning else []), plan.describe(at_a_time)]))
             return 0
-        return sweep(study, plan, launch)
+        return sweep(study, plan, tuning, launch)
 
 
 if __name__ == "__main__":

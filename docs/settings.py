@@ -75,12 +75,13 @@ def settings_page() -> str:
     study = _settings_table({CONF_DIR / "sweep.yaml": ""})
     for name in ("local", "slurm"):
         study += f"\n\nWith `launcher={name}`:\n\n" + _settings_table({launchers / f"{name}.yaml": "launcher."})
+    search = f"With `search=NAME` ([tuning.md](tuning.md)):\n\n{_options_table('search', CONF_DIR / 'search')}"
     multirun = {CONF_DIR / "hydra" / "launcher" / f"{name}.yaml": "hydra.launcher." for name in ("processes", "slurm")}
     return SETTINGS_PAGE.format(
         made_by=MADE_BY,
         run=_settings_table({CONF_DIR / "train.yaml": ""}),
         groups="\n\n".join(_group_section(group) for group in run_groups()),
-        study=f"{study}\n\nWith `experiment=NAME`:\n\n{_options_table('experiment', presets)}",
+        study=f"{study}\n\nWith `experiment=NAME`:\n\n{_options_table('experiment', presets)}\n\n{search}",
         multirun=_settings_table(multirun),
     )
 
@@ -107,7 +108,7 @@ def _options_table(group: str, folder: Path) -> str:
         brings = [f"{key.split('/')[-1]}={value}" for entry in overrides for key, value in entry.items()]
         prefix = "" if _is_global(file) else f"{group}."
         brings += [f"{key}={value}" for key, value, _ in _settings(file, prefix) if value != "???"]
-        quoted = [f"'{each}'" if "[" in each else each for each in brings if "${" not in each]
+        quoted = [f"'{each}'" if set("[{") & set(each) else each for each in brings if "${" not in each]
         rows.append([f"`{group}={file.stem}`", what, ", ".join(f"`{each}`" for each in quoted)])
     return _table(["option", "what it is", "what it sets"], rows)
 

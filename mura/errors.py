@@ -20,6 +20,12 @@ class ConfigError(MuraError):
     exit_code = 2
 
 
+class DivergedError(MuraError):
+    """A training whose loss is no number any more: its settings are at fault, and the same again would do the same."""
+
+    exit_code = 3
+
+
 class InterruptedRunError(MuraError):
     """Ctrl-C, or SIGTERM. The run can go on; the sentence says how."""
 

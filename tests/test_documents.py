@@ -122,7 +122,7 @@ def test_every_setting_of_a_command_is_there(document: Path) -> None:
             key, equals, value = argument.partition("=")
             if not equals or key.startswith("-") or argument in MADE_BY_READERS:
                 continue
-            if f"### `{key}=`" in page or key in ("experiment", "launcher"):
+            if f"### `{key}=`" in page or key in ("experiment", "launcher", "search"):
                 assert all(f"{key}={option}`" in page for option in value.split(",")), command
             else:
                 assert f"| `{key}` |" in page or key == "hydra/launcher", command

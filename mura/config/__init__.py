@@ -8,6 +8,7 @@ No torch here: `--help`, `--cfg job` and a mistyped option must answer at once. 
 - start: claim_folder, fetch_weights, removed_if_refused, refuse_another_experiment, write_settings
 - other_launchers: run_job, run_as_command, report_and_raise
 - parts: make, make_each, make_schedule
+- search: read_tuning, read_chosen, refuse_mixture, write_preset
 - rules: check_config, check_values, check_launcher
 - sentences: exit_with_sentence, explain_error
 """

@@ -158,6 +158,7 @@ SETTING_RULES: dict[str, Rule] = {
     "logger.wandb.name": text("a name"),
     "logger.wandb.group": text("a name", or_null=True),
     "logger.wandb.tags": Rule(lambda value: is_list_of(value, str), "a list of words"),
+    "logger.wandb.job_type": text("a word"),
     "logger.wandb.folder": text("a folder"),
     "logger.csv.save_dir": text("a folder"),
     "logger.csv.name": text("a name"),
@@ -487,4 +488,4 @@ def describe_unknown(name: str, options: list[str], kind: str) -> str:
     """Return `there is no model resnet81; did you mean resnet18? Options: ...`"""
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]}?" if near else ""
-    return f"there is no {kind} {name};{hint} Options: {', '.join(options)}."
+    return f"there is no {kind} {name};{hint} Options: {', '.join(options) or 'none yet'}."

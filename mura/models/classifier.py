@@ -14,7 +14,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mura.errors import MuraError
+from mura.errors import DivergedError, MuraError
 from mura.extremities import EXTREMITIES
 from mura.machine import in_float32
 from mura.metrics import binary_metrics, summarise
@@ -163,7 +163,7 @@ class AbnormalityClassifier(LightningModule):
             if not self.trainer.optimizers:
                 raise MuraError(f"{what} is {loss.item()}: the model's weights are not finite, or far too large.")
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-            raise MuraError(
+            raise DivergedError(
                 f"{what} is {loss.item()} at step {self.global_step} (epoch {self.current_epoch + 1}) with learning "
                 f"rate {rate:g}: training was stopped; try a smaller one, for example optimizer.lr={rate / 10:g}."
             )

@@ -27,6 +27,9 @@ STUDY_FILE = "study.json"
 NOTED = {"margin": float, "primary": str}
 """What else it notes, and of which type; null says that nothing was declared."""
 
+SEARCH_FOLDER, SEARCH_FILE, JOURNAL_FILE = "search", "search.json", "journal.log"
+"""Where a study keeps its search for good settings: what was searched, tried and chosen, and Optuna's record of it."""
+
 FOLDS = 5
 """The folds of the one split: in each run one validates and the others train."""
 
@@ -269,5 +272,7 @@ def _walk(directory: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(directory):
         if {"metrics.json", "config.yaml"} & {*files, *folders}:
             yield Path(place)
+            folders.clear()
+        if SEARCH_FILE in files:  # the trials of a search: none of them is compared
             folders.clear()
         folders[:] = [name for name in folders if not name.startswith(".") and name != "wandb"]

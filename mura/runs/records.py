@@ -16,7 +16,7 @@ import yaml
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.files import read_file
-from mura.runs.folder import FOLDS, SCHEMA, RunFolder
+from mura.runs.folder import FOLDS, SCHEMA, SEARCH_FILE, RunFolder
 
 DEEPEST = 20
 """Levels of a config: none of this program's has half as many."""
@@ -164,6 +164,40 @@ def foreign_class(tree: Any, own: bool, key: str = "") -> tuple[str, Any] | None
     return None
 
 
+SEARCH_RULES = {
+    "space": TREE,
+    "trials": whole(2),
+    "seed": whole(0),
+    "folds": Rule(lambda value: isinstance(value, list), "a list of folds"),
+    "prune": FLAG,
+    "monitor": TEXT,
+    "mode": one_of("min", "max"),
+    "searches": TREE,
+}
+"""What search.json holds: the terms, which are the same for all searches of a study, and what came of each."""
+
+SEARCH_OF_ONE_RULES = {
+    "model": TEXT,
+    "data": TEXT,
+    "arm": TEXT,
+    "recipe": TREE,
+    "trials": Rule(lambda value: isinstance(value, list), "a list of trials"),
+    "chosen": whole(0).optional,
+    "importance": TREE.or_null.optional,
+}
+"""What it says of the search of one model and data set; `chosen` is there once it is finished."""
+
+TRIAL_RULES = {
+    "number": whole(0),
+    "params": TREE,
+    "value": NUMBER.or_null,
+    "state": TEXT,
+    "epochs": whole(0),
+    "steps": whole(0),
+    "seconds": POSITIVE,
+}
+
+
 def fault_in(content: Any, rules: Mapping[str, Rule]) -> str | None:
     """Return the first rule that a tree breaks, as `lacks seed` or `has seed='x', which must be ...`; else None."""
     if not isinstance(content, dict):
@@ -226,6 +260,22 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
         _refuse(folder.config, f"has {found[0]}={shown(found[1])}, which must be {KNOWN_CLASS}")
     config: dict[str, Any] = content
     return config
+
+
+def read_search(folder: Path) -> dict[str, Any]:
+    """Return the search.json of a study's search folder; MuraError unless it can be read and keeps SEARCH_RULES."""
+    file = folder / SEARCH_FILE
+    content = _read(file, lambda text: json.loads(text, object_pairs_hook=_once_each, parse_constant=_refuse_constant))
+    fault = fault_in(content, SEARCH_RULES)
+    for name, search in (content["searches"] if fault is None else {}).items():
+        parts = [(search, SEARCH_OF_ONE_RULES)]
+        if fault_in(*parts[0]) is None:
+            parts += [(trial, TRIAL_RULES) for trial in search["trials"]]
+        fault = fault or next((f"{each} (of {name})" for part in parts if (each := fault_in(*part))), None)
+    if fault is not None:
+        raise MuraError(f"{file} {fault}; restore it, or remove the folder {folder} to search again.")
+    noted: dict[str, Any] = content
+    return noted
 
 
 def read_overrides(run: RunFolder) -> list[str]:

@@ -15,7 +15,7 @@ from mura.runs.folder import ADDED_LATER, EXPERIMENT_KEYS, FOLDS, RunFolder
 from mura.runs.records import read_config, read_metrics
 from mura.study.arms import ALL, ARMS, ONE, OTHERS, arm_rank
 
-BUDGETS = ("epochs", "steps")
+EPOCHS, STEPS = BUDGETS = ("epochs", "steps")
 FIXED, ROTATE = "fixed", "rotate"
 FOLD_CHOICES = (FIXED, ROTATE)
 """Which fold validates: the one of the settings, the same in all runs, or one that follows from the seed."""
@@ -72,7 +72,7 @@ def cells(
     extremities: Sequence[str],
     arms: Sequence[str],
     seeds: Sequence[int],
-    budget: str = "epochs",
+    budget: str = EPOCHS,
     folds: str = FIXED,
 ) -> list[Cell]:
     """Return every run of the study: the longest first, so that the last ones to end are short.
@@ -86,7 +86,7 @@ def cells(
     grid: list[Cell] = []
     for model, seed, arm in product(models, seeds, ARMS.values()):
         if arm.name in needed:
-            equal = tuple(extremities) if budget == "steps" and not arm.is_pooled else None
+            equal = tuple(extremities) if budget == STEPS and not arm.is_pooled else None
             runs = arm.runs(extremities)
             fold = seed % FOLDS if folds == ROTATE else None
             grid += [Cell(model, arm.name, data, seed, trained, tested, equal, fold) for data, trained, tested in runs]
@@ -108,7 +108,7 @@ def state_of(run: RunFolder, settings: dict[str, Any], fingerprint: str) -> str:
     if not run.begun:
         return MISSING
     saved = read_config(run)
-    if saved.get("test") is False:
+    if saved.get("test") is False and settings.get("test") is not False:
         raise MuraError(run.how_to_test())
     different = list(differences(saved, settings))
     if run.finished:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,18 @@ from mura.files import write_json
 from mura.launch.jobs import Job
 from mura.runs.folder import STUDY_FILE, RunFolder
 from mura.study.grid import FINISHED, HALF_DONE, Cell, seconds_left
+from mura.study.space import without
 
 Config = dict[str, Any]
+Chosen = dict[str, list[str]]
+"""By `model/data`, the settings that a search has chosen for its runs, as on a command line."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """The runs of a study in the order in which they start: the config that each would have, and its state.
 
-    `settings` are the command line's own, the same for every run.
+    `settings` are the command line's own, the same for every run; `chosen` are those that a search has chosen.
     """
 
     name: str
@@ -27,6 +30,7 @@ class Plan:
     settings: list[str]
     configs: dict[Cell, Config]
     states: dict[Cell, str]
+    chosen: Chosen = field(default_factory=dict)
 
     def run(self, cell: Cell) -> RunFolder:
         return RunFolder(self.folder / cell.name)
@@ -62,7 +66,7 @@ class Plan:
         if self.states[cell] == HALF_DONE:
             return Job(cell.name, [f"resume={path}"], path)
         place = [f"name={cell.model}-{cell.data}-seed{cell.seed}", f"group={self.group}", f"hydra.run.dir={path}"]
-        return Job(cell.name, [*self.settings, *cell.overrides(self.folder), *place], path)
+        return Job(cell.name, [*settings_of(cell, self.settings, self.chosen, self.folder), *place], path)
 
     def describe(self, at_a_time: int | None) -> str:
         """Return a line a run with its state, and a last one with the time left when so many run at a time."""
@@ -71,6 +75,13 @@ class Plan:
         left = seconds_left(finished, self.missing, at_a_time or len(self.states))
         count = f"{len(finished)} of {len(self.states)} runs finished"
         return "\n".join([*lines, f"{count}; time left: {describe_duration(left)}"])
+
+
+def settings_of(cell: Cell, settings: Sequence[str], chosen: Chosen, folder: Path) -> list[str]:
+    """Return the settings that make a run of the study in `folder`; what a search has chosen wins."""
+    tuned = chosen.get(f"{cell.model}/{cell.data}", [])
+    keys = [setting.lstrip("+").partition("=")[0] for setting in tuned]
+    return [*without(settings, keys), *cell.overrides(folder), *tuned]
 
 
 def note_plan(folder: Path, seeds: Sequence[int], margin: float | None = None, primary: str | None = None) -> None:

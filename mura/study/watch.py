@@ -7,14 +7,19 @@ from collections.abc import Callable
 from rich.live import Live
 from rich.text import Text
 
+from mura.errors import DivergedError
 from mura.launch.jobs import Job, Outcome
 from mura.progress import console_on, log_above
 
 
 class StudyWatch:
-    """Told by the launcher of every start and end; prints what happened and keeps a line of totals."""
+    """Told by the launcher of every start and end; prints what happened and keeps a line of totals.
 
-    def __init__(self, total: int, missing: int) -> None:
+    With `takes_divergence`, a loss that is no number any more is a result, as in a search, and no failure.
+    """
+
+    def __init__(self, total: int, missing: int, takes_divergence: bool = False) -> None:
+        self.takes_divergence = takes_divergence
         self.console = console_on(sys.stderr)
         self.done, self.waiting = total - missing, missing
         self.running: dict[str, float] = {}
@@ -32,6 +37,9 @@ class StudyWatch:
         if outcome.exit_code == 0:
             self.done += 1
             self.console.print(f"done    {job.name} ({outcome.seconds:.0f} s)", highlight=False)
+        elif outcome.exit_code == DivergedError.exit_code and self.takes_divergence:
+            self.done += 1
+            self.console.print(f"diverged {job.name}: {last_words(job)}", highlight=False)
         else:
             self.failed.append(outcome)
             self.console.print(f"FAILED  {job.name}: {last_words(job)} (log: {job.log})", style="red", highlight=False)
@@ -60,8 +68,13 @@ def run_study(launch: Callable[..., list[Outcome]], waves: list[list[Job]], watc
     with watch.live, log_above():
         for jobs in waves:
             launch(jobs, watch)
+    say_failed(watch)
+    return watch.failed
+
+
+def say_failed(watch: StudyWatch) -> None:
+    """Name the runs that failed once more, and what to do."""
     for outcome in watch.failed:
         watch.console.print(f"failed: {outcome.job.name}, {outcome.job.log}", style="red", highlight=False)
     if watch.failed:
         watch.console.print("start the same command again: it trains only the missing runs", highlight=False)
-    return watch.failed

@@ -47,14 +47,14 @@ class CautiousWandbLogger(Cautious, WandbLogger):
     service = "W&B"
 
 
-def wandb_logger(folder: str, tags: list[str], **settings: Any) -> Logger | bool:
+def wandb_logger(folder: str, tags: list[str], job_type: str = "train", **settings: Any) -> Logger | bool:
     """Return the W&B run of one run folder as a Lightning logger, or False when even offline fails.
 
     `settings` are those of `wandb.init`. A resumed run goes on in its W&B run, which is noted in the folder.
     """
     if not is_rank_zero():
         return False
-    run = open_run(Path(folder), tags=list(tags), job_type="train", **settings)
+    run = open_run(Path(folder), tags=list(tags), job_type=job_type, **settings)
     return False if run is None else CautiousWandbLogger(experiment=run, save_dir=folder)
 
 

@@ -1,5 +1,7 @@
 """The callbacks of a run, in the order in which they are called."""
 
+import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -146,11 +148,39 @@ class StopWhereItStopped(Callback):
             trainer.should_stop = True
 
 
+class PruneTrial(Callback):
+    """Ends a trial of a search that is behind the `limits`, which say what must have been reached by each epoch.
+
+    They are fixed before the trial starts, so that it ends alike whatever else runs beside it.
+    """
+
+    def __init__(self, monitor: str, mode: str, limits: Sequence[float | None]) -> None:
+        self.monitor, self.sign, self.limits = monitor, 1 if mode == "min" else -1, list(limits)
+        self.best = math.inf
+        self.has_pruned = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Train no further epoch when a run that was pruned goes on, to be predicted with."""
+        trainer.should_stop |= self.has_pruned
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.best = min(self.best, self.sign * float(trainer.callback_metrics[self.monitor]))
+        limit = self.limits[trainer.current_epoch] if trainer.current_epoch < len(self.limits) else None
+        if limit is not None and self.best > self.sign * limit:
+            self.has_pruned = trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "has_pruned": self.has_pruned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.has_pruned = state_dict["best"], state_dict["has_pruned"]
+
+
 def stopped_by(trainer: Trainer) -> str:
     """Return what ended the training.
 
-    It is `early_stopping`, `undefined` (the monitored metric was no number), `max_time`, `max_steps`, `max_epochs` or,
-    when a callback of one's own asked for the end, `callback`.
+    It is `early_stopping`, `undefined` (the monitored metric was no number), `pruned` (a trial of a search),
+    `max_time`, `max_steps`, `max_epochs` or, when a callback of one's own asked for the end, `callback`.
     """
     for stopper in trainer.early_stopping_callbacks:
         if stopper.stopping_reason == EarlyStoppingReason.NON_FINITE_METRIC:
@@ -158,6 +188,8 @@ def stopped_by(trainer: Trainer) -> str:
         if stopper.wait_count >= stopper.patience or stopper.stopping_reason in THRESHOLDS:
             return "early_stopping"
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    if any(isinstance(callback, PruneTrial) and callback.has_pruned for callback in callbacks):
+        return "pruned"
     seconds_left = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
     if any(seconds is not None and seconds <= 0 for seconds in seconds_left):
         return "max_time"
