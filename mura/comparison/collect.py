@@ -4,7 +4,7 @@ Every folder with metrics.json is a finished run; one with only config.yaml is u
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -168,12 +168,13 @@ def collect(
         raise MuraError(
             f"There is no finished run (a folder with metrics.json) below {where}{f' ({counts})' if counts else ''}."
         )
-    runs.sort(key=_sort_key)
+    runs.sort(key=sort_key)
     check_comparable(runs)
     return runs, [UnfinishedRun(folder, last_words(folder)) for folder in unfinished]
 
 
-def _sort_key(run: FinishedRun) -> tuple[Any, ...]:
+def sort_key(run: FinishedRun) -> tuple[Any, ...]:
+    """Return the key that sorts runs: by model, arm, seed and extremity."""
     return run.model, arm_rank(run.arm), run.seed, [EXTREMITIES.index(name) for name in run.extremities]
 
 
@@ -304,8 +305,11 @@ def _keys(views: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     return views[VIEW_KEY].itertuples(index=False, name=None)
 
 
-def recipe_notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
-    """Yield a sentence for each setting that isn't the same in all runs of a model, and for different code."""
+def recipe_notes(runs: Sequence[FinishedRun], tuned: Collection[str] = ()) -> Iterator[str]:
+    """Yield a sentence for each setting that isn't the same in all runs of a model, and for different code.
+
+    Those that were `tuned` by a search differ by design.
+    """
     by_model: dict[str, list[FinishedRun]] = {}
     for run in runs:
         by_model.setdefault(run.model, []).append(run)
@@ -313,7 +317,7 @@ def recipe_notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
         recipes = [_recipe(run) for run in group]
         for key in sorted(set().union(*recipes)):
             values = {json.dumps(recipe.get(key)) for recipe in recipes if recipe.get(key) != OF_ITS_OWN}
-            if len(values) > 1:
+            if len(values) > 1 and not any(key == each or key.startswith(f"{each}.") for each in tuned):
                 yield f"{model}: {key} is not the same in all runs ({', '.join(sorted(values))})."
     commits = {(run.metrics.get("git") or {}).get("commit") or "unknown" for run in runs}
     if len(commits) > 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mura.comparison import operating, transfer
+from mura.comparison import operating, transfer, tuning
 from mura.comparison.backbones import ComparedBackbones, compare_backbones
 from mura.comparison.collect import (
     FinishedRun,
@@ -20,6 +20,7 @@ from mura.comparison.collect import (
     declared,
     is_synthetic,
     recipe_notes,
+    sort_key,
 )
 from mura.comparison.equivalence import apply_margin, check_margin
 from mura.comparison.operating import RESAMPLES_AT_A_POINT, AtPoint, Fitted, compare_at_points
@@ -71,7 +72,10 @@ class ComparedPair:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything the report shows. `out` is where it is written."""
+    """Everything the report shows. `out` is where it is written.
+
+    `before` are the pairs of the recipe's own runs of the `searches`: what would be said without tuning.
+    """
 
     out: Path
     runs: list[FinishedRun]
@@ -85,6 +89,8 @@ class Study:
     transfer: pd.DataFrame
     notes: list[str]
     synthetic: bool
+    searches: list[tuning.StudySearch]
+    before: list[ComparedPair]
 
     @property
     def models(self) -> list[str]:
@@ -144,7 +150,14 @@ def summarise_study(
     fitted = operating.fit_all(tables)
     notes += [note for pair in pairs for note in pair.notes]
     notes = [f"A run is left out: {error}" for error in left_out or ()] + notes
-    notes += [*recipe_notes(runs), *_one_class_notes(runs), *transfer.notes(runs), *operating.notes(tables, fitted)]
+    searches = tuning.searches_of(runs)
+    notes += tuning.notes(searches)
+    notes += [
+        *recipe_notes(runs, {key for search in searches for key in search.keys}),
+        *_one_class_notes(runs),
+        *transfer.notes(runs),
+        *operating.notes(tables, fitted),
+    ]
     return Study(
         out=out,
         runs=runs,
@@ -158,7 +171,19 @@ def summarise_study(
         transfer=transfer.transfer_table(runs),
         notes=notes,
         synthetic=any(map(is_synthetic, runs)),
+        searches=searches,
+        before=_compare_recipes(searches, resamples, margin),
     )
+
+
+def _compare_recipes(
+    searches: Sequence[tuning.StudySearch], resamples: int, margin: float | None
+) -> list[ComparedPair]:
+    """Return the pairs of arms as they are without tuning."""
+    tables = make_arm_tables(sorted(tuning.recipe_runs(searches), key=sort_key))
+    pairs = make_pairs(tables)[0]
+    fitted = operating.fit_all(tables)
+    return [compare_pair(pair, fitted, resamples, margin) for pair in pairs]
 
 
 def compare(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mura.calibration import calibration_bin
 from mura.comparison.transfer import Matrix
+from mura.comparison.tuning import ArmSearch
 from mura.comparison.verdict import Comparison
 from mura.metrics import roc_curve
 from mura.report.words import describe_difference
@@ -194,6 +195,34 @@ def calibration_bins(table: pd.DataFrame) -> pd.DataFrame:
     """Return the mean `probability`, the share of abnormal views (`label`) and the `size` of each bin with views."""
     groups = table[["probability", "label"]].groupby(calibration_bin(table["probability"].to_numpy()))
     return groups.mean().assign(size=groups.size())
+
+
+def search_course(arm: ArmSearch, monitor: str, mode: str) -> Markup:
+    """Return the value of each trial of a search, the best so far as a line, and the chosen one marked."""
+    known = [(trial["number"], trial["value"]) for trial in arm.trials if trial["value"] is not None]
+    values = [value for _, value in known]
+    better = min if mode == "min" else max
+    # a trial far behind would leave no room for the others
+    far = sorted(values, reverse=mode != "min")[math.ceil(0.75 * len(values)) - 1]
+    low, high = min(*values[:1], far, better(values)), max(values[0], far, better(values))
+    room = 0.08 * (high - low) or 0.01
+    low, high = low - room, high + room
+    last = max(len(arm.trials) - 1, 1)
+    panel = Panel(52, 36, 218, 110, (0, last), (low, high))
+    whole = [tick for tick in ticks(0, last) if tick == int(tick)]
+    title = f"{arm.model}, {arm.data}"
+    parts = [text(0, 12, title, "heading"), panel.axes(whole, ticks(low, high, 3), "trial", monitor)]
+    style = f"arm{arm_number(arm.arm)}"
+    best = [better(values[: place + 1]) for place in range(len(values))]
+    parts.append(panel.line([number for number, _ in known], best, f"curve {style}"))
+    for number, value in known:
+        x, y = panel.at(number, min(max(value, low), high))
+        radius = 5 if number == arm.chosen["number"] else 3
+        faint = "" if number == arm.chosen["number"] else " faint"
+        parts.append(f'<circle class="dot{faint} {style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>')
+    told = "; ".join(f"trial {number} {value:.4f}" for number, value in known)
+    label = f"Search of {title}: {monitor} by trial, {told}. Chosen: trial {arm.chosen['number']}."
+    return svg(284, 182, label, parts)
 
 
 HEAT_COLOURS = ((247, 240, 222), (126, 178, 193), (22, 62, 106))

@@ -4,18 +4,32 @@ from collections.abc import Sequence
 
 from mura.comparison.summary import SYNTHETIC, ComparedPair, Study
 from mura.comparison.transfer import transfer_matrix
+from mura.comparison.tuning import StudySearch
 from mura.report.references import KUMAR, PAPER, REFERENCE_NOTES
-from mura.report.tables import METRIC_NAMES, TABLE_METRICS, backbone_rows, pair_rows, point_rows, published_rows
+from mura.report.tables import (
+    METRIC_NAMES,
+    TABLE_METRICS,
+    backbone_rows,
+    pair_rows,
+    point_rows,
+    published_rows,
+    search_rows,
+)
 from mura.report.words import (
+    ELSEWHERE,
     NOT_PUBLISHED,
     QUESTION,
     describe_backbones,
+    describe_before,
     describe_models,
+    describe_search,
     describe_thresholds,
     describe_transfer,
     describe_verdict,
     number,
 )
+
+SEARCH_COLUMNS = ("best, on other patients", "chosen", "share of the variance")
 
 
 def results_md(study: Study) -> str:
@@ -36,6 +50,9 @@ def results_md(study: Study) -> str:
     for compared in study.pairs:
         lines += _pair_section(compared)
     lines += _backbone_section(study)
+    for search in study.searches:
+        lines += _search_section(search)
+    lines += [line for sentence in describe_before(study) for line in (escape(sentence), "")]
     for model in study.transfer["model"].unique():
         lines += _transfer_section(study, str(model))
     return "\n".join(lines)
@@ -79,6 +96,16 @@ def _backbone_section(study: Study) -> list[str]:
     rows = [[*vars(row).values()] for row in backbone_rows(study)]
     words = [line for sentence in describe_backbones(study) for line in (escape(sentence), "")]
     return ["## Backbones against each other", "", *words, *table_lines(header, rows), ""] if rows else []
+
+
+def _search_section(search: StudySearch) -> list[str]:
+    """Return what was searched, tried and chosen."""
+    if not search.arms:
+        return []
+    header = ["model, data", "arm", "trials", "steps", f"{search.terms['monitor']}: recipe", "best", *SEARCH_COLUMNS]
+    rows = [[*vars(row).values()] for row in search_rows(search)]
+    words = [line for sentence in describe_search(search) for line in (escape(sentence), "")]
+    return ["## Tuning", "", *words, *table_lines(header, rows), "", escape(ELSEWHERE), ""]
 
 
 def _transfer_section(study: Study, model: str) -> list[str]:

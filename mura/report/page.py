@@ -16,6 +16,7 @@ from mura.comparison.operating import RESAMPLES_AT_A_POINT
 from mura.comparison.pairs import ArmTable, scope_name
 from mura.comparison.summary import SYNTHETIC, ComparedPair, Study, surest_mistakes
 from mura.comparison.transfer import ALL_BUT_IT, transfer_matrix
+from mura.comparison.tuning import StudySearch
 from mura.comparison.verdict import PRIMARY
 from mura.extremities import EXTREMITIES
 from mura.metrics import LEVELS, PAPER_SPECIFICITY, REPORTED_METRICS, THRESHOLD, binary_metrics
@@ -31,14 +32,18 @@ from mura.report.tables import (
     pair_rows,
     point_rows,
     published_rows,
+    search_rows,
     wide_numbers,
 )
 from mura.report.words import (
+    ELSEWHERE,
     NOT_PUBLISHED,
     QUESTION,
     describe_backbones,
+    describe_before,
     describe_duration,
     describe_models,
+    describe_search,
     describe_thresholds,
     describe_transfer,
     describe_verdict,
@@ -70,6 +75,9 @@ def index_html(study: Study) -> str:
         backbone_words=describe_backbones(study),
         models=[model_context(study, model) for model in study.models],
         shown=[(level, METRIC_NAMES[metric]) for level, metric in TABLE_METRICS],
+        searches=[search_context(search) for search in study.searches if search.arms],
+        elsewhere=ELSEWHERE,
+        before=describe_before(study),
         rows=published_rows(study),
         kumar=KUMAR,
         kumar_source=KUMAR_SOURCE,
@@ -113,6 +121,17 @@ def pair_context(compared: ComparedPair) -> dict[str, Any]:
             if (level, metric) != PRIMARY
         ],
         "agreements": compared.agreements,
+    }
+
+
+def search_context(search: StudySearch) -> dict[str, Any]:
+    """Return what the page shows of a study's search."""
+    terms = search.terms
+    return {
+        "words": describe_search(search),
+        "rows": search_rows(search),
+        "courses": [figures.search_course(arm, terms["monitor"], terms["mode"]) for arm in search.arms],
+        "monitor": terms["monitor"],
     }
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from mura.comparison.collect import views_of
 from mura.comparison.pairs import ArmTable
 from mura.comparison.summary import ComparedPair, Study
+from mura.comparison.tuning import StudySearch
 from mura.comparison.verdict import PRIMARY
 from mura.metrics import PAPER_SPECIFICITY, THRESHOLD
 from mura.report.references import KUMAR, PAPER, PUBLISHED_ROWS
@@ -157,6 +158,49 @@ def published_rows(study: Study) -> list[PublishedRow]:
         )
         for row in PUBLISHED_ROWS
     ]
+
+
+@dataclass(frozen=True)
+class SearchRow:
+    """The search of one model and data set: what it spent, and what the recipe and its best trial reached."""
+
+    name: str
+    arm: str
+    trials: str
+    steps: str
+    recipe: str
+    best: str
+    elsewhere: str
+    chosen: str
+    importance: str
+
+
+def search_rows(search: StudySearch) -> list[SearchRow]:
+    """Return a row for each finished search of a study."""
+    rows = []
+    for arm in search.arms:
+        ends = {"pruned": arm.count("pruned"), "diverged": arm.count("diverged")}
+        told = "".join(f", {count} {end}" for end, count in ends.items() if count)
+        settings = "; ".join(f"{key} {value}" for key, value in arm.chosen["params"].items())
+        shares = sorted(arm.importance.items(), key=lambda item: -item[1])
+        rows.append(
+            SearchRow(
+                name=f"{arm.model}, {arm.data}",
+                arm=arm.arm,
+                trials=f"{len(arm.trials)}{told}",
+                steps=f"{sum(trial['steps'] for trial in arm.trials):,}",
+                recipe=_loss(arm.recipe["value"]),
+                best=_loss(arm.chosen["value"]),
+                elsewhere=_loss(arm.elsewhere),
+                chosen=f"trial {arm.chosen['number']}: {settings}" if arm.chosen["number"] else "the recipe as it is",
+                importance="; ".join(f"{key} {percent(share)} %" for key, share in shares) or "–",
+            )
+        )
+    return rows
+
+
+def _loss(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def confusion(tables: Sequence[ArmTable], extremities: Sequence[str]) -> dict[str, int]:

@@ -1,11 +1,13 @@
 """Verdicts in words, and numbers as they are written in tables."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from mura.comparison import transfer
 from mura.comparison.operating import ONE_EACH, AtPoint
 from mura.comparison.pairs import Pair
 from mura.comparison.summary import ComparedPair, Study
+from mura.comparison.tuning import StudySearch
 from mura.comparison.verdict import (
     NO_DIFFERENCE,
     NOT_AFTER_CORRECTION,
@@ -25,7 +27,61 @@ QUESTION = "One model for all seven extremities, or one for each?"
 NOT_PUBLISHED = "Synthetic data: ours can't be held against figures of MURA; the table shows what would stand here."
 
 
+ELSEWHERE = (
+    "The best of many trials looks better than it is: luck helped to make it the best. On other patients: the log loss "
+    "to be expected of a choice like this on patients that didn't choose it (bootstrap over the validation patients). "
+    "It doesn't undo that each trial's best epoch was chosen on the same views. Share of the variance between the "
+    "trials that a setting explains (fANOVA): of few trials, a hint."
+)
+
+
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")
+
+
+def describe_search(search: StudySearch) -> list[str]:
+    """Return how the searches of a study were made: alike for all, and on what."""
+    terms = search.terms
+    space = "; ".join(f"{key} {_dimension_words(each)}" for key, each in terms["space"].items())
+    folds = f", the mean over the folds {', '.join(map(str, terms['folds']))}" if terms["folds"] else ""
+    judge = "validation log loss" if terms["monitor"] == "val_loss" else terms["monitor"]
+    side = "lowest" if terms["mode"] == "min" else "highest"
+    spent = sorted({trial["steps"] for arm in search.arms for trial in arm.trials if trial["state"] == "complete"})
+    steps = f"{spent[0]:,} steps" if len(spent) == 1 else f"{spent[0]:,} to {spent[-1]:,} steps (early stopping)"
+    pruned = " Trials behind the median of earlier ones were stopped, by the same rule everywhere." * terms["prune"]
+    return [
+        f"Equal chances: {len(search.arms)} searches, each of {terms['trials']} trials in the same space ({space}). "
+        "Each began with the recipe as it is, and then the same quasi-random points; a sampler suggested the rest. A "
+        f"whole trial took {steps}.{pruned}",
+        f"Chosen by the {side} {judge} in the best epoch{folds}. No trial predicted a test view, and all trained with "
+        f"seed {terms['seed']}.",
+    ]
+
+
+def _dimension_words(dimension: dict[str, Any] | list[Any]) -> str:
+    if isinstance(dimension, list):
+        return " or ".join("null" if value is None else str(value) for value in dimension)
+    scale = ", logarithmic" if dimension["log"] else ""
+    return f"{dimension['low']:g} to {dimension['high']:g}{scale}"
+
+
+def describe_before(study: Study) -> list[str]:
+    """Return the verdict without tuning and with it, for every two arms; empty when the recipe was not tested."""
+    after = {(compared.pair.model, compared.pair.name): compared for compared in study.pairs}
+    words = []
+    for before in study.before:
+        pair = before.pair
+        tuned = after.get((pair.model, pair.name))
+        if tuned is not None:
+            seeds = count_of(max(map(len, tuned.pair.seeds.values())), "seed")
+            words.append(
+                f"{pair.model}, {pair.a} and {pair.b}, before tuning (the recipe, one seed): "
+                f"{_sentence(before.main, pair)} After tuning ({seeds}): {_sentence(tuned.main, tuned.pair)}"
+            )
+    return words
+
+
+def count_of(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def describe_verdict(compared: ComparedPair) -> list[str]:
