@@ -15,7 +15,7 @@ from mura.models.backbones import TORCHVISION, Network
 from mura.models.classifier import AbnormalityClassifier
 
 LAYERS: dict[str, Callable[[Any], Any]] = {
-    "cnn": lambda net: net[-4],  # the last ReLU, before max-pooling, average pooling and flattening
+    "cnn": lambda net: net[-5],  # before max-pooling, ReLU, average pooling and flattening
     "alexnet": lambda net: net.features[-2],  # the same, before max-pooling
     "vgg": lambda net: net.features[-2],
     "squeezenet": lambda net: net.features,
@@ -36,8 +36,8 @@ LAYERS: dict[str, Callable[[Any], Any]] = {
 }
 """The layer with the last feature maps, [B, C, G, G], by what the network's name begins with."""
 
-RELU_FOLLOWS = ("densenet",)
-"""The families whose maps go through a ReLU that is no layer of its own; only what passes it counts."""
+RELU_FOLLOWS = ("cnn", "densenet")
+"""The families whose maps go through a ReLU further on; only what passes it counts."""
 
 
 def refuse_unexplainable(name: str, library: str) -> None:
