@@ -1,10 +1,11 @@
 """Ours as it is used: data module, model and trainer composed from the config, as `train.py` does it."""
 
 import logging
+import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from hydra.utils import instantiate
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 
+from benchmarks.measure import seconds
 from mura.config import CONF_DIR
 from mura.config.hydra_hooks import register_resolvers
-from mura.machine import choose_device, choose_precision
+from mura.machine import choose_device, choose_precision, prepare_process
 from mura.runs.folder import RunFolder
 from mura.training.callbacks import make_callbacks
 from mura.training.checkpoints import SafeCheckpointIO
 from mura.training.console import LIGHTNINGS_REMARKS
 from train import build
+
+OURS = "ours"
 
 
 class Stopwatch(Callback):
@@ -53,6 +57,7 @@ def composed(*settings: str) -> DictConfig:
 
 def trainer_of(cfg: DictConfig, folder: Path, *more: Callback) -> Trainer:
     """Return the trainer of train.py, with the callbacks of a run and one that looks on."""
+    prepare_process()
     device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
     precision = choose_precision(cfg.trainer.precision, device.value)
     for harmless in LIGHTNINGS_REMARKS:
@@ -83,13 +88,14 @@ def fit(cfg: DictConfig, batches: int, watch: Callback) -> None:
 
 
 class TurnAndTurn(Callback):
-    """After each of our batches a step of another loop, so that both see the same machine: the seconds of both, all
-    that happens between two batches included, after the first `warm` ones. For a CPU, which waits for nothing."""
+    """After each of our batches a step of each other loop, so that all see the same machine: the seconds of each.
 
-    def __init__(self, other: Callable[[], None], warm: int) -> None:
-        self.other, self.warm, self.resumed = other, warm, 0.0
-        self.ours: list[float] = []
-        self.others: list[float] = []
+    Ours are all that happens between two batches, after the first `warm` ones. For a CPU, which waits for nothing.
+    """
+
+    def __init__(self, others: Mapping[str, Callable[[], None]], warm: int) -> None:
+        self.others, self.warm, self.resumed = others, warm, 0.0
+        self.seconds: dict[str, list[float]] = {name: [] for name in (OURS, *others)}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, n: int
@@ -103,31 +109,35 @@ class TurnAndTurn(Callback):
             self._turn(n)
 
     def _turn(self, n: int) -> None:
-        ended = time.perf_counter()
-        self.other()
-        resumed = time.perf_counter()
+        taken = {OURS: time.perf_counter() - self.resumed}
+        taken |= {name: seconds(step) for name, step in self.others.items()}
         if n >= self.warm:
-            self.ours.append(ended - self.resumed)
-            self.others.append(resumed - ended)
-        self.resumed = resumed
+            for name, value in taken.items():
+                self.seconds[name].append(value)
+        self.resumed = time.perf_counter()
 
-    def rates(self, batch_size: int) -> tuple[float, float]:
-        """Pictures a second of ours and of the other."""
-        return batch_size * len(self.ours) / sum(self.ours), batch_size * len(self.others) / sum(self.others)
+    def rates(self, batch_size: int) -> dict[str, float]:
+        """Return pictures a second of each, by the median step."""
+        return {name: batch_size / statistics.median(values) for name, values in self.seconds.items()}
 
 
-def training_rates(cfg: DictConfig, steps: int, warm: int, other: Callable[[], None]) -> tuple[float, float]:
-    """Return pictures a second of a real fit and of another loop, step by step in turns."""
-    watch = TurnAndTurn(other, warm)
+def training_rates(
+    cfg: DictConfig, steps: int, warm: int, others: Mapping[str, Callable[[], None]]
+) -> dict[str, float]:
+    """Return pictures a second of a real fit, under OURS, and of other loops, step by step in turns."""
+    watch = TurnAndTurn(others, warm)
     fit(cfg, warm + steps, watch)
     return watch.rates(cfg.data.batch_size)
 
 
-def inference_rates(cfg: DictConfig, steps: int, warm: int, other: Callable[[], None]) -> tuple[float, float]:
+def inference_rates(
+    cfg: DictConfig, steps: int, warm: int, others: Mapping[str, Callable[[], None]]
+) -> dict[str, float]:
+    """Return pictures a second of the trainer's prediction, under OURS, and of other loops, in turns."""
     cfg = cfg.copy()
     cfg.trainer.limit_predict_batches = warm + steps
     data, model = build(cfg)
-    watch = TurnAndTurn(other, warm)
+    watch = TurnAndTurn(others, warm)
     with tempfile.TemporaryDirectory() as folder:
         trainer_of(cfg, Path(folder), watch).predict(model, data)
     return watch.rates(cfg.data.batch_size)

@@ -5,8 +5,11 @@ workers. The bare loop is the floor: tensors already in memory, nothing but forw
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import TracebackType
 
 import pandas as pd
 import torch
@@ -16,6 +19,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
+
+from mura.machine import keep_freed_memory
 
 WORKERS = 2
 
@@ -112,6 +117,50 @@ class BareLoop:
     def evaluate(self) -> None:
         with torch.inference_mode(), mixed(self.precision, self.device):
             self.network(next(self.batches)[0])
+
+
+class BareProcess:
+    """A bare loop in a process of its own, a step whenever it is asked for one.
+
+    Its allocator is as PyTorch finds it, or with `keeps_memory` as ours sets it: a process can't have both.
+    """
+
+    def __init__(
+        self, network: Callable[[], nn.Module], side: int, channels: int, batch_size: int, precision: str,
+        evaluates: bool = False, keeps_memory: bool = False,
+    ) -> None:  # fmt: skip
+        context = get_context("spawn")
+        self.pipe, far_end = context.Pipe()
+        settings = (network, side, channels, batch_size, precision, evaluates, keeps_memory, torch.get_num_threads())
+        self.process = context.Process(target=_answer_steps, args=(far_end, *settings), daemon=True)
+
+    def step(self) -> None:
+        self.pipe.send(True)
+        self.pipe.recv()
+
+    def __enter__(self) -> "BareProcess":
+        self.process.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.pipe.send(False)
+        self.process.join()
+
+
+def _answer_steps(
+    pipe: Connection, network: Callable[[], nn.Module], side: int, channels: int, batch_size: int, precision: str,
+    evaluates: bool, keeps_memory: bool, threads: int,
+) -> None:  # fmt: skip
+    torch.set_num_threads(threads)
+    if keeps_memory:
+        keep_freed_memory()
+    loop = BareLoop(network(), side, channels, batch_size, precision, evaluates=evaluates)
+    step = loop.evaluate if evaluates else loop.train
+    while pipe.recv():
+        step()
+        pipe.send(True)
 
 
 def bare_training(

@@ -1,15 +1,18 @@
 """Training and evaluation: ours against the common template and against a bare loop."""
 
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
 from lightning import LightningModule
+from omegaconf import DictConfig
 
 from benchmarks.data import noise, radiographs
-from benchmarks.measure import Plan, Row, median_of, ratios
-from benchmarks.ours import Stopwatch, composed, inference_rates, training_rates
+from benchmarks.measure import Plan, Row, median_of, ratios, undisturbed_rounds
+from benchmarks.ours import OURS, Stopwatch, composed, inference_rates, training_rates
 from benchmarks.peers import (
-    BareLoop,
+    BareProcess,
     PictureFolder,
     TemplateModule,
     template_loader,
@@ -20,6 +23,11 @@ from mura.machine import choose_precision, cpu_computes_bfloat16
 from mura.models.backbones import build_network
 
 BATCH = 32
+WARM = 3
+"""Steps that don't count: oneDNN's second step of a DenseNet takes twice as long as the later ones."""
+
+BARE, BARE_KEPT = "a bare loop", "a bare loop with our allocator settings"
+TEMPLATE, TEMPLATE_BF16 = "the common template, float32", "the common template, bfloat16"
 CHANNELS = {"resnet18": 3, "densenet121": 3, "cnn4": 1}
 
 
@@ -55,55 +63,68 @@ def template_rate(plan: Plan, model: str, side: int, steps: int, warm: int, prec
     return watch.rate
 
 
-def against_both(plan: Plan, model: str, side: int, steps: int, warm: int, bare_wanted: float) -> list[Row]:
-    """Ours and the bare loop step by step in turns; then the template; where the CPU has bfloat16, it in that too."""
+def bare_loops(model: str, side: int, precision: str, evaluates: bool = False) -> dict[str, BareProcess]:
+    """Return the bare loop with the allocator as PyTorch finds it, and with ours."""
+    build = partial(network, model)
+    return {
+        name: BareProcess(build, side, CHANNELS[model], BATCH, precision, evaluates, keeps_memory)
+        for name, keeps_memory in ((BARE, False), (BARE_KEPT, True))
+    }
+
+
+def against_both(plan: Plan, model: str, side: int, steps: int, wanted: dict[str, float]) -> list[Row]:
+    """Ours and both bare loops step by step in turns; then the template, where the CPU has bfloat16 in it too."""
     cfg = composed(*settings(plan, model, side))
     precision = choose_precision("auto", "cpu").value
-    has_bf16 = cpu_computes_bfloat16()
-    rates_by_peer: dict[str, list[float]] = {"ours": [], "bare": [], "template": []}
-    if has_bf16:
-        rates_by_peer["template in bfloat16"] = []
-    for _ in range(plan.rounds):
-        bare = BareLoop(network(model), side, CHANNELS[model], BATCH, precision)
-        ours, theirs = training_rates(cfg, steps, warm, bare.train)
-        rates_by_peer["ours"].append(ours)
-        rates_by_peer["bare"].append(theirs)
-        rates_by_peer["template"].append(template_rate(plan, model, side, steps, warm, "32-true"))
-        if has_bf16:
-            rates_by_peer["template in bfloat16"].append(template_rate(plan, model, side, steps, warm, "bf16-mixed"))
-    name = f"training {model} at {side}, batch {BATCH}, {precision}"
-    detail = ", ".join(f"{who} {median_of(values, 'pictures/s')}" for who, values in rates_by_peer.items())
-    large = side == 224  # what is asked of the template is asked of these
-    wanted = {"bare": bare_wanted, "template": (2.4 if has_bf16 else 1.2) if large else None}
-    wanted["template in bfloat16"] = 1.35 if large else None
-    against = {"bare": "a bare loop, same precision and layout", "template": "the common template, float32"}
-    return [
-        Row(name, against.get(peer, f"the {peer}"), ratios(rates_by_peer["ours"], rates), wanted[peer], detail=detail)
-        for peer, rates in rates_by_peer.items()
-        if peer != "ours"
-    ]
+    templates = {TEMPLATE: "32-true"} | ({TEMPLATE_BF16: "bf16-mixed"} if cpu_computes_bfloat16() else {})
+
+    def measure() -> dict[str, float]:
+        with ExitStack() as ended:
+            bare = bare_loops(model, side, precision)
+            steps_of = {name: ended.enter_context(loop).step for name, loop in bare.items()}
+            rates = training_rates(cfg, steps, WARM, steps_of)
+        count = max(2, steps // 3)
+        return rates | {name: template_rate(plan, model, side, count, 1, each) for name, each in templates.items()}
+
+    rounds = min(plan.rounds, 2) if model == "densenet121" else plan.rounds
+    rates, dropped = undisturbed_rounds(rounds, measure)
+    return rows_of(f"training {model} at {side}, batch {BATCH}, {precision}", rates, dropped, wanted)
+
+
+def rows_of(what: str, rates: dict[str, list[float]], dropped: int, wanted: dict[str, float]) -> list[Row]:
+    """Return a row against each peer; `rates` are pictures a second, one a round."""
+    detail = ", ".join(f"{who} {median_of(values, 'pictures/s')}" for who, values in rates.items())
+    detail += f"; {dropped} disturbed round(s) dropped" if dropped else ""
+    peers = [name for name in rates if name != OURS]
+    return [Row(what, peer, ratios(rates[OURS], rates[peer]), wanted.get(peer), detail=detail) for peer in peers]
 
 
 def cnn(plan: Plan) -> list[Row]:
-    return against_both(plan, "cnn4", 64, 40 if plan.quick else 80, 5, 0.85)
+    return against_both(plan, "cnn4", 64, 40 if plan.quick else 80, {BARE: 1.0, BARE_KEPT: 0.85})
 
 
 def resnet(plan: Plan) -> list[Row]:
-    return against_both(plan, "resnet18", 224, 2 if plan.quick else 6, 1, 0.97)
+    template = {TEMPLATE: 2.4, TEMPLATE_BF16: 1.35} if cpu_computes_bfloat16() else {TEMPLATE: 1.2}
+    return against_both(plan, "resnet18", 224, 2 if plan.quick else 15, {BARE: 1.1, BARE_KEPT: 0.97, **template})
 
 
 def densenet(plan: Plan) -> list[Row]:
-    return against_both(plan, "densenet121", 224, 2 if plan.quick else 3, 1, 0.97)
+    template = {TEMPLATE: 2.4, TEMPLATE_BF16: 1.35} if cpu_computes_bfloat16() else {TEMPLATE: 1.2}
+    return against_both(plan, "densenet121", 224, 2 if plan.quick else 15, {BARE: 1.0, BARE_KEPT: 0.97, **template})
 
 
 def evaluation(plan: Plan) -> list[Row]:
-    cfg = composed(*settings(plan, "resnet18", 224), f"data.root={noise(plan.folder, 4000)}")
-    precision = choose_precision("auto", "cpu").value
-    steps, warm = (3, 1) if plan.quick else (8, 1)
-    ours, bare = [], []
-    for _ in range(plan.rounds):
-        loop = BareLoop(network("resnet18"), 224, 3, BATCH, precision, evaluates=True)
-        for rates, rate in zip((ours, bare), inference_rates(cfg, steps, warm, loop.evaluate), strict=True):
-            rates.append(rate)
-    detail = f"ours {median_of(ours, 'pictures/s')}, bare {median_of(bare, 'pictures/s')}"
-    return [Row("evaluation resnet18 at 224", "a bare inference loop", ratios(ours, bare), 0.97, detail=detail)]
+    """In float32, as predictions are made."""
+    rows = []
+    for model, wanted in (("resnet18", 1.25), ("densenet121", 1.15)):
+        cfg = composed(*settings(plan, model, 224), f"data.root={noise(plan.folder, 4000)}")
+
+        def measure(model: str = model, cfg: DictConfig = cfg) -> dict[str, float]:
+            with ExitStack() as ended:
+                bare = bare_loops(model, 224, "32-true", evaluates=True)
+                steps_of = {name: ended.enter_context(loop).step for name, loop in bare.items()}
+                return inference_rates(cfg, 3 if plan.quick else 15, WARM, steps_of)
+
+        rates, dropped = undisturbed_rounds(plan.rounds, measure)
+        rows += rows_of(f"evaluation {model} at 224, float32", rates, dropped, {BARE: wanted, BARE_KEPT: 0.97})
+    return rows
