@@ -55,7 +55,7 @@ TESTS_OF = {
     "mura/comparison/verdict.py": ["tests/comparison/test_estimates.py", "tests/comparison/test_verdict.py"],
     "mura/comparison/equivalence.py": ["tests/comparison/test_equivalence.py"],
     "mura/comparison/operating.py": ["tests/comparison/test_operating.py"],
-    "mura/comparison/collect.py": ["tests/comparison/test_collect.py"],
+    "mura/comparison/collect.py": ["tests/comparison/test_collect.py", "tests/comparison/test_warnings.py"],
     "mura/comparison/warnings.py": ["tests/comparison/test_warnings.py"],
     "mura/runs/fitted.py": ["tests/comparison/test_operating.py", "tests/runs/test_fitted.py"],
 }

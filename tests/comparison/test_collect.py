@@ -1,11 +1,22 @@
 """Run folders are found, read, and refused when they can't stand together."""
 
 import json
+import os
 
+import pandas as pd
 import pytest
 import yaml
 
-from mura.comparison.collect import collect, find_runs, is_synthetic, read_run, recipe_notes
+from mura.comparison.collect import (
+    check_transfer,
+    collect,
+    declared,
+    find_runs,
+    is_synthetic,
+    read_history,
+    read_run,
+    recipe_notes,
+)
 from mura.comparison.summary import summarise_study
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
@@ -38,10 +49,18 @@ def test_a_run_without_metrics_is_listed_as_unfinished_with_its_last_words(run, 
     (half / ".hydra").mkdir()
     for place in (half, half / ".hydra", half / "wandb" / "run-1" / "files"):
         (place / "config.yaml").write_text("seed: 0\n")
-    (half / "train.log").write_text("epoch 3\nout of memory\n\n")
+    (half / "train.log").write_text("epoch 2\nepoch 3\nout of memory\n\n")
+    (half / "srun.log").write_text("started\n")
+    os.utime(half / "srun.log", (1, 1))  # the newest log has the last words
+    for hidden in (".trash", "wandb"):
+        (tmp_path / "runs" / hidden / "run").mkdir(parents=True)
+        (tmp_path / "runs" / hidden / "run" / "config.yaml").write_text("seed: 0\n")
     runs, unfinished = collect([tmp_path / "runs"])
     assert len(runs) == 1
     assert [(u.folder.path, u.last_words) for u in unfinished] == [(half, "out of memory")]
+    for log in half.glob("*.log"):
+        log.write_text("\n")
+    assert collect([tmp_path / "runs"])[1][0].last_words == ""
 
 
 def test_no_run_is_an_error_that_names_the_folder(tmp_path):
@@ -63,9 +82,7 @@ def test_runs_of_different_data_split_or_fold_are_refused_with_the_reason(run, r
     first, second = run("elbow"), run("wrist", **different)
     said = refused()
     assert words in said
-    assert str(first) in said
-    assert str(second) in said
-    assert str(*different.values()) in said
+    assert f"of {second} is {next(iter(different.values()))}, that of {first} is " in said
 
 
 def test_a_seed_on_one_fold_in_one_arm_and_on_another_in_the_other_is_refused(run, refused):
@@ -108,6 +125,9 @@ def test_the_same_cell_of_another_arm_or_seed_is_no_double(run, tmp_path):
         (lambda t: t.assign(extremity="knee"), "extremity of view .* is knee"),
         (lambda t: t.drop(columns="probability"), "lacks the column probability"),
         (lambda t: t[:0], "has 0 test views"),
+        (lambda t: t.assign(split="train"), "val or test"),
+        (lambda t: t.assign(view=t["view"] + 0.5), "a whole number from 0"),
+        (lambda t: t.assign(logit=1e39), "a number within"),
     ],
 )
 def test_a_faulty_predictions_file_is_refused_with_its_path(run, change, words):
@@ -127,6 +147,30 @@ def test_a_foreign_view_is_refused_with_its_name_and_both_files(run, refused):
     assert "lacks 1 of the test views" in said
     assert str(first / "predictions.csv") in said
     assert str(second / "predictions.csv") in said
+
+
+def test_views_may_stand_in_any_order(run, tmp_path):
+    run("wrist")
+    run("wrist", seed=1, change=lambda t: t.sample(frac=1, random_state=0))
+    assert len(collect([tmp_path / "runs"])[0]) == 2
+
+
+def test_a_transfer_file_has_the_others_test_views_and_none_of_its_own(run, tmp_path):
+    run(["elbow", "hand"], arm="unified")
+    file = RunFolder(run("hand", transfer=True)).transfer
+    good = pd.read_csv(file)
+    check_transfer(collect([tmp_path / "runs"])[0])  # nobody answers for the other five: nothing to hold them against
+    lacking = good.drop(index=good.index[good["extremity"] == "elbow"][0])
+    for spoilt, words in (
+        (
+            good.assign(extremity=good["extremity"].replace("elbow", "hand")),
+            "holds views of hand, which the run itself",
+        ),
+        (lacking, "lacks 1 of the test views of"),
+    ):
+        spoilt.to_csv(file, index=False)
+        with pytest.raises(MuraError, match=words):
+            check_transfer(collect([tmp_path / "runs"])[0])
 
 
 def test_a_relabelled_view_is_refused(run, refused):
@@ -210,6 +254,75 @@ def test_what_an_arm_or_a_seed_changes_is_no_note(run, tmp_path):
     assert list(recipe_notes(collect([tmp_path / "runs"])[0])) == []
 
 
+def test_a_finetuned_run_counts_as_begun_as_the_run_that_it_starts_from(run, tmp_path):
+    parent, tuned = run(EXTREMITIES), run("hand", arm="finetuned")
+    for folder, weights in (
+        (parent, "imagenet"),
+        (run("hand"), "imagenet"),
+        (tuned, RunFolder(parent).best_checkpoint),
+    ):
+        change_config(folder, {"model": {"weights": str(weights)}})
+    assert list(recipe_notes(collect([tmp_path / "runs"])[0])) == []
+    change_config(parent, {"model": {"weights": None}})
+    assert list(recipe_notes(collect([tmp_path / "runs"])[0])) == [
+        'cnn4: model.weights is not the same in all runs ("imagenet", null).'
+    ]
+
+
+def test_the_code_that_made_the_runs_is_noted_where_it_differs(run, tmp_path):
+    run("elbow", git={"commit": "a" * 40})
+    run("hand", git={"commit": "a" * 40})
+    assert list(recipe_notes(collect([tmp_path / "runs"])[0])) == []
+    run("wrist")
+    assert list(recipe_notes(collect([tmp_path / "runs"])[0])) == [
+        "The runs were made with different versions of the code: aaaaaaaaaa, unknown."
+    ]
+
+
+def test_runs_have_an_order_of_model_arm_seed_and_extremity_and_are_named_by_it(run, tmp_path):
+    run("wrist", seed=1)
+    run("elbow", seed=1)
+    run("hand")
+    run(EXTREMITIES, seed=2)
+    run("hand", model="cnn2")
+    runs, _ = collect([tmp_path / "runs"])
+    assert [each.name for each in runs] == [
+        "cnn2, hand, seed 0",
+        "cnn4, unified, seed 2",
+        "cnn4, hand, seed 0",
+        "cnn4, elbow, seed 1",
+        "cnn4, wrist, seed 1",
+    ]
+
+
+def test_what_all_studies_noted_alike_is_declared(run, tmp_path):
+    runs = []
+    for study, margin in (("first", 0.03), ("second", 0.03), ("third", 0.05)):
+        folder = tmp_path / study / "cnn4" / "wrist" / "seed0"
+        folder.parent.mkdir(parents=True)
+        run("wrist").rename(folder)
+        (tmp_path / study / "study.json").write_text(json.dumps({"seeds": [0], "margin": margin}))
+        runs.append(read_run(RunFolder(folder)))
+    assert declared(runs[:2], "margin") == 0.03
+    assert declared(runs, "margin") is None
+    assert declared(runs, "primary") is None
+
+
+def test_the_epochs_of_a_history_rise_from_zero_and_its_values_are_numbers(run):
+    file = RunFolder(run("wrist")).history
+    good = read_history(file)
+    assert good["epoch"].tolist() == [0, 1, 2, 3, 4]
+    for epochs in ([0, 1, 1, 2, 3], [0, 1, 2, 3, 2.5], [-1, 0, 1, 2, 3], [0, 1, 2, 1, 4]):
+        good.assign(epoch=epochs).to_csv(file, index=False)
+        with pytest.raises(MuraError, match="a whole number above the last"):
+            read_history(file)
+    good.assign(val_loss=1e39).to_csv(file, index=False)
+    with pytest.raises(MuraError, match=r"a number within 3\.5e\+38"):
+        read_history(file)
+    good[:0].to_csv(file, index=False)
+    assert read_history(file) is None
+
+
 def change_config(folder, settings):
     """Put settings, a tree, into the config.yaml of a run."""
     file = RunFolder(folder).config
@@ -224,10 +337,17 @@ def test_a_run_says_itself_whether_its_data_are_synthetic_wherever_they_lie_now(
     assert not is_synthetic(read_run(RunFolder(run("hand", synthetic=False))))
 
 
-def test_an_older_run_is_known_by_the_boxes_of_its_data_while_they_lie_there(run, tmp_path):
-    root = tmp_path / "data"
-    (root / "MURA-v1.1").mkdir(parents=True)
-    drawn = read_run(RunFolder(run("wrist", root=root)))
+@pytest.mark.parametrize("place", [".", "MURA-v1.1", "MURA-v1.1/MURA-v1.1"])
+def test_an_older_run_is_known_by_the_boxes_of_its_data_while_they_lie_there(run, tmp_path, place):
+    folder = tmp_path / "data" / place
+    folder.mkdir(parents=True)
+    drawn = read_run(RunFolder(run("wrist", root=tmp_path / "data")))
     assert not is_synthetic(drawn)
-    (root / "MURA-v1.1" / "boxes.csv").touch()
+    (folder / "boxes.csv").touch()
     assert is_synthetic(drawn)
+
+
+def test_an_older_run_that_names_no_data_is_not_called_synthetic(run):
+    folder = run("wrist")
+    RunFolder(folder).config.write_text("seed: 0\n")
+    assert not is_synthetic(read_run(RunFolder(folder)))

@@ -94,6 +94,17 @@ def test_the_steps_of_several_runs_are_told_in_one_line_as_a_range(tmp_path):
     assert "2 of 2 specialised runs (270 to 1,119)" in warning
 
 
+def test_steps_are_compared_within_a_seed_where_arms_share_seeds_and_else_between_all(tmp_path):
+    for seed, steps in ((0, 1000), (1, 100)):
+        write_run(tmp_path / f"shared/unified/seed{seed}", ["elbow"], seed, arm="unified", steps=steps)
+        write_run(tmp_path / f"shared/elbow/seed{seed}", ["elbow"], seed, steps=steps)
+    assert warnings_beside(pair_of(tmp_path / "shared")) == []
+    write_run(tmp_path / "apart/unified/seed0", ["elbow"], 0, arm="unified", steps=1000)
+    write_run(tmp_path / "apart/elbow/seed1", ["elbow"], 1, steps=1)
+    [warning] = warnings_beside(pair_of(tmp_path / "apart"))
+    assert "between 1 of 1 unified run (1,000) and 1 of 1 specialised run (1): " in warning
+
+
 def test_runs_that_counted_no_steps_are_not_compared(tmp_path):
     write_arms(tmp_path, elbow={"steps": None}, hand={"steps": None})
     assert warnings_beside(pair_of(tmp_path)) == []
@@ -136,6 +147,22 @@ def test_a_run_that_was_best_after_the_first_of_several_epochs_is_named(tmp_path
     ]
 
 
+def test_the_best_epoch_is_the_first_of_two_or_more(tmp_path):
+    one, two = ({"best_epoch": 0, "epochs": epochs, "stopped_by": "max_steps"} for epochs in (1, 2))
+    write_arms(tmp_path, elbow=one, hand=two)
+    [warning] = warnings_beside(pair_of(tmp_path))
+    assert warning.startswith("1 of 3 runs (hand, seed 0) had the best epoch first: ")
+
+
+def test_three_runs_are_named_and_four_are_not(tmp_path):
+    names = ("elbow", "finger", "hand", "wrist")
+    for folder, count in ((tmp_path / "three", 3), (tmp_path / "four", 4)):
+        write_arms(folder, names, names, **{name: {"best_epoch": 0} for name in names[:count]})
+    [three], [four] = (warnings_beside(pair_of(tmp_path / folder)) for folder in ("three", "four"))
+    assert three.startswith("3 of 5 runs (elbow, seed 0; finger, seed 0; hand, seed 0) had the best epoch first: ")
+    assert four.startswith("4 of 5 runs had the best epoch first: ")
+
+
 def test_many_runs_are_counted_and_not_named(tmp_path):
     write_study(tmp_path, best_epoch=4, epochs=5, stopped_by="max_epochs", patients=8)
     [warning] = warnings_beside(pair_of(tmp_path))
@@ -158,6 +185,13 @@ def test_a_model_that_calls_every_test_view_alike_is_named_with_its_answer(tmp_p
         "Every test view is called alike by unified on wrist (normal, 2 of 2 seeds); specialised on hand (abnormal, "
         "1 of 2 seeds): by image, the kappa of such a model is 0."
     ]
+
+
+def test_of_a_single_seed_no_number_is_told(tmp_path):
+    write_arms(tmp_path)
+    answer(tmp_path / "cnn4/hand/seed0/predictions.csv", 0.9, "hand")
+    [warning] = warnings_beside(pair_of(tmp_path))
+    assert warning.startswith("Every test view is called alike by specialised on hand (abnormal): ")
 
 
 def test_views_of_one_class_may_be_called_alike(tmp_path):
