@@ -35,7 +35,8 @@ RARE_COMPRESSIONS = ("webp", "zstd", "lzma", "tiff_sgilog", "tiff_sgilog24", "ti
 READ_JPEG = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 
 # Tags of TIFF and EXIF
-BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, PLANES, SAMPLE_FORMAT = 258, 259, 262, 274, 284, 339
+BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, PLANES, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 259, 262, 274, 284, 338, 339
+PREMULTIPLIED, ALPHA = 1, 2  # what an extra sample is
 
 SAMPLE_KINDS = {1: "unsigned", 2: "signed", 3: "floating point"}
 
@@ -97,6 +98,9 @@ class Tiff(TiffImageFile):
         if bits == (32,) and kind == (1,):  # arrives as int32, whatever is said
             self.is_unsigned = True
             tags[SAMPLE_FORMAT] = (2,)
+        if bits == (8, 8) and tags.get(EXTRA_SAMPLES) == (PREMULTIPLIED,):  # which Pillow reads from 13 on
+            self.is_composed = True
+            tags[EXTRA_SAMPLES] = (ALPHA,)
         try:
             super()._setup()
         except SyntaxError as error:
@@ -214,8 +218,6 @@ def _samples(data: bytes, image: ImageFile) -> Samples:
 
 def _eight_bits(image: ImageFile) -> Samples:
     """Return the grey of a picture of 8 bits or fewer in any colours."""
-    if image.mode == "La":  # premultiplied: composed on black already
-        return Samples(np.asarray(image.getchannel(0)))
     is_composed = getattr(image, "is_composed", False)
     colours = image.convert("RGBA") if "transparency" in image.info or image.mode == "PA" else image
     opacity = np.asarray(colours.getchannel("A")) if "A" in colours.getbands() and not is_composed else None
