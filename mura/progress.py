@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TextIO
 
 from rich.console import Console
@@ -27,7 +27,8 @@ def bar_below_log() -> Iterator[Progress]:
     """Yield a bar of rich's, to be given tasks."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = console_on(sys.stderr)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar, log_above():
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with bar if console.is_terminal else nullcontext(), log_above():  # disabled too, rich 13 ends it with a line
         yield bar
 
 
