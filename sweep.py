@@ -175,7 +175,10 @@ def check_folds(study: DictConfig, settings: list[str]) -> None:
         )
     if study.folds == FIXED or is_of_search:
         return
-    given = [setting for setting in settings if setting.lstrip("+").split("=")[0] == "data.fold"]
+    given = [setting.lstrip("+") for setting in settings if setting.lstrip("+").split("=")[0] == "data.fold"]
+    runs = [compose("train", [*settings, f"model={model}"]) for model in as_list(study.models)]
+    default = compose("train").data.fold
+    given += [f"data.fold={run.data.fold}" for run in runs if run.data.fold != default]  # in an experiment's file
     if given:
         raise ConfigError(f"{given[0]}: folds=rotate gives each run the fold of its seed; leave one of the two out.")
     seeds = as_list(study.seeds)

@@ -126,6 +126,21 @@ def test_a_faulty_study_is_refused_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_fold_in_an_experiments_file_is_not_ignored_where_folds_rotate(
+    mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    for group, content in (("experiment", "data: {fold: 3}"), ("study", "name: mine\nsettings: [experiment=mine]")):
+        (tmp_path / "own" / group).mkdir(parents=True)
+        (tmp_path / "own" / group / "mine.yaml").write_text(f"# @package _global_\n{content}\n")
+    own = ("--config-dir", f"{tmp_path}/own", "experiment=mine", "seeds=[0,1]", "folds=rotate", "--dry-run")
+    typed = [
+        each for each in command(mura_root, cache_dir, tmp_path, *own) if each not in ("experiment=debug", "name=study")
+    ]
+    found = subprocess.run(typed, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert "data.fold=3: folds=rotate gives each run the fold of its seed" in found.stderr
+
+
 def test_a_study_with_rotated_folds_takes_no_run_of_a_fixed_fold(
     mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
