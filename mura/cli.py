@@ -323,6 +323,10 @@ def report(
         float | None,
         typer.Option(help="Accuracy within which arms are equivalent, as 0.03; by default the study's own."),
     ] = None,
+    primary: Annotated[
+        str | None,
+        typer.Option(help="The only model that the others are compared with; by default the study's own, or any two."),
+    ] = None,
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="Leave out runs that can't be read, and name them.")
     ] = False,
@@ -330,7 +334,7 @@ def report(
     """Compare the finished runs below the folders: verdicts, tables, and a report to read in a browser."""
     from mura.report.write import console_table, write_report
 
-    study = write_report(directories, out or directories[0], margin=margin, skip_damaged=skip_damaged)
+    study = write_report(directories, out or directories[0], margin=margin, primary=primary, skip_damaged=skip_damaged)
     console_on(sys.stdout, width=120).print(console_table(study))
 
 

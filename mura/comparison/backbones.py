@@ -13,6 +13,7 @@ from mura.comparison.bootstrap import COMPARED_METRICS
 from mura.comparison.equivalence import apply_margin
 from mura.comparison.pairs import ArmTable, Pair, make_backbone_pairs, pair_views
 from mura.comparison.verdict import PRIMARY, Comparison, Contrast, contrast_arms, holm, in_scope
+from mura.errors import ConfigError
 from mura.metrics import OVERALL
 
 RESAMPLES_OF_BACKBONES = 2_000
@@ -38,6 +39,13 @@ class ComparedBackbones:
     def main(self) -> Comparison:
         """The record that decides: all extremities together."""
         return self.by_extremity[self.pair.groups[-1]]
+
+
+def chosen_primary(asked: str | None, declared: str | None, models: set[str]) -> str | None:
+    """Return the primary model: the one asked for, or else declared. Raises ConfigError when no run is of it."""
+    if asked is not None and asked not in {*models, declared}:
+        raise ConfigError(f"primary={asked}: no finished run is of that model; options: {', '.join(sorted(models))}.")
+    return declared if asked is None else asked
 
 
 def compare_backbones(

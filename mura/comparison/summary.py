@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mura.comparison import operating, transfer, tuning
-from mura.comparison.backbones import ComparedBackbones, compare_backbones
+from mura.comparison.backbones import ComparedBackbones, chosen_primary, compare_backbones
 from mura.comparison.collect import (
     FinishedRun,
     UnfinishedRun,
@@ -135,14 +135,14 @@ def summarise_study(
 
     `margin` is the difference in accuracy within which two arms count as equivalent, and `primary` the only model that
     others are compared with; by default those that the study declared at its first start. With `skip_damaged` a note
-    names each run that can't be read. MuraError for a bad margin, when there is no finished run, or when the runs can't
-    be read or are not comparable.
+    names each run that can't be read. MuraError for a bad margin or primary model, when there is no finished run, or
+    when the runs can't be read or are not comparable.
     """
     check_margin(margin)
     left_out: list[MuraError] | None = [] if skip_damaged else None
     runs, unfinished = collect(directories, left_out)
     margin = declared(runs, "margin") if margin is None else margin
-    primary = declared(runs, "primary") if primary is None else primary
+    primary = chosen_primary(primary, declared(runs, "primary"), {run.model for run in runs})
     check_margin(margin)
     check_transfer(runs)
     tables = make_arm_tables(runs)

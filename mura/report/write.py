@@ -38,7 +38,7 @@ def write_report(
     """Compare the finished runs below the directories, and write the report's files into `out`.
 
     `margin`, `primary` and `skip_damaged` are explained at `summarise_study`. MuraError when there is no
-    finished run, when they are not comparable, when the margin can't be used, or when `out` can't be written.
+    finished run, when they are not comparable, when margin or primary can't be used, or when `out` can't be written.
     """
     study = summarise_study(directories, out, resamples, margin, primary, skip_damaged)
     files = {

@@ -17,7 +17,7 @@ from run_folders import write_run, write_study
 
 from mura.comparison.summary import RESULT_COLUMNS
 from mura.comparison.verdict import Comparison, Estimate, compare
-from mura.errors import MuraError
+from mura.errors import ConfigError, MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import summarise
 from mura.report import figures
@@ -563,6 +563,12 @@ def test_a_declared_primary_model_holds_in_the_report(tmp_path):
     study = write_report([tmp_path / "study"], tmp_path / "out", 100)
     assert {each.pair.name for each in study.backbones} == {"cnn2-cnn15", "cnn2-cnn4"}
     assert "each model and cnn2 are compared" in (tmp_path / "out" / "results.md").read_text()
+    study = write_report([tmp_path / "study"], tmp_path / "out", 100, primary="cnn4")
+    assert {each.pair.name for each in study.backbones} == {"cnn4-cnn15", "cnn4-cnn2"}
+    with pytest.raises(
+        ConfigError, match=r"^primary=cnn5: no finished run is of that model; options: cnn15, cnn2, cnn4\.$"
+    ):
+        write_report([tmp_path / "study"], tmp_path / "out", 100, primary="cnn5")
 
 
 def test_a_study_of_one_model_has_no_section_on_backbones(study, out):
