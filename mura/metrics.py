@@ -182,12 +182,21 @@ def study_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """
     check_predictions(predictions)
     groups = predictions.groupby(STUDY_KEY, sort=True, observed=True)
-    table = groups[["label", "probability"]].mean().assign(views=groups.size()).reset_index()
+    table = mean_of_views(groups[["label", "probability"]]).assign(views=groups.size()).reset_index()
     mixed = table[~table["label"].isin([0, 1])]
     if len(mixed):
         first = "/".join(str(part) for part in mixed.iloc[0][STUDY_KEY])
         raise MuraError(f"The views of study {first} don't share one label ({len(mixed)} such studies).")
     return table.astype({"label": predictions["label"].dtype})
+
+
+def mean_of_views(groups: Any) -> Any:
+    """Return the mean of each group; of values that are all alike exactly their value.
+
+    Rounded means would else rank the studies of a constant model by their number of views.
+    """
+    least = groups.min()
+    return groups.mean().where(least != groups.max(), least)
 
 
 def summarise(predictions: pd.DataFrame) -> dict[str, dict[str, Metrics]]:

@@ -143,6 +143,11 @@ def test_a_study_is_the_mean_of_its_views_and_its_key_holds_the_extremity():
     assert table["views"].tolist() == [1, 2]
 
 
+def test_views_that_are_all_alike_give_the_study_exactly_their_probability():
+    table = predictions(*(("wrist", f"p{most}", "s", view, 0, 0.1) for most in range(1, 8) for view in range(most)))
+    assert set(study_table(table)["probability"]) == {0.1}
+
+
 def test_a_category_that_does_not_occur_is_no_study_and_no_group():
     table = predictions(("wrist", "p1", "study1", 1, 1, 0.2), ("hand", "p2", "study1", 1, 0, 0.4))
     table["extremity"] = pd.Categorical(table["extremity"], EXTREMITIES)

@@ -17,7 +17,7 @@ from mura.comparison.bootstrap import Cases, Floats
 from mura.comparison.collect import FinishedRun, check_same_views, check_views, extremities_in, views_of
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, data_name
-from mura.metrics import LEVELS, OVERALL, VIEW_KEY, study_table
+from mura.metrics import LEVELS, OVERALL, VIEW_KEY, mean_of_views, study_table
 from mura.runs.folder import PREDICTION_COLUMNS
 
 ROUTED = "routed"
@@ -311,7 +311,7 @@ class Pairing:
         by_table = [table["probability"].to_numpy(float) for table in tables]
         of_views = np.stack([values[order] for values, order in zip(by_table, self.orders, strict=True)])
         study = np.repeat(np.arange(len(self.studies)), self.studies["views"])
-        of_studies = pd.DataFrame(of_views.T).groupby(study).mean().to_numpy().T  # mean over views, as in `study_table`
+        of_studies = mean_of_views(pd.DataFrame(of_views.T).groupby(study)).to_numpy().T
         cases = zip(LEVELS, (self.views, self.studies), (of_views, np.ascontiguousarray(of_studies)), strict=True)
         return {
             level: PairedCases(level, rows, probability, self.models, self.seeds, self.folds)

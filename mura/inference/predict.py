@@ -26,7 +26,7 @@ from mura.errors import MuraError, printable
 from mura.extremities import EXTREMITIES, EXTREMITY_OF
 from mura.inference.places import PICTURE_SUFFIXES, find_pictures
 from mura.machine import cores
-from mura.metrics import THRESHOLD
+from mura.metrics import THRESHOLD, mean_of_views
 from mura.runs.fitted import Fits
 
 COLUMNS = ["path", "extremity", "probability", "study", "study_probability", "study_is"]
@@ -135,7 +135,7 @@ def sort_out(pictures: pd.DataFrame, answers: Sequence[object]) -> tuple[pd.Data
 def with_studies(pictures: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
     """Return COLUMNS and any further ones, for pictures with their `probability`: what is said of their studies too."""
     table = pictures.assign(path=pictures["name"]).drop(columns="name")
-    table["study_probability"] = table.groupby("study")["probability"].transform("mean")
+    table["study_probability"] = table["study"].map(mean_of_views(table.groupby("study")["probability"]))
     table["study_is"] = (table["study_probability"] > threshold).map({True: "abnormal", False: "normal"})
     return table[[*COLUMNS, *(column for column in table if column not in COLUMNS)]]
 
