@@ -17,6 +17,7 @@ from mura.errors import MuraError
 from mura.extremities import BOXES, EXTREMITIES, TOP_FOLDER
 from mura.metrics import OVERALL, VIEW_KEY, check_predictions, view_name
 from mura.runs.folder import ADDED_LATER, EXPERIMENT_KEYS, RunFolder, find_runs, read_noted, read_planned_seeds
+from mura.runs.heat import HeatMaps, read_heat
 from mura.runs.records import MOST, read_config, read_metrics
 from mura.runs.tables import read_table, refuse_rows
 from mura.study.arms import ARM_KEYS, ARMS, UNION, arm_rank
@@ -120,6 +121,11 @@ class FinishedRun:
         return read_predictions(self.folder.transfer) if self.folder.transfer.exists() else None
 
     @cached_property
+    def heat(self) -> HeatMaps | None:
+        """Where its model looked on the test views; None when it did not explain itself."""
+        return read_heat(self.folder.heat) if self.folder.heat.exists() else None
+
+    @cached_property
     def history(self) -> pd.DataFrame | None:
         """The history.csv of the run; None when it left none."""
         return read_history(self.folder.history) if self.folder.history.exists() else None
@@ -191,7 +197,13 @@ def read_run(folder: RunFolder) -> FinishedRun:
             f"{folder.predictions} has {len(test)} test views, but the run's metrics.json counted {expected}."
         )
     run = FinishedRun(folder, metrics, validation, test)
-    _ = run.transfer, run.history, run.config, run.steps_of_parent  # read now, while it is known whose they are
+    _ = (
+        run.transfer,
+        run.heat,
+        run.history,
+        run.config,
+        run.steps_of_parent,
+    )  # read now, while it is known whose they are
     if run.parent is not None:
         read_config(run.parent)
     return run

@@ -23,6 +23,7 @@ from mura.comparison.collect import (
     sort_key,
 )
 from mura.comparison.equivalence import apply_margin, check_margin
+from mura.comparison.heat import HeatAgreement, heat_agreements
 from mura.comparison.operating import RESAMPLES_AT_A_POINT, AtPoint, Fitted, compare_at_points
 from mura.comparison.pairs import ArmTable, Pair, make_arm_tables, make_pairs, pair_views, scope_name
 from mura.comparison.verdict import PRIMARY, RESAMPLES, Agreement, Comparison, compare_cases, count_agreement, in_scope
@@ -87,6 +88,7 @@ class Study:
     results: pd.DataFrame
     fitted: list[Fitted]
     transfer: pd.DataFrame
+    heat: list[HeatAgreement]
     notes: list[str]
     synthetic: bool
     searches: list[tuning.StudySearch]
@@ -169,6 +171,7 @@ def summarise_study(
         results=results_table(tables, pairs),
         fitted=fitted,
         transfer=transfer.transfer_table(runs),
+        heat=heat_agreements(runs),
         notes=notes,
         synthetic=any(map(is_synthetic, runs)),
         searches=searches,

@@ -29,11 +29,11 @@ from mura.inference.predict import (
     sort_out,
     with_studies,
 )
+from mura.runs.heat import overlay
 
 LARGEST_SIDE = 1024  # pixels of an overlay: a screen shows no more
 TILE, CAPTION, COLUMNS_OF_SHEET = 256, 22, 4
 HOT = 0.5  # of the hottest: what is in the box
-STRENGTH = 0.6  # of the colour where it is hottest
 BOX_COLUMNS = ["x", "y", "width", "height"]
 BOX_COLOUR = (0, 220, 255)
 
@@ -168,14 +168,6 @@ def draw_overlay(picture: Seen, heat_GG: np.ndarray, how: str, file: Path) -> li
     image.save(file, "PNG", compress_level=1)
     scale = picture.shape[0] / picture.shown.shape[0]
     return [np.nan] * 4 if box is None else [round(value * scale) for value in box]
-
-
-def overlay(grey_HW: np.ndarray, heat_HW: np.ndarray) -> np.ndarray:
-    """Return a picture, uint8 [H, W], as uint8 [H, W, 3]: the hotter, the less grey and the more red, then yellow."""
-    heat_HW1 = heat_HW[..., None].clip(0, 1)
-    colour_HW3 = np.concatenate([np.full_like(heat_HW1, 255), 255 * heat_HW1**2, np.zeros_like(heat_HW1)], axis=2)
-    share_HW1 = STRENGTH * heat_HW1
-    return (grey_HW[..., None] * (1 - share_HW1) + colour_HW3 * share_HW1).round().astype(np.uint8)
 
 
 def write_sheets(pictures: pd.DataFrame, out: Path) -> None:

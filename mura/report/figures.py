@@ -4,14 +4,17 @@ Colours come from the page's style sheet (classes `arm0`, `arm1`, ...), so that 
 figure carries its own words for those who can't see it.
 """
 
+import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
+from PIL import Image
 
 from mura.calibration import calibration_bin
 from mura.comparison.transfer import Matrix
@@ -19,6 +22,7 @@ from mura.comparison.tuning import ArmSearch
 from mura.comparison.verdict import Comparison
 from mura.metrics import roc_curve
 from mura.report.words import describe_difference
+from mura.runs.heat import overlay
 from mura.study.arms import arm_rank
 
 Floats = NDArray[np.float64]
@@ -303,3 +307,13 @@ def curves(history: pd.DataFrame, best_epoch: int, title: str) -> Markup:
                 told.append(f"{part} {what} from {both[there, column][0]:.3f} to {both[there, column][-1]:.3f}")
     label = f"Loss and accuracy of {title}, {len(epochs)} epochs, best {best_epoch + 1}: {'; '.join(told)}."
     return svg(354, 176, label, parts)
+
+
+def picture(grey_TT: NDArray[np.uint8], heat_GG: NDArray[np.floating], words: str) -> Markup:
+    """Return a square picture with its heat as an image within the page; `words` are for those who can't see it."""
+    heat = Image.fromarray(np.nan_to_num(heat_GG).astype(np.float32))
+    heat_TT = np.asarray(heat.resize(grey_TT.shape[::-1], Image.Resampling.BILINEAR))
+    file = BytesIO()
+    Image.fromarray(overlay(grey_TT, heat_TT)).save(file, "JPEG", quality=85)
+    content = base64.b64encode(file.getvalue()).decode("ascii")
+    return Markup(f'<img src="data:image/jpeg;base64,{content}" alt="{escape(words)}">')

@@ -29,6 +29,8 @@ from mura.report.tables import (
     TABLE_METRICS,
     backbone_rows,
     confusion,
+    heat_rows,
+    look_rows,
     pair_rows,
     point_rows,
     published_rows,
@@ -37,11 +39,13 @@ from mura.report.tables import (
 )
 from mura.report.words import (
     ELSEWHERE,
+    NO_HEAT,
     NOT_PUBLISHED,
     QUESTION,
     describe_backbones,
     describe_before,
     describe_duration,
+    describe_heat,
     describe_models,
     describe_search,
     describe_thresholds,
@@ -56,8 +60,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 TRANSFER_FIGURES = (("image", "accuracy"), ("study", "accuracy"), ("image", "auroc"), ("study", "auroc"))
 
 
-def index_html(study: Study) -> str:
-    """Return the page."""
+def index_html(study: Study, with_pictures: bool = True) -> str:
+    """Return the page; without pictures of the data, it may be passed on where those may not."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -73,7 +77,7 @@ def index_html(study: Study) -> str:
         pairs=[pair_context(compared) for compared in study.pairs],
         backbones=backbone_rows(study),
         backbone_words=describe_backbones(study),
-        models=[model_context(study, model) for model in study.models],
+        models=[model_context(study, model, with_pictures) for model in study.models],
         shown=[(level, METRIC_NAMES[metric]) for level, metric in TABLE_METRICS],
         searches=[search_context(search) for search in study.searches if search.arms],
         elsewhere=ELSEWHERE,
@@ -84,6 +88,11 @@ def index_html(study: Study) -> str:
         paper_source=PAPER_SOURCE,
         notes=REFERENCE_NOTES,
         numbers=wide_numbers(study.results),
+        heat_rows=heat_rows(study),
+        heat_words=describe_heat(study),
+        look_rows=look_rows(study),
+        no_heat=None if any(run.heat for run in study.runs) else NO_HEAT,
+        has_own_pictures=with_pictures and not study.synthetic,
         metrics={
             name: COLUMN_NAMES.get(name, name.replace("_", " ")) for name in ("validation_accuracy", *REPORTED_METRICS)
         },
@@ -147,7 +156,7 @@ def describe_budget(arm: str, tables: Sequence[ArmTable]) -> str:
     return f"{arm}: {count}, {steps:,} steps{more}, {pictures:,} pictures seen, {describe_duration(seconds)}"
 
 
-def model_context(study: Study, model: str) -> dict[str, Any]:
+def model_context(study: Study, model: str, with_pictures: bool) -> dict[str, Any]:
     """Return what the page shows of a model: ROC, calibration, confusion, curves, its worst mistakes."""
     tables = [table for table in study.tables if table.model == model]
     arms: dict[str, list[ArmTable]] = {}
@@ -180,8 +189,25 @@ def model_context(study: Study, model: str) -> dict[str, Any]:
             for run in study.runs
             if run.model == model and run.history is not None
         ],
-        "wrong": [(table, surest_mistakes(table).to_dict("records")) for table in tables],
+        "wrong": [
+            (table, surest_mistakes(table).to_dict("records"), mistake_pictures(table) if with_pictures else [])
+            for table in tables
+        ],
     }
+
+
+def mistake_pictures(table: ArmTable) -> list[tuple[Markup, str]]:
+    """Return the surest mistakes as pictures with their heat, and words; those whose run kept none are left out."""
+    shown = []
+    for view in surest_mistakes(table).to_dict("records"):
+        for heat in (run.heat for run in table.runs):
+            if heat is not None and view["path"] in heat.wrong:
+                grey = heat.pictures[heat.wrong == view["path"]][0]
+                words = (
+                    f"{view['extremity']}, {'abnormal' if view['label'] == 1 else 'normal'}: {view['probability']:.2f}"
+                )
+                shown.append((figures.picture(grey, heat.heat[heat.path == view["path"]][0], words), words))
+    return shown
 
 
 def _groups(tables: Sequence[ArmTable]) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from mura.comparison.summary import Study
 from mura.comparison.verdict import PRIMARY
 from mura.errors import MuraError
 from mura.report import figures
-from mura.report.page import TEMPLATES
+from mura.report.page import TEMPLATES, index_html
 from mura.report.references import KUMAR_ROWS
 from mura.tracking.wandb_run import choose_mode, never_fatal, open_run
 
@@ -59,13 +59,13 @@ def make_summary(study: Study) -> dict[str, Any]:
 
 
 def make_media(study: Study) -> dict[str, Any]:
-    """Return tables, forest plots and the report itself, as W&B's media."""
+    """Return tables, forest plots and the report itself, as W&B's media; no picture of real data leaves."""
     import wandb
 
     content: dict[str, Any] = {
         "results": wandb.Table(dataframe=study.results.astype({"value": float, "val_value": float})),
         "comparison": wandb.Table(dataframe=pd.DataFrame([record.to_dict() for record in study.comparisons])),
-        "report": wandb.Html((study.out / "index.html").read_text(encoding="utf-8"), inject=False),
+        "report": wandb.Html(index_html(study, with_pictures=study.synthetic), inject=False),
     }
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     for compared in study.pairs:

@@ -233,3 +233,53 @@ def wide_numbers(results: pd.DataFrame) -> list[dict[str, Any]]:
         if record["metric"] == "accuracy":
             row["validation_accuracy"] = None if pd.isna(record["val_value"]) else record["val_value"]
     return list(rows.values())
+
+
+@dataclass(frozen=True)
+class LookRow:
+    """How often a run's model looks at the finding, on the test views whose finding's place is known."""
+
+    run: str
+    findings: str
+    pointing_game: str
+    heat_in_box: str
+    chance: str
+    random_pointing_game: str
+    random_heat_in_box: str
+
+
+def look_rows(study: Study) -> list[LookRow]:
+    """Return a row a run that says so; none on data without boxes.csv."""
+    rows = []
+    for run in study.runs:
+        boxes = run.heat.figures["boxes"] if run.heat is not None else None
+        if boxes is not None:
+            about = boxes["all"]
+            keys = ("pointing_game", "heat_in_box", "chance", "random_weights_pointing_game")
+            numbers = (number(about[key]) for key in (*keys, "random_weights_heat_in_box"))
+            rows.append(LookRow(f"{run.model}, {run.arm}, {run.data}, seed {run.seed}", str(about["n"]), *numbers))
+    return rows
+
+
+@dataclass(frozen=True)
+class HeatRow:
+    """How alike the heat maps of two arms are, or of two seeds of one."""
+
+    model: str
+    arms: str
+    extremity: str
+    views: str
+    correlation: str
+    overlap: str
+    chance: str
+
+
+def heat_rows(study: Study) -> list[HeatRow]:
+    """Return a row for every two arms of a model, and for the seeds of each, by extremity; none without heat maps."""
+    return [
+        HeatRow(
+            each.model, f"two seeds of {each.a}" if each.a == each.b else f"{each.a} and {each.b}", each.extremity,
+            str(each.views), number(each.correlation), number(each.overlap), number(each.chance),
+        )
+        for each in sorted(study.heat, key=lambda each: (each.model, each.a == each.b))
+    ]  # fmt: skip

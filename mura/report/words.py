@@ -203,6 +203,29 @@ def describe_transfer(study: Study, model: str) -> str | None:
     )
 
 
+NO_HEAT = (
+    "No run left heat maps (heat.npz), so nothing is shown of where the models look: give `mura explain` the study's "
+    "folder with --test, or train with explain=true."
+)
+
+
+def describe_heat(study: Study) -> list[str]:
+    """Return for each model and two arms how alike their heat maps are, beside two seeds of one arm."""
+    sentences = []
+    for model, a, b in dict.fromkeys((each.model, each.a, each.b) for each in study.heat if each.a != each.b):
+        of_model = [each for each in study.heat if each.model == model]
+        between = [each.correlation for each in of_model if (each.a, each.b) == (a, b)]
+        within = [each.correlation for each in of_model if each.a == each.b and each.a in (a, b)]
+        beside = (
+            "with one seed an arm, nothing says how alike two trainings of one arm would be"
+            if not within
+            else f"two seeds of one arm: {sum(within) / len(within):.2f}"
+        )
+        mean = sum(between) / len(between)
+        sentences.append(f"{model}, {a} and {b}: rank correlation {mean:.2f} on average; {beside}.")
+    return sentences
+
+
 def _sentence(record: Comparison, pair: Pair) -> str:
     if record.difference is None or record.a is None or record.b is None:
         return f"{record.verdict}."

@@ -13,8 +13,22 @@ import numpy as np
 
 from mura.errors import MuraError
 from mura.files import atomically
+from mura.runs.records import POSITIVE, TREE, fault_in, whole
 
 MOST_BYTES = 2**28  # unpacked; MURA's test set has 1.3 MB of heat
+STRENGTH = 0.6  # of the colour where it is hottest
+FIGURE_RULES = {
+    "views": whole(0),
+    "without_heat": whole(0),
+    "boxes": TREE.or_null,
+    "boxes.all": TREE,
+    "boxes.all.n": whole(1),
+    "boxes.all.pointing_game": POSITIVE,
+    "boxes.all.heat_in_box": POSITIVE,
+    "boxes.all.chance": POSITIVE,
+    "boxes.all.random_weights_pointing_game": POSITIVE,
+    "boxes.all.random_weights_heat_in_box": POSITIVE,
+}
 SHAPES = {"path": 1, "heat": 3, "wrong": 1, "pictures": 3, "figures": 0}
 KINDS = {"path": "U", "heat": "f", "wrong": "U", "pictures": "u", "figures": "U"}
 
@@ -56,11 +70,21 @@ def read_heat(file: Path) -> HeatMaps:
         content["figures"] = json.loads(str(content["figures"]))
         maps = HeatMaps(**content)
         sizes = len(maps.path) == len(maps.heat), len(maps.wrong) == len(maps.pictures)
-        if not all(sizes) or maps.heat.shape[1] != maps.heat.shape[2] or not isinstance(maps.figures, dict):
+        if not all(sizes) or maps.heat.shape[1] != maps.heat.shape[2]:
             raise ValueError("its parts don't fit together")
+        if fault := fault_in(maps.figures, FIGURE_RULES):
+            raise ValueError(f"it {fault}")
     except Exception as error:  # damaged bytes surface in any of a dozen types
         why = " ".join(str(error).split())[:200]
         raise MuraError(
             f"{file} can't be read ({why}); remove it, or make it again with `mura explain --test`."
         ) from None
     return maps
+
+
+def overlay(grey_HW: np.ndarray, heat_HW: np.ndarray) -> np.ndarray:
+    """Return a picture, uint8 [H, W], as uint8 [H, W, 3]: the hotter, the less grey and the more red, then yellow."""
+    heat_HW1 = heat_HW[..., None].clip(0, 1)
+    colour_HW3 = np.concatenate([np.full_like(heat_HW1, 255), 255 * heat_HW1**2, np.zeros_like(heat_HW1)], axis=2)
+    share_HW1 = STRENGTH * heat_HW1
+    return (grey_HW[..., None] * (1 - share_HW1) + colour_HW3 * share_HW1).round().astype(np.uint8)

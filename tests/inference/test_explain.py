@@ -12,8 +12,9 @@ from dicom_files import dataset, saved
 from PIL import Image
 from refusals import refusal
 
-from mura.inference.explain import heat_on_picture, hottest_box, overlay
+from mura.inference.explain import heat_on_picture, hottest_box
 from mura.inference.loading import load_model, scaled
+from mura.runs.heat import overlay
 
 CORNER = np.zeros((8, 8), np.float32)
 CORNER[1, 6] = 1
