@@ -13,9 +13,11 @@
 # radiographs and trains the study that this notebook looks at. For the real MURA, change `DATA`.
 
 # %%
+import json
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -46,12 +48,27 @@ main[["extremity", "a", "b", "difference", "low", "high", "p_holm", "verdict"]].
 # %% [markdown]
 # ## A trained model, asked about pictures
 #
-# `load_model` takes a run folder or a checkpoint. For research: not a medical device.
+# `load_model` takes a run folder, a checkpoint, a study with an arm, or a file of `mura export`. For research: not a
+# medical device.
 
 # %%
-wrist = load_model(next(STUDY.glob("*/wrist/seed0")))
+run = next(STUDY.glob("*/wrist/seed0"))
+wrist = load_model(run)
 studies = sorted(path.parent for path in DATA.rglob("valid/XR_WRIST/*/*/image1.png"))
 wrist.predict(studies[:4])[["extremity", "probability", "study_probability", "study_is"]].round(3)
+
+# %% [markdown]
+# An arm of the study asks each picture's own model, and averages over the seeds.
+
+# %%
+load_model(STUDY, arm="specialised").predict(studies[:2])[["extremity", "probability", "study_is"]].round(3)
+
+# %% [markdown]
+# Do the probabilities mean what they say? Of each bin of the test views: what was said, and what was so.
+
+# %%
+calibration = json.loads((run / "checkpoints" / "calibration.json").read_text())
+pd.DataFrame(calibration["reliability"]["test"]["before"]["curve"]).round(3)
 
 # %% [markdown]
 # ## Module and data module in a Lightning script of one's own
