@@ -29,7 +29,7 @@ Benchmark = Callable[[Plan], list[Row]]
 
 
 def benchmarks(gpu: bool = False) -> dict[str, Benchmark]:
-    from benchmarks import comparison, loading, scaling, startup, training
+    from benchmarks import comparison, exporting, loading, scaling, startup, training
 
     if gpu:
         from benchmarks import gpu as on_gpu
@@ -44,6 +44,7 @@ def benchmarks(gpu: bool = False) -> dict[str, Benchmark]:
         "resnet18": training.resnet,
         "densenet121": training.densenet,
         "evaluation": training.evaluation,
+        "exported": exporting.exported,
         "study": startup.study,
         "comparison": comparison.comparison,
         "memory": scaling.memory,
