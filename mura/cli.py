@@ -113,7 +113,7 @@ def check(
 
 
 MODEL = Annotated[
-    Path, typer.Argument(help="A run folder (its best checkpoint, or ensemble), a checkpoint, or a study with --arm.")
+    Path, typer.Argument(help="A run folder, a checkpoint, a file of `mura export`, or a study with --arm.")
 ]
 PICTURES_HELP = typer.Argument(help="Picture files, or folders: those of one folder are a study; - reads a list.")
 ARM = Annotated[str | None, typer.Option(help="Of a study: whose runs are asked, each picture its extremity's.")]

@@ -5,6 +5,7 @@ Shapes: B pictures of a batch; S their side, the model's `cache_size`.
 """
 
 import importlib.metadata
+import importlib.util
 import json
 import logging
 import warnings
@@ -47,6 +48,7 @@ from mura.runs.tables import read_table
 TOLERANCE = 1e-4
 """By so much the probabilities of an export may differ from those of the checkpoints."""
 
+LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 REAL, RANDOM = 8, 3
 """How many pictures of each run, and how many random ones of each extremity, an export is checked with."""
 
@@ -82,6 +84,8 @@ def export(model: TorchModel | ArmModel, out: Path) -> str:
 
 def write_onnx(model: TorchModel | ArmModel, out: Path, examples: Examples) -> float:
     """Write an ONNX file; return the largest difference to the checkpoints' probabilities."""
+    if missing := [name for name in LIBRARIES if importlib.util.find_spec(name) is None]:
+        raise MuraError(f"{out} needs {' and '.join(missing)}, which {MISSING}.")
     runs = runs_of(model)
     size = sum(tensor.numel() * tensor.element_size() for _, tensor in weights_of(model))
     if size > MOST_BYTES:
@@ -91,7 +95,7 @@ def write_onnx(model: TorchModel | ArmModel, out: Path, examples: Examples) -> f
     else:
         graph = join({name: to_onnx(of_name) for name, of_name in runs.items() if name is not None}, model.cache_size)
     about = describe(model) | {"graph_sha256": graph_sha256(graph.graph)}
-    for library in ("onnx", "onnxscript", "onnxruntime"):
+    for library in LIBRARIES:
         about["versions"][library] = importlib.metadata.version(library)
     graph.producer_name, graph.producer_version = ABOUT, about["versions"][ABOUT]
     entry = graph.metadata_props.add()
@@ -247,8 +251,6 @@ def to_onnx(runs: Sequence[TorchModel]) -> Any:
                 dynamic_shapes=({0: "batch"},) * len(given),
                 input_names=[IMAGES, EXTREMITY][: len(given)], output_names=[PROBABILITY],
             )  # fmt: skip
-    except ModuleNotFoundError as error:
-        raise MuraError(f"an ONNX file needs {error.name}, which {MISSING}.") from None
     except Exception as error:  # of the exporter, in many lines: not every network is of what ONNX has
         why = " ".join(str(error.__cause__ or error).split())[:200]
         raise MuraError(f"{runs[0].source}: its network can't be written as ONNX ({why}).") from None

@@ -45,7 +45,7 @@ MOST_VALUES = 2**30
 
 SMALL = 1024  # bytes of a tensor that may be a shape
 LOOPS = ("Loop", "Scan", "SequenceMap")
-MISSING = "is not installed: pip install -e '.[export]'"
+MISSING = "can't be imported: pip install -e '.[export]'"
 
 
 def _are_fits(value: Any) -> bool:

@@ -222,3 +222,14 @@ def test_an_arm_can_t_be_chosen_in_a_file(wrist_file: Path) -> None:
     with pytest.raises(MuraError, match="--arm unified: chooses among the runs of a study"):
         load_model(wrist_file, "unified")
     assert load_exported(wrist_file).fitted() == {}
+
+
+@pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
+def test_without_the_extra_it_is_named(
+    library: str, wrist: Path, wrist_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    for ask in (lambda: export(load_run(wrist), tmp_path / "wrist.onnx"), lambda: load_model(wrist_file)):
+        said = str(refusal(ask))
+        assert f"needs {library}, which can't be imported: pip install -e '.[export]'" in said
+    assert list(tmp_path.iterdir()) == []
