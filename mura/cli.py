@@ -229,8 +229,6 @@ def explain_test_views(place: Path, root: Path | None, as_json: bool) -> None:
     """Have every finished run at or below `place` explain itself; print the figures as a table or JSON."""
     with quick_imports():
         from mura.inference.own_views import explain_again, figures_table
-    from rich.console import Console
-
     from mura.runs.folder import finished_runs
 
     figures = {}
@@ -242,9 +240,10 @@ def explain_test_views(place: Path, root: Path | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps(figures, indent=2, allow_nan=False))
     else:
-        Console(width=None if sys.stdout.isatty() else 120).print(figures_table(figures))
+        console_on(sys.stdout, width=120).print(figures_table(figures))
 
 
+@app.command()
 def export(
     model: MODEL,
     out: Annotated[Path, typer.Argument(help="The file to write; it ends in .onnx or .safetensors.")],
