@@ -15,6 +15,12 @@ from typing import NoReturn, TypeVar
 
 Result = TypeVar("Result")
 
+OF_ONE_RUN = (
+    "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+    "TORCHELASTIC_RUN_ID",
+)  # fmt: skip
+"""What the processes of one run find each other by: runs that were started with the same would meet, or wait."""
+
 _IN_WHEEL = Path(__file__).resolve().parent / "program"
 """Where pyproject.toml puts them; a clone, also one that is installed with -e, has no such folder."""
 
@@ -40,6 +46,11 @@ def is_rank_zero() -> bool:
     if srun_tasks() > 1:
         ranks.append("SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in ranks)
+
+
+def environment_of_a_run() -> dict[str, str]:
+    """Return this process's environment for a run of its own, without what would make it part of another one."""
+    return {name: value for name, value in os.environ.items() if name not in OF_ONE_RUN}
 
 
 def local_rank() -> int:

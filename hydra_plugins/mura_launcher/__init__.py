@@ -17,6 +17,7 @@ from mura.config.rules import check_config, check_launcher
 from mura.config.start import claim_folder, fetch_weights, refuse_another_experiment
 from mura.errors import ConfigError, MuraError
 from mura.launch.jobs import Job, Outcome, run_jobs
+from mura.launch.placement import place_runs
 from mura.launch.slurm import queue
 from mura.runs.folder import RunFolder
 
@@ -32,6 +33,7 @@ class ProcessLauncher(Launcher):
 
     def __init__(self, workers: int = 1) -> None:
         self.workers = workers
+        self.trainers: dict[Path, DictConfig] = {}  # of each job, by its folder
 
     @property
     def captured(self) -> bool:
@@ -86,7 +88,18 @@ class ProcessLauncher(Launcher):
             raise ConfigError("hydra.launcher.workers=null: must be a whole number of at least 1.")
 
     def _run(self, jobs: list[Job]) -> list[Outcome]:
-        return run_jobs(self.script, jobs, self._tell, workers=self.workers, captured=self.captured)
+        return run_jobs(
+            self.script, jobs, self._tell, workers=self.workers, gpus=self._gpus(jobs), captured=self.captured
+        )
+
+    def _gpus(self, jobs: list[Job]) -> list[list[str]]:
+        """Return the groups of GPUs that runs side by side take turns with; one at a time takes the first by itself."""
+        if self.workers == 1:
+            return []
+        trainers = [self.trainers[job.folder] for job in jobs]
+        accelerator = "cpu" if all(each.accelerator == "cpu" for each in trainers) else "auto"
+        devices = max(each.devices for each in trainers)
+        return place_runs(self.workers, accelerator, devices, len(jobs))[1]
 
     def _configure(self, overrides: list[str], number: int) -> DictConfig:
         """Return the config of a job of the multirun."""
@@ -109,6 +122,7 @@ class ProcessLauncher(Launcher):
         """Return a job of the multirun, named by the settings that are not common to all of them."""
         config = self._configure(overrides, number)
         folder = _folder_of(config)
+        self.trainers[folder] = config.trainer
         sweep = Path(config.hydra.sweep.dir).resolve()
         arguments = [*overrides, *search_path(config.hydra.searchpath), f"hydra.run.dir={folder}"]
         if config.group is None:
@@ -142,6 +156,7 @@ class SlurmLauncher(ProcessLauncher):
     """Each job in SLURM's queue, with the resources of conf/hydra/launcher/slurm.yaml; waits until all have ended."""
 
     def __init__(self, **resources: Any) -> None:
+        super().__init__()
         self.resources = resources
 
     @property

@@ -4,7 +4,6 @@ The one way for `train.py -m` and for studies: each run has its own memory, its 
 device.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from mura.launch.processes import end_processes, forking_context, run_script
 from mura.machine import cores
+from mura.processes import environment_of_a_run
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class _Workers:
     def start(self, job: Job) -> None:
         """Start the job in the place that has been free for longest."""
         place = self.free.pop(0)
-        environment = dict(os.environ)
+        environment = environment_of_a_run()
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[place % len(self.gpus)])
         output = job.log if self.captured else None

@@ -1,12 +1,19 @@
 """Where runs go: how many at a time this machine takes, and which GPUs each of them gets."""
 
+import logging
 import os
-import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from mura.machine import cores, memory
+from mura.launch.processes import forking_context
+from mura.machine import Gpus, cores, memory, usable_gpus
 
 GIB_A_PROCESS = 7  # of main memory; DenseNet-121 on batches of 32 at 224 pixels takes 5.5
+SIGNS_OF_A_GPU = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
+"""Of NVIDIA's driver, of a Jetson, of WSL and of AMD's driver: without one, no process need import PyTorch to look."""
+
+log = logging.getLogger(__name__)
 
 
 def place_runs(workers: int | None, accelerator: str, devices: int, runs: int) -> tuple[int, list[list[str]]]:
@@ -15,9 +22,8 @@ def place_runs(workers: int | None, accelerator: str, devices: int, runs: int) -
     A run of several `devices` gets a group of so many; GPUs that are left over stay unused.
     """
     gpus = [] if accelerator == "cpu" else visible_gpus()
-    cards = len(gpus) or int(accelerator != "cpu" and has_unlisted_gpu())
     groups = [gpus[start : start + devices] for start in range(0, len(gpus) - devices + 1, devices)]
-    return workers or runs_at_a_time(cards, devices, runs), groups
+    return workers or runs_at_a_time(len(gpus), devices, runs), groups
 
 
 def runs_at_a_time(gpus: int, devices: int, runs: int) -> int:
@@ -35,13 +41,26 @@ def runs_at_a_time(gpus: int, devices: int, runs: int) -> int:
 
 
 def visible_gpus() -> list[str]:
-    """Return the CUDA devices that runs can be pinned to; asks no torch."""
-    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [device for device in chosen.split(",") if device not in ("", "-1")]
-    driver = Path("/proc/driver/nvidia/gpus")
-    return [str(number) for number, _ in enumerate(driver.iterdir())] if driver.is_dir() else []
+    """Return the CUDA devices that runs can be pinned to: those that a run can compute on, by their names for CUDA.
+
+    What the driver lists will not do: in a container it lists all cards of the host.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = None if chosen is None else [name.strip() for name in chosen.split(",")]
+    if not any(Path(sign).exists() for sign in SIGNS_OF_A_GPU):
+        return []
+    if names and all(name.startswith("MIG-") for name in names):  # a process sees the first of them alone
+        return names
+    usable, fault = gpus_of_a_run()
+    if fault:
+        log.warning("%s", fault)
+    return [str(number) if names is None else names[number] for number in usable]
 
 
-def has_unlisted_gpu() -> bool:
-    """Return whether there may be a GPU that `visible_gpus` does not know: Apple's, AMD's, or any under WSL."""
-    return sys.platform == "darwin" or any(Path(device).exists() for device in ("/dev/kfd", "/dev/dxg"))
+def gpus_of_a_run() -> Gpus:
+    """Return the GPUs that compute, as a process sees it that is started as runs are; this one keeps clear of CUDA."""
+    with ProcessPoolExecutor(1, mp_context=forking_context()) as pool:
+        try:
+            return pool.submit(usable_gpus).result()
+        except BrokenProcessPool:
+            return Gpus([], "the GPUs can't be used: the process that tried them died")

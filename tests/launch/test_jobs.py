@@ -11,7 +11,7 @@ import pytest
 
 from mura.launch.jobs import Job, Outcome, run_jobs
 from mura.launch.placement import place_runs, runs_at_a_time
-from mura.machine import cores
+from mura.machine import Gpus, cores
 
 SCRIPT = """
 import os, sys, time, pathlib
@@ -118,6 +118,8 @@ def test_each_run_of_a_study_gets_gpus_of_its_own(
     monkeypatch: pytest.MonkeyPatch, workers: int | None, accelerator: str, devices: int, expected: object
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,2")
+    monkeypatch.setattr("mura.launch.placement.SIGNS_OF_A_GPU", ["/"])
+    monkeypatch.setattr("mura.launch.placement.gpus_of_a_run", lambda: Gpus([0, 1, 2], ""))
     assert place_runs(workers, accelerator, devices, runs=8) == expected
 
 

@@ -14,10 +14,14 @@ def check_tasks(devices: int, nodes: int) -> None:
     if tasks > 1 and tasks != devices * nodes:
         raise ConfigError(
             f"srun started {tasks} tasks, but trainer.num_nodes={nodes} x trainer.devices={devices}: "
-            "start one task for each device (trainer=slurm trainer.num_nodes=N trainer.devices=N), or one alone."
+            "start one task for each device (trainer=slurm trainer.num_nodes=N trainer.devices=N; srun "
+            "--kill-on-bad-exit=1, so that the others end when one of them dies), or one alone."
         )
     if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
-        raise ConfigError(f"srun started {tasks} tasks: say how many on a node, --ntasks-per-node={devices}.")
+        raise ConfigError(
+            f"srun started {tasks} tasks: say how many on a node, --ntasks-per-node={devices}, and that none waits for "
+            "a dead one, --kill-on-bad-exit=1."
+        )
     if tasks == 1 and nodes > 1:
         raise ConfigError(f"trainer.num_nodes={nodes}: several machines need srun, see docs/scaling.md.")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mura.launch.jobs import Job
+from mura.processes import environment_of_a_run
 from mura.runs.folder import RunFolder
 
 SIGNAL_SECONDS = 90  # before the time limit, at which SLURM sends its signal
@@ -72,7 +73,9 @@ def arguments_of(job: Job) -> list[str]:
 
 def run_environment(threads: int) -> dict[str, str]:
     """Return the environment for a run of a single process, whatever SLURM has counted for the job."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SUBMITIT_"))}
+    kept = {
+        name: value for name, value in environment_of_a_run().items() if not name.startswith(("SLURM_", "SUBMITIT_"))
+    }
     job = {name: os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_CONF") if name in os.environ}
     return kept | job | {"OMP_NUM_THREADS": str(threads)}
 
