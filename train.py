@@ -42,7 +42,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         from mura.training.speed import make_profiler
 
     prepare_process()
-    device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices)
+    device = choose_device(cfg.trainer.accelerator, cfg.trainer.devices, cfg.trainer.sync_batchnorm)
     precision = choose_precision(cfg.trainer.precision, device.value, cfg.trainer.devices)
     announce(run.path, device, precision)
 

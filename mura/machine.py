@@ -165,18 +165,35 @@ def first_sentence(error: BaseException) -> str:
     return str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
 
 
+def device_name(device: "torch.device") -> str:
+    """Return the name of a card, such as `Tesla T4`; `cpu` for that."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
 def names_a_gpu(chosen: str | None) -> bool:
     """Return whether CUDA_VISIBLE_DEVICES asks for a card: neither `-1`, nor SLURM's `NoDevFiles` for none."""
     names = [name.strip() for name in (chosen or "").split(",")]
     return any(name.isdigit() or name.startswith(("GPU-", "MIG-")) for name in names)
 
 
-def choose_device(accelerator: str, devices: int) -> Choice:
+def choose_device(accelerator: str, devices: int, sync_batchnorm: bool = False) -> Choice:
     """Return `cpu` or `gpu`; each process of a run looks at its own card.
 
-    Raises ConfigError when GPUs are asked for that can't be used, by `accelerator` or by CUDA_VISIBLE_DEVICES, and when
-    more are asked for than there are.
+    Raises ConfigError when GPUs are asked for that can't be used, by `accelerator` or by CUDA_VISIBLE_DEVICES, when
+    more are asked for than there are, and for `sync_batchnorm` on the CPU.
     """
+    chosen = _choose_device(accelerator, devices)
+    if chosen.value == "cpu" and sync_batchnorm:
+        raise ConfigError(
+            f"trainer.sync_batchnorm=true: PyTorch does it on GPUs only, and this run is on the CPU ({chosen.reason}); "
+            "leave it out."
+        )
+    return chosen
+
+
+def _choose_device(accelerator: str, devices: int) -> Choice:
     import torch
 
     if accelerator == "cpu":

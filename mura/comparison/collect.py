@@ -24,6 +24,7 @@ from mura.study.arms import ARM_KEYS, ARMS, UNION, arm_rank
 
 MUST_MATCH = {"data_fingerprint": "data (fingerprint)", "split_hash": "split (hash)"}
 VIEW_TEXTS, VIEW_NUMBERS = ("split", "extremity", "patient", "study", "path"), ("view", "label", "logit", "probability")
+OF_THE_MACHINE = ("precision", "device")
 LOSSES_AND_ACCURACIES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 LARGEST = 3.5e38
 """No logit and no loss is larger: they are computed in float32."""
@@ -339,9 +340,9 @@ def recipe_notes(runs: Sequence[FinishedRun], tuned: Collection[str] = ()) -> It
 def _recipe(run: FinishedRun) -> dict[str, Any]:
     """Return the settings that make an experiment, without those that follow from the run's arm or seed.
 
-    The precision is the one that was used: the setting may say `auto`.
+    Precision and device are those that were used: the settings may say `auto`.
     """
-    flat = ADDED_LATER | dict(_flat(run.config, "")) | {"precision": run.metrics.get("precision")}
+    flat = ADDED_LATER | dict(_flat(run.config, "")) | {key: run.metrics.get(key) for key in OF_THE_MACHINE}
     arm = ARMS.get(run.arm)
     if arm is not None and arm.starts_from:  # as the run that it starts from began
         flat["model.weights"] = _initial_weights(run)
@@ -352,7 +353,7 @@ def _recipe(run: FinishedRun) -> dict[str, Any]:
 
 def _is_of_a_recipe(key: str) -> bool:
     """Return whether runs with different values of this setting have different recipes."""
-    makes_an_experiment = any(key == name or key.startswith(f"{name}.") for name in (*EXPERIMENT_KEYS, "precision"))
+    makes_an_experiment = any(key == name or key.startswith(f"{name}.") for name in (*EXPERIMENT_KEYS, *OF_THE_MACHINE))
     return makes_an_experiment and key not in (*ARM_KEYS, *SEED_KEYS)
 
 

@@ -20,6 +20,7 @@ from mura.data.datamodule import MuraDataModule
 from mura.data.index import is_synthetic
 from mura.extremities import data_name
 from mura.files import write_json, write_text
+from mura.machine import device_name
 from mura.metrics import LEVELS, OVERALL, PAPER_SPECIFICITY, THRESHOLD, summarise
 from mura.models.checkpoint import load_checkpoint
 from mura.processes import PROGRAM
@@ -76,7 +77,7 @@ def describe_run(
         "conflicting_left_out": len(data.conflicting),
         "blank_views": data.blank(),
         "speed": speed.summary(),
-        "device": str(trainer.strategy.root_device),
+        "device": device_name(trainer.strategy.root_device),
         "devices": trainer.world_size,
         "precision": str(trainer.precision),
         "data_fingerprint": data.opened.fingerprint,

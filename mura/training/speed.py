@@ -30,6 +30,10 @@ class Speed(Callback):
         self.before = 0.0  # seconds of the run before it was interrupted
         self.epochs: list[list[float]] = []  # pictures, seconds, of these waiting for a batch
         self.pictures, self.started, self.waited, self.ready = 0, 0.0, 0.0, 0.0
+        self.device = torch.device("cpu")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.device = trainer.strategy.root_device
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.pictures, self.waited = 0, 0.0
@@ -75,7 +79,7 @@ class Speed(Callback):
             "train_images_per_second": pictures / seconds if seconds else None,
             "data_wait_share": waited / seconds if seconds else None,
             "wall_seconds": self.wall_seconds,
-            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_memory_bytes": peak_memory_bytes(self.device),
         }
 
 
@@ -84,9 +88,9 @@ def make_profiler(name: str | None, folder: Path) -> Profiler | None:
     return None if name is None else PROFILERS[name](dirpath=folder, filename="profile")
 
 
-def peak_memory_bytes() -> int:
-    """Return peak memory in bytes: of the GPU if one is used, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return peak memory in bytes: of the GPU that the run used, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere but on macOS
