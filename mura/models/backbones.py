@@ -65,6 +65,43 @@ class Network(nn.Module):
         return self.head(self.backbone(images))
 
 
+class AveragePool(nn.AdaptiveAvgPool2d):
+    """Adaptive average pooling, images [B, C, H, W] -> [B, C, h, w], deterministic on a GPU where that is asked for.
+
+    PyTorch's gradient of it adds up in any order there. A bin is a rectangle, so two products of matrices do the same.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.device.type == "cpu" or not torch.are_deterministic_algorithms_enabled():
+            return super().forward(images)
+        return averaged(images, _pair(self.output_size))
+
+
+def averaged(images: Tensor, sides: tuple[int, int]) -> Tensor:
+    """Return the averages over the bins of adaptive pooling by products of matrices."""
+    rows_hH, columns_wW = (_bins(size, side, images) for size, side in zip(images.shape[-2:], sides, strict=True))
+    pixels_hw = rows_hH.sum(1)[:, None] * columns_wW.sum(1)
+    return rows_hH @ images @ columns_wW.T / pixels_hw
+
+
+def _bins(size: int, side: int, like: Tensor) -> Tensor:
+    """Return which of `size` pixels belong to each of `side` bins, 1 or 0, [side, size], on the device of `like`."""
+    bins, pixels = torch.arange(side, device=like.device)[:, None], torch.arange(size, device=like.device)
+    return ((bins * size // side <= pixels) & (pixels < -(-(bins + 1) * size // side))).to(like.dtype)
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def with_deterministic_pooling(module: nn.Module) -> nn.Module:
+    """Put AveragePool in place of PyTorch's pooling to more than one pixel; to one pixel that is a plain mean."""
+    for path, layer in list(module.named_modules()):
+        if type(layer) is nn.AdaptiveAvgPool2d and layer.output_size not in (1, (1, 1)):
+            module.set_submodule(path, AveragePool(layer.output_size))
+    return module
+
+
 def build_network(
     name: str,
     *,
@@ -97,6 +134,7 @@ def build_network(
     origin = "random"
     if file is not None:
         origin = load_file(Path(file).expanduser(), backbone.module, top, backbone.classifier)
+    with_deterministic_pooling(backbone.module)
     return Network(name, backbone, top, origin).to(memory_format=torch.channels_last)  # faster, on CPUs as well
 
 

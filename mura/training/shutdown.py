@@ -18,6 +18,8 @@ from mura.signals import Terminated
 from mura.tracking import logger as tracking
 from mura.training.distributed import Companions, in_a_group, leave, leave_group, meaning_of_collective, say_end
 
+NO_DETERMINISTIC_WAY = "does not have a deterministic implementation"
+
 
 @contextmanager
 def clean_end(trainer: Trainer, run: RunFolder) -> Iterator[None]:
@@ -62,6 +64,12 @@ def meaning_of(error: BaseException, companions: Companions) -> BaseException:
     if is_out_of_memory(error):
         data = trainer.datamodule  # type: ignore[attr-defined]
         return MuraError(memory_sentence(data.batch_size, data.accumulate, data.pictures_on_gpu))
+    if isinstance(error, RuntimeError) and NO_DETERMINISTIC_WAY in str(error):
+        operation, name = str(error).split()[0], trainer.lightning_module.hparams["name"]
+        return MuraError(
+            f"trainer.deterministic=true: {name} can't be trained so on this device, where PyTorch has no "
+            f"deterministic {operation}; take trainer.deterministic=warn, or another model."
+        )
     if isinstance(error, Exception) and not isinstance(error, MuraError) and came_from_restoring(error):
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return MuraError(
