@@ -88,6 +88,7 @@ class AbnormalityClassifier(LightningModule):
         self.offset: Tensor
         self.register_buffer("gain", 1 / std, persistent=False)
         self.register_buffer("offset", -mean / std, persistent=False)
+        self.compiled = compile
         if compile:  # in place: the names in a checkpoint stay as they are
             self.network.compile()
         self.trained = TrainedViews()

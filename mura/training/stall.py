@@ -6,6 +6,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 SECONDS_TO_WARNING = 300.0
+COMPILING = 6
 STDERR = 2  # by its number: in a notebook sys.stderr is no file
 
 
@@ -13,13 +14,20 @@ class StallWatch(Callback):
     """Prints the stack of every thread to stderr when no batch has ended for `seconds`, once for each stall.
 
     It ends nothing: a disk may answer again, and what is slow is not dead. Once stopped, the run goes on with resume=.
+    A network that is compiled has COMPILING times as long for the first batch of training, validation and prediction.
     """
 
     def __init__(self, seconds: float = SECONDS_TO_WARNING) -> None:
         self.seconds = seconds
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._rearm()
+        self._begin(pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin(pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin(pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         faulthandler.cancel_dump_traceback_later()
@@ -36,5 +44,8 @@ class StallWatch(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._rearm()
 
-    def _rearm(self) -> None:
-        faulthandler.dump_traceback_later(self.seconds, file=STDERR)
+    def _begin(self, pl_module: LightningModule) -> None:
+        self._rearm(COMPILING if getattr(pl_module, "compiled", False) else 1)
+
+    def _rearm(self, times: int = 1) -> None:
+        faulthandler.dump_traceback_later(times * self.seconds, file=STDERR)
