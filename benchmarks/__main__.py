@@ -34,7 +34,7 @@ def benchmarks(gpu: bool = False) -> dict[str, Benchmark]:
     if gpu:
         from benchmarks import gpu as on_gpu
 
-        return {"training": on_gpu.training, "resident": on_gpu.resident, "kumar2024": on_gpu.kumar_table}
+        return dict(on_gpu.BENCHMARKS)
     return {
         "command_line": startup.command_line,
         "first_step": startup.first_step,
@@ -154,6 +154,10 @@ def main() -> int:
     if options.list:
         print("\n".join(options.names))
         return 0
+    if options.gpu:
+        from benchmarks.gpu import needs_cuda
+
+        needs_cuda()
     warnings.filterwarnings("ignore")
     console = Console(width=None if sys.stdout.isatty() else 160)
     about, start = machine(), time.perf_counter()

@@ -8,13 +8,16 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from benchmarks import coverage
+from benchmarks import coverage, gpu
 from benchmarks.__main__ import main
-from benchmarks.measure import Row
+from benchmarks.measure import Plan, Row
+from benchmarks.ours import composed
 from benchmarks.peers import TemplateModule
 from benchmarks.training import network
 from benchmarks.worlds import WORLDS, binomial_interval, null_p_values
+from mura.config.rules import check_config
 from mura.extremities import EXTREMITIES
+from mura.machine import Choice
 from mura.synthetic import dataset
 
 
@@ -40,6 +43,39 @@ def test_the_template_trains_the_network_that_ours_trains():
 @pytest.mark.parametrize("name", sorted(file.stem for file in Path(__file__).parent.parent.glob("benchmarks/*.py")))
 def test_every_benchmark_finds_what_it_imports(name):
     import_module(f"benchmarks.{name}")
+
+
+@pytest.mark.filterwarnings("ignore")  # a CPU has no float16
+def test_the_benchmarks_of_a_gpu_run_through_on_a_cpu(monkeypatch, tmp_path):
+    """Stands in for a card: nothing is compiled, and the commands of several processes are read, not started."""
+    bench = gpu.Bench("cpu", "cpu", side=32, pictures=96, steps=1, warm=1, models=("cnn4",), table=("cnn4",))
+    asked = []
+
+    def command(script, *arguments):
+        cfg = composed(*arguments)
+        check_config(cfg)
+        asked.append((cfg.trainer.strategy, cfg.trainer.devices))
+        run = Path(next(each for each in arguments if each.startswith("hydra.run.dir=")).partition("=")[2])
+        run.mkdir(parents=True)
+        (run / "metrics.json").write_text('{"speed": {"train_images_per_second": 100.0}}')
+
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)
+    monkeypatch.setattr(gpu, "seconds_of_command", command)
+    monkeypatch.setattr(gpu, "choose_precision", lambda *_: Choice("bf16-mixed", "stated"))
+    monkeypatch.setattr(gpu, "composed", lambda *given: composed(*given, "trainer.limit_val_batches=1"))
+    plan = Plan(1, True, tmp_path)
+    rows = {name: benchmark(plan, bench) for name, benchmark in gpu.BENCHMARKS.items()}
+    assert all(row.ratio > 0 for group in rows.values() for row in group)
+    assert [len(group) for group in rows.values()] == [2, 1, 4, 1, 2, 1]
+    assert asked == [("ddp", 1), ("auto", 1), ("ddp", 2), ("auto", 1)]
+
+
+def test_the_benchmarks_of_a_gpu_are_refused_without_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--gpu"])
+    with pytest.raises(SystemExit, match="this machine has no CUDA GPU"):
+        main()
 
 
 def test_every_synthetic_world_has_an_answer_to_be_held_against():
