@@ -3,31 +3,44 @@
 None of this has a GPU. `make gpu-check` runs what needs one.
 """
 
+import faulthandler
 import inspect
+import json
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import gpu_check
 import numpy as np
 import pytest
 import torch
+from command import REPOSITORY
 from lightning import Callback, LightningModule, Trainer
+from run_folders import write_run
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
+from hydra_plugins import mura_launcher
+from mura.comparison.collect import collect, recipe_notes
 from mura.data.datamodule import MuraDataModule
 from mura.errors import ConfigError, MuraError
 from mura.inference.loading import TorchModel, device_to_ask
+from mura.launch import placement
 from mura.launch.jobs import Job, run_jobs
-from mura.machine import choose_device, choose_precision, is_out_of_memory, usable_gpus
+from mura.launch.slurm.srun import check_tasks
+from mura.launch.slurm.task import run_environment
+from mura.machine import Gpus, choose_device, choose_precision, device_name, is_out_of_memory, usable_gpus
+from mura.models.backbones import AveragePool, averaged, build_network
 from mura.models.classifier import AbnormalityClassifier, TrainedViews
 from mura.runs.folder import RunFolder
 from mura.training.distributed import Companions
 from mura.training.shutdown import SigtermAsBefore, meaning_of, memory_sentence
+from mura.training.speed import peak_memory_bytes
+from mura.training.stall import StallWatch
 
 
 def batch_of(views: int) -> dict[str, Any]:
@@ -414,3 +427,224 @@ def test_a_prediction_is_made_on_the_cpu_when_the_card_fails(
     assert "predicting on the CPU" in caplog.text
     cards(T4)
     assert device_to_ask() == "cuda"
+
+
+# --- where runs go ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("visible", "found", "expected"),
+    [
+        (None, [0, 1], ["0", "1"]),
+        (None, [1], ["1"]),  # the first one fails
+        ("3, 1", [0, 1], ["3", "1"]),
+        ("0,-1,1", [0], ["0"]),  # what CUDA makes of it
+        ("NoDevFiles", [], []),
+        ("GPU-8932f937", [0], ["GPU-8932f937"]),
+        ("MIG-a,MIG-b", [0], ["MIG-a", "MIG-b"]),
+    ],
+)
+def test_runs_are_placed_on_the_cards_that_a_run_can_use(
+    visible: str | None, found: list[int], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(placement, "SIGNS_OF_A_GPU", ["/"])
+    monkeypatch.setattr(placement, "gpus_of_a_run", lambda: Gpus(found, ""))
+    assert placement.visible_gpus() == expected
+
+
+def test_cards_that_the_host_lists_and_no_run_can_use_are_not_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(placement, "SIGNS_OF_A_GPU", ["/"])
+    monkeypatch.setattr(placement, "gpus_of_a_run", lambda: Gpus([], "GPU 0 can't be used: too old"))
+    monkeypatch.setattr(placement, "cores", lambda: 1)
+    assert placement.place_runs(None, "auto", 1, 8) == (1, [])
+    assert "GPU 0 can't be used: too old" in caplog.text
+
+
+def test_a_machine_without_a_sign_of_cuda_such_as_a_mac_counts_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "SIGNS_OF_A_GPU", ["/no such file"])
+    monkeypatch.setattr(placement, "cores", lambda: 8)
+    monkeypatch.setattr(placement, "memory", lambda: 64 * 2**30)
+    assert placement.place_runs(None, "auto", 1, 8) == (2, [])  # as without a card
+
+
+def test_a_multirun_places_its_runs_as_a_study_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    handed: dict[str, Any] = {}
+    monkeypatch.setattr(mura_launcher, "run_jobs", lambda *_, **settings: handed.update(settings) or [])
+    monkeypatch.setattr(placement, "visible_gpus", lambda: ["3", "1", "2"])
+    for workers, accelerator, devices, expected in (
+        (2, "auto", 1, [["3"], ["1"], ["2"]]), (2, "gpu", 2, [["3", "1"]]), (2, "cpu", 1, []), (1, "auto", 1, []),
+    ):  # fmt: skip
+        launcher = mura_launcher.ProcessLauncher(workers=workers)
+        launcher.script = tmp_path
+        launcher.trainers = {tmp_path: SimpleNamespace(accelerator=accelerator, devices=devices)}
+        launcher._run([Job("one", [], tmp_path)])
+        assert handed["gpus"] == expected
+
+
+def test_a_run_inherits_nothing_that_would_make_it_part_of_another_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MURA_SEEN", "yes")
+    for name in ("MASTER_PORT", "LOCAL_RANK", "WORLD_SIZE", "RANK"):
+        monkeypatch.setenv(name, "29500")
+    assert "MASTER_PORT" not in run_environment(1)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os; print(sorted(n for n in os.environ if n in ('MASTER_PORT', 'LOCAL_RANK', 'MURA_SEEN')))"
+    )
+    job = Job("one", [], tmp_path)
+    run_jobs(script, [job], lambda *_: None, captured=True)
+    assert job.log.read_text() == "['MURA_SEEN']\n"
+
+
+def test_the_example_for_slurm_and_the_refusals_end_the_tasks_of_a_run_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert "--kill-on-bad-exit=1" in (REPOSITORY / "docs/slurm/multi_node.sbatch").read_text()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
+    for devices in (1, 2):
+        with pytest.raises(ConfigError, match="--kill-on-bad-exit=1"):
+            check_tasks(devices, 1)
+
+
+# --- what can't be done there, and what is said of it -----------------------------------------------------
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "auto"])
+def test_synchronised_batch_normalisation_is_refused_on_the_cpu(accelerator: str, cards: Callable[..., None]) -> None:
+    cards()
+    with pytest.raises(ConfigError, match=r"trainer.sync_batchnorm=true: PyTorch does it on GPUs only"):
+        choose_device(accelerator, 2, sync_batchnorm=True)
+    cards(T4, T4)
+    assert choose_device("gpu", 2, sync_batchnorm=True).value == "gpu"
+
+
+@pytest.mark.parametrize(("size", "sides"), [((14, 14), (4, 4)), ((16, 8), (4, 4)), ((7, 5), (7, 7)), ((3, 9), (2, 6))])
+def test_pooling_by_matrices_equals_adaptive_pooling_with_its_gradient(
+    size: tuple[int, int], sides: tuple[int, int]
+) -> None:
+    images = torch.rand(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(2, 3, *sides, dtype=torch.float64)
+    pooled = [averaged(images, sides), torch.nn.functional.adaptive_avg_pool2d(images, sides)]
+    torch.testing.assert_close(*pooled)
+    torch.testing.assert_close(*(torch.autograd.grad((each * weights).sum(), images)[0] for each in pooled))
+
+
+class Operations(TorchDispatchMode):
+    """Notes the operations that are carried out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["cnn2", "cnn4", "alexnet"])
+def test_a_network_pools_deterministically_on_a_gpu_when_asked_to(name: str) -> None:
+    network = build_network(name, head="linear", weights=None).to("meta")
+    images = torch.empty(2, network.channels, 96, 96, device="meta")
+    adaptive = "aten._adaptive_avg_pool2d.default"
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        for deterministic in (False, True):
+            torch.use_deterministic_algorithms(deterministic)
+            with Operations() as operations:
+                network(images)
+            assert (adaptive in operations.seen) != deterministic
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def test_the_pooling_of_a_cpu_is_pytorchs_own_whatever_is_asked_for() -> None:
+    pool = AveragePool(4)
+    images = torch.rand(1, 2, 14, 14)
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        torch.use_deterministic_algorithms(True)
+        assert torch.equal(pool(images), torch.nn.functional.adaptive_avg_pool2d(images, 4))
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def test_a_network_without_a_deterministic_way_is_named(companions_of: MakeCompanions) -> None:
+    companions = companions_of("sleep", "600")
+    companions.trainer.lightning_module = SimpleNamespace(hparams={"name": "some_net"})  # type: ignore[misc, assignment]
+    words = "adaptive_max_pool2d_backward_cuda does not have a deterministic implementation, but you set 'torch.use_"
+    with pytest.raises(MuraError, match=r"deterministic=true: some_net can't .* adaptive_max_pool2d_backward_cuda"):
+        raise meaning_of(RuntimeError(words), companions)
+
+
+def test_the_peak_of_memory_is_that_of_the_device_that_the_run_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7 if device.index == 1 else 0)
+    assert peak_memory_bytes(torch.device("cpu")) > 2**20
+    assert peak_memory_bytes(torch.device("cuda", 1)) == 7
+
+
+def test_a_result_names_its_card(cards: Callable[..., None]) -> None:
+    cards(T4)
+    assert device_name(torch.device("cuda", 0)) == "card cuda:0"
+    assert device_name(torch.device("cpu")) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("key", "values"), [("device", ("Tesla T4", "NVIDIA A100")), ("precision", ("16-mixed", "bf16-mixed"))]
+)
+def test_a_comparison_says_when_its_runs_differ_in_card_or_precision(
+    key: str, values: tuple[str, str], tmp_path: Path
+) -> None:
+    for number, value in enumerate(values):
+        write_run(tmp_path / str(number), ["wrist"], seed=number, patients=4, **{key: value})
+    runs, _ = collect([tmp_path])
+    [note] = [note for note in recipe_notes(runs) if key in note]
+    assert all(value in note for value in values)
+
+
+@pytest.mark.parametrize(("compiled", "expected"), [(False, 300.0), (True, 1800.0)])
+def test_a_network_that_is_compiled_may_take_longer_for_its_first_batch(
+    compiled: bool, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda seconds, file: waits.append(seconds))
+    model: Any = SimpleNamespace(compiled=compiled)
+    watch, trainer = StallWatch(), cast(Trainer, None)
+    watch.setup(trainer, model, "fit")
+    watch.on_train_batch_end(trainer, model)
+    watch.on_validation_start(trainer, model)
+    assert waits == [expected, 300.0, expected]
+
+
+# --- make gpu-check ---------------------------------------------------------------------------------------
+
+
+def test_the_check_for_the_day_with_a_card_runs_to_its_end_without_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr("sys.argv", ["gpu_check.py"])
+    assert gpu_check.main() == 0
+    said = capsys.readouterr().out
+    steps = json.loads(said[said.index("\n{") :])["steps"]
+    assert set(steps) == {*gpu_check.STEPS, "benchmarks --gpu"}
+    assert {answer for answer, _ in steps.values()} == {"no GPU here: stated only"}
+
+
+def test_a_step_of_the_check_that_does_not_hold_falls_short_with_the_reason(tmp_path: Path) -> None:
+    place = gpu_check.Place(tmp_path, cards=1)
+    assert gpu_check.carry_out(place, 1, lambda place: place.holds("two\nlines", lambda: False)) == (
+        "fell short", "two lines",
+    )  # fmt: skip
+    assert gpu_check.carry_out(place, 1, lambda place: place.holds("it", lambda: True)) == ("held", "")
+    assert gpu_check.carry_out(place, 2, lambda place: place.holds("it", lambda: False))[0].startswith(
+        "needs two cards"
+    )
+    assert gpu_check.carry_out(place, 1, lambda place: 1 / 0)[0] == "fell short"
