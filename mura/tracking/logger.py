@@ -98,7 +98,12 @@ def _log_to_wandb(run: Any, metrics: dict[str, Any], predictions: pd.DataFrame, 
             {"x": "fpr", "y": "tpr", "class": "class"},
             {"title": "ROC", "x-axis-title": "False positive rate", "y-axis-title": "True positive rate"},
         )  # fmt: skip
-    run.log({"predictions": wandb.Table(dataframe=predictions), **pictures, "epoch": metrics["epochs"]})
+    run.log(
+        {
+            "predictions": wandb.Table(dataframe=predictions), **pictures, "best_value": metrics["best_value"],
+            "epoch": metrics["epochs"],
+        }
+    )  # fmt: skip
 
 
 def roc_points(test: pd.DataFrame) -> pd.DataFrame:

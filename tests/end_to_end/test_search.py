@@ -5,16 +5,21 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
+import pandas as pd
 import pytest
 import yaml
 from command import ON_CPU, REPOSITORY, Ended
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
+from offline import records
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 import sweep
 from mura.config import CONF_DIR
-from mura.config.command_line import study_arguments
+from mura.config.command_line import hydra_arguments, study_arguments
 from mura.config.hydra_hooks import register_resolvers
+from mura.config.rules import check_values
 from mura.config.sentences import exit_with_sentence
 from mura.launch.jobs import run_jobs
 from mura.runs.folder import RunFolder
@@ -156,6 +161,30 @@ def test_a_killed_search_goes_on_with_two_workers_to_the_same_choice_and_trains_
     assert (finished.code, finished.said.count("done    ")) == (0, 0), finished.said
 
 
+@pytest.mark.slow
+def test_trials_are_averaged_over_folds_pruned_by_earlier_ones_and_runs_of_their_kind_in_wandb(
+    mura_root: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    more = ("trials=2", "folds=[0,1]", "prune=true", "logger=wandb")
+    tuning = search_only(mura_root, cache_dir, tmp_path, *ONE_ARM, *more, workers=2)
+    [search] = tuning.searches
+    for number in range(2):
+        runs = list(search.runs(number).values())
+        assert [run.path.name for run in runs] == ["fold0", "fold1"]
+        metrics = [json.loads(run.metrics.read_text()) for run in runs]
+        assert [each["fold"] for each in metrics] == [0, 1]
+        assert search.told[number].value == pytest.approx(fmean(each["best_value"] for each in metrics))
+        pruned = "pruned" in [each["stopped_by"] for each in metrics]
+        assert search.told[number].state == ("pruned" if pruned else "complete")
+    first, second = (search.runs(number).values() for number in range(2))
+    for recipe, later in zip(first, second, strict=True):
+        [limit, *_] = yaml.safe_load(later.config.read_text())["callbacks"]["prune"]["limits"]
+        assert limit == pytest.approx(pd.read_csv(recipe.history)["val_loss"][0], abs=1e-6)
+    [about] = records(next(iter(first)).path, "run")
+    assert (about["job_type"], about["run_group"]) == ("search", "study")
+    assert about["display_name"] == "cnn2-wrist-trial0"
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
@@ -206,3 +235,19 @@ def test_a_search_and_runs_without_one_share_no_study(undisturbed: Tuning, say: 
     (study / "cnn2" / "wrist" / "seed0").mkdir(parents=True)
     (study / "cnn2" / "wrist" / "seed0" / "config.yaml").write_text("seed: 0\n")
     assert "holds runs that were trained without a search" in say(*SEARCH, *ONE_ARM).said
+
+
+def test_the_command_of_the_wandb_sweep_is_one_that_train_py_understands() -> None:
+    about = yaml.safe_load((CONF_DIR / "wandb_sweep.yaml").read_text())
+    for bound in ("min", "max"):
+        tried = {key: {"value": each[bound]} for key, each in about["parameters"].items()}
+        filled = create_sweep_command_args({"args": tried})["args_no_hyphens"]
+        before, after = about["command"][:3], about["command"][3:]
+        assert before == ["${env}", "python", "${program}"]
+        assert after.pop() == "${args_no_hyphens}"
+        register_resolvers()
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            cfg = compose("train", hydra_arguments([*after, *filled]))
+            check_values(cfg)
+        assert (cfg.optimizer.lr, cfg.test) == (tried["optimizer.lr"]["value"], False)
+    assert about["metric"] == {"name": "best_value", "goal": {"min": "minimize", "max": "maximize"}[cfg.mode]}

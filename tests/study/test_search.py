@@ -153,6 +153,21 @@ def test_the_sampler_knows_of_diverged_trials_and_of_a_recipe_outside_of_the_spa
     assert all(SPACE["optimizer.lr"].holds(params["optimizer.lr"]) for params in tried[1:])
 
 
+def test_a_trial_is_pruned_by_the_median_of_the_generations_before_after_a_third_of_its_epochs(tmp_path: Path) -> None:
+    found = search(tmp_path, terms(trials=8, prune=True))
+    first, second = found.terms.generations()
+    assert found.limits(found.cell, first) == []
+    courses = {0: [0.9, 0.8, 0.7, 0.75], 1: [0.9, 0.6], 2: [0.5, 0.5, 0.5, 0.5], 3: [9.0, 9.0, 9.0, 9.0]}
+    for number, values in courses.items():
+        run = found.runs(number)[found.cell]
+        run.path.mkdir(parents=True)
+        run.history.write_text("val_loss\n" + "".join(f"{value}\n" for value in values))
+        tell(found, number, None if number == 3 else min(values), RECIPE)
+    assert found.limits(found.cell, second) == [None, 0.6, 0.6, 0.6], "the diverged one counts for nothing"
+    found.terms = terms(trials=8)
+    assert found.limits(found.cell, second) == []
+
+
 def test_importance_names_the_setting_that_decides(tmp_path: Path) -> None:
     found = search(tmp_path, terms())
     run_all(found, lambda params: params["augmentation"] == "none")

@@ -16,10 +16,15 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader
 
-from mura.training.callbacks import stopped_by
+from mura.training.callbacks import PruneTrial, stopped_by
 from mura.training.console import LIGHTNINGS_REMARKS
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}") for remark in LIGHTNINGS_REMARKS]
+
+
+QUIET: dict[str, Any] = {
+    "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
+}  # fmt: skip
 
 
 class Slope(LightningModule):
@@ -30,10 +35,8 @@ class Slope(LightningModule):
         self.line, self.logged = torch.nn.Linear(1, 1), logged
 
     def training_step(self, batch: torch.Tensor, number: int) -> torch.Tensor:
-        return self.line(batch).mean()
-
-    def on_train_epoch_end(self) -> None:
         self.log("val_loss", self.logged)
+        return self.line(batch).mean()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -61,17 +64,29 @@ def stopper(**settings: Any) -> EarlyStopping:
         ("early_stopping", 1.0, {}, [stopper(patience=9, stopping_threshold=2.0)]),
         ("undefined", float("nan"), {}, [stopper(patience=9)]),
         ("callback", 1.0, {}, [Stop()]),
+        ("pruned", 1.0, {}, [PruneTrial("val_loss", "min", [None, 0.9])]),
+        ("pruned", 0.5, {}, [PruneTrial("val_loss", "max", [0.6])]),
+        ("max_epochs", 1.0, {}, [PruneTrial("val_loss", "min", [1.0, 1.0])]),
     ],
 )
 def test_a_run_says_what_really_ended_it(
     reason: str, logged: float, limits: dict[str, Any], callbacks: list[Callback]
 ) -> None:
-    trainer = Trainer(
-        max_epochs=4, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=callbacks, **limits,
-    )  # fmt: skip
+    trainer = Trainer(max_epochs=4, accelerator="cpu", callbacks=callbacks, **QUIET, **limits)
     trainer.fit(Slope(logged), DataLoader(torch.ones(4, 1), batch_size=2))
     assert stopped_by(trainer) == reason
+
+
+def test_a_pruned_run_that_goes_on_is_still_pruned() -> None:
+    pruned = PruneTrial("val_loss", "min", [0.9])
+    trainer = Trainer(max_epochs=4, accelerator="cpu", callbacks=[pruned], **QUIET)
+    trainer.fit(Slope(1.0), DataLoader(torch.ones(4, 1), batch_size=2))
+    assert trainer.current_epoch == 1
+    again = PruneTrial("val_loss", "min", [0.9])
+    again.load_state_dict(pruned.state_dict())
+    trainer = Trainer(max_epochs=4, accelerator="cpu", callbacks=[again], **QUIET)
+    trainer.fit(Slope(0.1), DataLoader(torch.ones(4, 1), batch_size=2))
+    assert stopped_by(trainer) == "pruned"
 
 
 def test_at_a_terminal_each_epochs_line_stands_whole_above_a_bar_that_counts_from_one(
