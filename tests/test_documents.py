@@ -26,6 +26,8 @@ MADE_BY_READERS = {
     "callbacks=timer",
     "callbacks=[timer,ema]",
     "key=value",
+    "conf/tuned/mine.yaml",
+    "experiment=tuned/mine",
 }
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
