@@ -145,17 +145,17 @@ def understood_setting(setting: str, several: bool = False) -> Iterator[str]:
 
 
 def chosen_option(key: str, value: str) -> Iterator[str]:
-    """Yield the choice of a group's option. Raises ConfigError for null, or a list, where one option is needed."""
+    """Yield the choice of a group's option. Raises ConfigError for null or false, or a list, where one is needed."""
     group = key.lstrip("+")  # each has a default, so that nothing is to be added
     if value.startswith("[") and group not in SEVERAL_AT_ONCE:
         pooled = f"; extremities are pooled with 'data.extremities={value}'" if group == "data" else ""
         raise ConfigError(f"{group}={value}: takes one option, or several with -m, a run for each{pooled}.")
-    if value != "null":
+    if value.lower() not in ("null", "false"):
         yield f"{group}={value}"
     elif "none" in options(CONF_DIR / group):
         yield f"{group}=none"
     elif group != "experiment":
-        raise ConfigError(f"{group}=null: a run needs one of {', '.join(options(CONF_DIR / group))}.")
+        raise ConfigError(f"{group}={value}: a run needs one of {', '.join(options(CONF_DIR / group))}.")
 
 
 def expanded(path: str) -> str:

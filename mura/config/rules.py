@@ -236,6 +236,7 @@ REFUSED_ARGUMENTS: dict[str, str] = {
 
 LISTS_OF_EXTREMITIES = ("data.extremities", "data.test_extremities", "data.steps_like")
 OPEN_SECTIONS = ("optimizer", "scheduler", "logger", "callbacks")  # other keys there go to the class of `_target_`
+MADE_FROM = ("data._target_", "data._convert_", "model._target_", "model._convert_", "trainer._target_")
 REMOVABLE = ("logger", "callbacks")  # what a run can do without
 
 NETWORKS_FROM_SCRATCH = ("cnn2", "cnn4", "cnn15")  # those of models/cnn.py, which would import torch
@@ -302,13 +303,14 @@ def reason_against(key: str) -> str | None:
 def check_leaf(key: str, value: Any, cfg: DictConfig) -> None:
     """Raise ConfigError for a setting that breaks its rule, or that nothing reads."""
     section, leaf = key.partition(".")[0], key.rpartition(".")[2]
-    rule = TARGET if leaf == "_target_" else rule_of(key)
+    is_read = section in OPEN_SECTIONS or key in (*MADE_FROM, *LISTS_OF_EXTREMITIES)
+    rule = TARGET if is_read and leaf == "_target_" else rule_of(key)
     if reason := reason_against(key):
         raise ConfigError(f"{key}: can't be used here: {reason}.")
     if rule is not None:
         if not rule.holds(value):
             raise ConfigError(f"{key}={describe(value)}: must be {rule.wanted}.")
-    elif not (section in OPEN_SECTIONS or leaf.startswith("_") or key in LISTS_OF_EXTREMITIES):
+    elif not is_read:
         raise ConfigError(describe_unknown_setting(key, OmegaConf.to_container(cfg), without=key))
 
 

@@ -12,6 +12,8 @@ from hydra.errors import OverrideParseException as OverrideParseError
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from mura.config import CONF_DIR
+from mura.config.help import options
 from mura.config.rules import LISTS_OF_EXTREMITIES, describe_unknown, describe_unknown_setting
 from mura.errors import DISK_FULL, ConfigError, InterruptedRunError, MuraError, escape_on_stdout, say
 from mura.processes import is_rank_zero
@@ -74,7 +76,7 @@ def describe_config_error(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if group:
-            return f"{group}={name}: {describe_unknown(name, list(error.options or []), group)}"
+            return f"{group}={name}: {describe_unknown(name, list(error.options or options(CONF_DIR / group)), group)}"
         return f"{name}: there is no such config."
     if isinstance(error, OverrideParseError):
         if not str(error.override).isascii():

@@ -4,6 +4,7 @@ No torch here: a study's comparison is logged without it.
 """
 
 import contextlib
+import inspect
 import io
 import json
 import logging
@@ -71,6 +72,12 @@ def open_run(folder: Path, **settings: Any) -> Any:
 
     `settings` are those of `wandb.init`; the tags in WANDB_TAGS are added to theirs.
     """
+    import wandb
+
+    for name in settings.keys() - inspect.signature(wandb.init).parameters:
+        raise TypeError(
+            f"unexpected keyword argument '{name}'"
+        )  # by the user's own wish; else W&B would be lost for it
     mode = choose_mode()
     settings["tags"] = [*settings["tags"], *filter(None, os.environ.get("WANDB_TAGS", "").split(","))]
     settings |= _identity(folder, settings)

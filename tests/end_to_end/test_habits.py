@@ -75,6 +75,9 @@ def answer(*typed: str) -> str:
     ("typed", "sentence"),
     [
         ("+traner.max_epochs=3", "traner.max_epochs: there is no such setting; did you mean trainer.max_epochs"),
+        ("+calbacks.x._target_=a.B", "calbacks.x._target_: there is no such setting"),
+        ("+data._partial_=true", "data._partial_: there is no such setting"),
+        ("callbacks=[ema,emma]", "there is no callbacks emma; did you mean ema? Options: ema, learning_rate_monitor"),
         ("+lr=0.1", "lr: there is no such setting; did you mean optimizer.lr?"),
         ("+data.foo.bar=3", "data.foo.bar: there is no such setting"),
         ("+trainer.callbacks=[a]", "trainer.callbacks: can't be used here: callbacks are chosen with callbacks="),
@@ -140,7 +143,7 @@ def test_a_value_means_what_was_typed(typed: str, key: str, value: Any, monkeypa
     check_values(cfg)
 
 
-@pytest.mark.parametrize("typed", ["~logger", "logger=null", "logger=none", "callbacks=null"])
+@pytest.mark.parametrize("typed", ["~logger", "logger=null", "logger=False", "logger=none", "callbacks=null"])
 def test_a_run_does_without_logger_or_callbacks(typed: str) -> None:
     cfg = composed(typed)
     check_values(cfg)
