@@ -23,6 +23,7 @@ from mura.study.arms import ARMS, UNION
 
 MOST = 10**9  # of anything that is counted
 LARGEST = 3e38  # in float32
+LONGEST = 200  # letters of a value that a sentence shows
 
 
 def whole(low: int, high: int | None = None, or_null: bool = False) -> Rule:
@@ -304,7 +305,7 @@ def check_leaf(key: str, value: Any, cfg: DictConfig) -> None:
     """Raise ConfigError for a setting that breaks its rule, or that nothing reads."""
     section, leaf = key.partition(".")[0], key.rpartition(".")[2]
     is_read = section in OPEN_SECTIONS or key in (*MADE_FROM, *LISTS_OF_EXTREMITIES)
-    rule = TARGET if is_read and leaf == "_target_" else rule_of(key)
+    rule = (INSTANTIATION_RULES.get(leaf) if is_read else None) or rule_of(key)
     if reason := reason_against(key):
         raise ConfigError(f"{key}: can't be used here: {reason}.")
     if rule is not None:
@@ -326,8 +327,9 @@ def check_classes(cfg: DictConfig) -> None:
 
 
 def describe(value: Any) -> str:
-    """Return a value as it is written on the command line."""
-    return "null" if value is None else str(value)
+    """Return a value as it is written on the command line, of a long one its beginning."""
+    words = "null" if value is None else str(value)
+    return words if len(words) <= LONGEST else f"{words[:LONGEST]}..."
 
 
 def describe_unknown_setting(key: str, settings: Any, without: str = "") -> str:
@@ -413,7 +415,14 @@ def check_mode(cfg: DictConfig) -> None:
             )
 
 
-TARGET = text("the name of a class")
+INSTANTIATION_RULES = {
+    "_target_": text("the name of a class"),
+    "_partial_": BOOL,
+    "_recursive_": BOOL,
+    "_convert_": one_of("none", "partial", "object", "all"),
+}
+"""What tells Hydra how to make an object, in whichever part it stands."""
+
 NULL_GROUPS = ("experiment",)  # a group that chooses nothing by default leaves no key in the config
 LAUNCHER_RULES: dict[str, Rule] = {
     "workers": whole(1, or_null=True),
@@ -445,16 +454,16 @@ def check_launcher(settings: Mapping[Any, Any], prefix: str = "launcher") -> dic
         if name not in LAUNCHER_RULES:
             raise ConfigError(f"{prefix}.{name}: there is no such setting; options: {', '.join(settings)}.")
         if not LAUNCHER_RULES[name].holds(value):
-            raise ConfigError(f"{prefix}.{name}={value}: must be {LAUNCHER_RULES[name].wanted}.")
+            raise ConfigError(f"{prefix}.{name}={describe(value)}: must be {LAUNCHER_RULES[name].wanted}.")
     return plain
 
 
 def check_extremities(key: str, value: Any) -> None:
     """Raise ConfigError unless the value is a list of extremities, at least one and each only once."""
     if isinstance(value, str):
-        raise ConfigError(f"{key}={value}: write it as a list, '{key}=[{value}]'.")
+        raise ConfigError(f"{key}={describe(value)}: write it as a list, '{key}=[{describe(value)}]'.")
     if not (value is None or OmegaConf.is_list(value) or isinstance(value, list)):
-        raise ConfigError(f"{key}={value}: must be a list of extremities, such as '{key}=[wrist,hand]'.")
+        raise ConfigError(f"{key}={describe(value)}: must be a list of extremities, such as '{key}=[wrist,hand]'.")
     names = list(value or [])
     if not names:
         raise ConfigError(f"{key} is empty: name at least one of {', '.join(EXTREMITIES)}.")
@@ -490,4 +499,4 @@ def describe_unknown(name: str, options: list[str], kind: str) -> str:
     """Return `there is no model resnet81; did you mean resnet18? Options: ...`"""
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]}?" if near else ""
-    return f"there is no {kind} {name};{hint} Options: {', '.join(options) or 'none yet'}."
+    return f"there is no {kind} {describe(name)};{hint} Options: {', '.join(options) or 'none yet'}."

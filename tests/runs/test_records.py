@@ -68,6 +68,12 @@ def test_a_run_that_goes_on_makes_only_known_classes(part: str, name: str) -> No
         check_values(cfg)
 
 
+@pytest.mark.parametrize("setting", ["scheduler._partial_=x", "model._convert_=3", "+optimizer._recursive_=null"])
+def test_how_an_object_is_made_is_checked_too(setting: str) -> None:
+    with pytest.raises(MuraError, match=r"must be one of"):
+        check_values(composed("model=cnn2", setting))
+
+
 @pytest.mark.parametrize(
     "setting", ["hydra.callbacks.x._target_=os.system", "+hydra.searchpath=[x]", "hydra/launcher=x", "++hydra={}"]
 )
