@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 CONSTRAINTS := constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-oldest test-python lint format bench bench-quick gpu-check soak mutants clean
+.PHONY: help setup demo test test-fast test-oldest test-python lint format bench bench-quick gpu-check soak fuzz mutants clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ gpu-check: ## all that needs a CUDA card, with this machine's own PyTorch (under
 
 soak: setup ## kill runs at 50 random moments; each must end as an undisturbed one (3 to 5 minutes)
 	$(PY) tests/soak.py --kills 50 --seed 0
+
+fuzz: setup ## mutated pictures, folders, checkpoints, settings, full disks: a result or a sentence (15 minutes)
+	$(PY) tests/fuzz.py --minutes 15 --seed 0
 
 mutants: setup ## plant small faults in the core; its tests must notice 95 % of a sample (20 minutes)
 	$(PY) tests/mutants.py --minutes 20 --seed 0

@@ -126,6 +126,8 @@ NEVER = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen"
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     if not _allowed:
         return
+    if event == "subprocess.Popen" and arguments[0] == "git":
+        return  # of the state of the repository, which a run notes
     if event in NEVER:
         _seen.append(f"{event} {arguments[:2]}")
     elif event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from mura.config import CONF_DIR
 from mura.config.command_line import hydra_arguments
 from mura.config.hydra_hooks import register_resolvers
-from mura.config.rules import ADDED_RULES, check_config, check_values, leaves
+from mura.config.rules import ADDED_RULES, check_config, check_values, leaves, rule_of
 from mura.runs.folder import RunFolder
 
 from .cases import VALUES, Case, Edit, Refused, answer, emptied_folder, outcome, writing_only_below
@@ -70,30 +70,34 @@ class Trainings:
 
         self.folder = folder
         self.root = write_dataset(folder / "data", patients=60, size=40, valid_fraction=0.3, balanced=True, workers=1)
-        self.attempt(Case("", ()))  # makes the cache
+        with emptied_folder(folder) as above:  # makes the cache, and what libraries keep in the user's folders
+            trained(self.config(Case("", ())), RunFolder(above / "run"))
 
     def draw(self, rng: random.Random) -> Case:
         chosen = f"{(group := rng.choice(GROUPS[:-1]))}={rng.choice(options(group))}"
         edits: list[Edit] = []
         while len(edits) < rng.randint(1, 3):
             key, value = draw_edit(chosen, rng, plausible=True)
-            if key not in SEVERAL_PROCESSES + LONG:
+            rule = rule_of(key)
+            if key not in SEVERAL_PROCESSES + LONG and (rule is None or rule.holds(value)):
                 edits.append((key, value))
         return Case(chosen, tuple(edits))
 
     def attempt(self, case: Case) -> str:
         with emptied_folder(self.folder) as above:
             run = RunFolder(above / "run")
-            place = [f"data.root={self.root}", f"data.cache_dir={self.folder / 'cache'}"]
-            base = composed(*case.base.split(), "model=cnn2", *SMALL, *place)
             with writing_only_below(self.folder):
-                result = answer(lambda: trained(with_edits(base, case.edits), run))
+                result = answer(lambda: trained(self.config(case), run))
             if isinstance(result, Refused):
                 assert not run.begun or "no room" in result.said, f"refused late: {result.said}"
             else:
                 assert run.finished or result.trainer.get("fast_dev_run")
                 assert not list(run.path.rglob(".*.????????")), "a file is half written"
             return outcome(result)
+
+    def config(self, case: Case) -> DictConfig:
+        place = [f"data.root={self.root}", f"data.cache_dir={self.folder / 'cache'}"]
+        return with_edits(composed(*case.base.split(), "model=cnn2", *SMALL, *place), case.edits)
 
 
 def trained(cfg: DictConfig, run: RunFolder) -> DictConfig:
