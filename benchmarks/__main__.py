@@ -29,7 +29,7 @@ Benchmark = Callable[[Plan], list[Row]]
 
 
 def benchmarks(gpu: bool = False) -> dict[str, Benchmark]:
-    from benchmarks import comparison, exporting, loading, scaling, startup, training
+    from benchmarks import comparison, exporting, loading, scaling, startup, training, using
 
     if gpu:
         from benchmarks import gpu as on_gpu
@@ -44,6 +44,7 @@ def benchmarks(gpu: bool = False) -> dict[str, Benchmark]:
         "resnet18": training.resnet,
         "densenet121": training.densenet,
         "evaluation": training.evaluation,
+        "predict": using.predict,
         "exported": exporting.exported,
         "study": startup.study,
         "comparison": comparison.comparison,
@@ -52,7 +53,7 @@ def benchmarks(gpu: bool = False) -> dict[str, Benchmark]:
     }
 
 
-LEFT_OUT_OF_QUICK = ("densenet121", "resnet18", "evaluation", "study")
+LEFT_OUT_OF_QUICK = ("densenet121", "resnet18", "evaluation", "predict", "study")
 
 
 def machine() -> dict[str, Any]:
