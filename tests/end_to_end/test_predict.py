@@ -89,7 +89,7 @@ def test_pictures_from_anywhere_are_predicted_and_bad_ones_named(
     for arguments, words in (
         ((damaged, picture), "damaged.ckpt is damaged (a checksum is wrong)"),
         ((checkpoint, tmp_path / "absent.png"), "absent.png is not there"),
-        ((tmp_path / "run" / ".hydra", picture), "is no run folder, and holds no finished run"),
+        ((tmp_path / "run" / "checkpoints", picture), "is no run folder, and holds no finished run"),
         (("/dev/zero", picture), "is a device and no checkpoint"),
         ((tmp_path / "run" / "metrics.json", picture), "metrics.json"),
         ((checkpoint, picture, "--extremity", "knee"), "there is no such extremity"),
