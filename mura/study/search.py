@@ -1,9 +1,10 @@
 """The search for good settings, with equal chances: the same space, trials and budget for every arm and data set.
 
 Each model and data set (cnn4/unified, cnn4/wrist) has a search of its own. Trial 0 is the recipe as it is. Then come
-the same quasi-random points for all, then what a sampler suggests. Trials are run and told in generations, and what a
-trial tries depends on the generations before it and on its number alone. So neither the order in which trials end, nor
-how many run at a time, nor a kill in the middle changes what is tried and chosen.
+the same quasi-random points for all, then what a sampler suggests. Trials are run and told in generations. What a trial
+tries depends on the generations before it, on what is tried beside it, and on its number: all of that is fixed before
+one of its generation has ended. So neither the order in which trials end, nor how many run at a time, nor a kill in the
+middle changes what is tried and chosen.
 
 The judge is the best epoch's `monitor` on the validation views (log loss unless said otherwise); no trial predicts a
 test view. Optuna is imported here alone, and only when there is a search.
@@ -32,6 +33,9 @@ GENERATION = 4
 
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "diverged"
 """How a trial ended: at its own end, stopped as hopeless, or with a loss that is no number any more."""
+
+GOOD = 1 / 3
+"""The share of the trials that the sampler takes for good."""
 
 FROM_EPOCH = 3
 """A trial is stopped after 1/FROM_EPOCH of its epochs at the earliest."""
@@ -129,7 +133,10 @@ class Search:
             return self.recipe
         if number <= len(self.terms.points):
             return self.terms.points[number - 1]
-        return suggest(self.terms, number, self.before(generation))
+        beside: list[Params] = []
+        for each in range(generation.start, number + 1):
+            beside.append(suggest(self.terms, each, self.before(generation), beside))
+        return beside[-1]
 
     def before(self, generation: range) -> list[Told]:
         return [each for each in self.in_order() if each.number < generation.start]
@@ -266,16 +273,27 @@ def distributions(space: Space) -> dict[str, Any]:
     return {key: of(each) for key, each in space.items()}
 
 
-def suggest(terms: Terms, number: int, told: Sequence[Told]) -> Params:
-    """Return what the sampler tries next after these trials; the same for the same number, seed and trials."""
+def suggest(terms: Terms, number: int, told: Sequence[Told], beside: Sequence[Params]) -> Params:
+    """Return what the sampler tries next after these trials, away from those tried `beside` it.
+
+    It is the same for the same number, seed and trials. The best GOOD of the trials count as good ones: of so few,
+    Optuna's tenth is a single one, and the sampler then looks in empty corners.
+    """
     import optuna
     from numpy.random import SeedSequence
+    from optuna.trial import TrialState, create_trial
 
     seed = int(SeedSequence([terms.seed, number]).generate_state(1)[0])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(n_startup_trials=0, multivariate=True, constant_liar=False, seed=seed)
-    params = as_study(terms, told, sampler).ask(distributions(terms.space)).params
+        for category in (optuna.exceptions.ExperimentalWarning, FutureWarning):  # gamma goes in Optuna 6
+            warnings.simplefilter("ignore", category)
+        sampler = optuna.samplers.TPESampler(
+            n_startup_trials=0, multivariate=True, gamma=lambda count: math.ceil(GOOD * count), seed=seed
+        )
+    study, known = as_study(terms, told, sampler), distributions(terms.space)
+    for params in beside:
+        study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=known))
+    params = study.ask(known).params
     return {key: each.rounded(params[key]) for key, each in terms.space.items()}
 
 
