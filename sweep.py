@@ -216,7 +216,7 @@ def plan_search(study: DictConfig, settings: list[str]) -> Tuning | None:
     for search in tuning.searches:
         for cell, run in search.runs(0).items():
             if run.begun:
-                config = checked_config(tuning.trial_settings(cell, {}))
+                config = checked_config(compose("train", understood_settings(tuning.trial_settings(cell, {}))))
                 state_of(run, config, data_fingerprint(config["data"]))
     return tuning
 
@@ -238,22 +238,21 @@ def plan_study(study: DictConfig, settings: list[str], chosen: Chosen, dry_run: 
 
 def run_config(settings: list[str]) -> Config:
     """Return the resolved config that a run of the study would have. Raises ConfigError for one without results."""
-    config = checked_config(settings)
-    if config["test"] is False:
+    cfg = compose("train", understood_settings(settings))
+    if cfg.test is False:
         raise ConfigError(
             "test=false: a study compares on the test views; leave it out, or tune single runs with python train.py."
         )
-    if config["trainer"].get("fast_dev_run"):
+    if cfg.trainer.get("fast_dev_run"):
         raise ConfigError(
             "trainer.fast_dev_run: leaves no results to compare; try out a study with experiment=debug, or a single "
             "run with python train.py."
         )
-    return config
+    return checked_config(cfg)
 
 
-def checked_config(settings: list[str]) -> Config:
-    """Return the resolved config of these settings, checked as `train.py` checks it, with its W&B project."""
-    cfg = compose("train", understood_settings(settings))
+def checked_config(cfg: DictConfig) -> Config:
+    """Return a config resolved, checked as `train.py` checks it, with its W&B project."""
     check_config(cfg)
     # the rest depends on the run's folder
     cfg.logger = {key: OmegaConf.select(cfg, f"logger.wandb.{key}") for key in ("project", "entity")}
