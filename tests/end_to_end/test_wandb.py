@@ -14,6 +14,7 @@ from offline import overview, records
 
 from mura.extremities import FOLDER_OF
 
+KEY = "0123456789abcdef" * 2 + "feedc0de"
 DOCUMENT = (REPOSITORY / "docs" / "wandb.md").read_text()
 
 
@@ -76,7 +77,7 @@ def test_an_offline_run_holds_config_history_summary_and_pictures(train: Command
     ("variables", "reason"),
     [
         ({}, "no login: `wandb login` once, or WANDB_API_KEY"),
-        ({"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}, "the W&B server can't be reached"),
+        ({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"}, "the W&B server can't be reached"),
     ],
     ids=["no key", "no network"],
 )
@@ -102,6 +103,9 @@ def test_without_key_network_or_terminal_a_run_is_offline_and_asks_nothing(
     assert "wandb:" not in said
     assert overview(run)["config"]["model"]["name"] == "cnn2"
     assert (run / "metrics.json").is_file()
+    assert KEY not in said
+    for file in (file for file in tmp_path.rglob("*") if file.is_file()):  # in its second half alone too
+        assert KEY[20:].encode() not in file.read_bytes(), file
 
 
 def test_disabled_leaves_nothing_of_wandb(train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
