@@ -130,8 +130,8 @@ CLASSES = {
     "trainer": r"lightning\.(pytorch\.)?Trainer",
     "optimizer": r"torch\.optim\.[A-Z]\w*",
     "scheduler": r"torch\.optim\.lr_scheduler\.[A-Z]\w*|mura\.models\.classifier\.no_scheduler",
-    "logger": r"lightning\.pytorch\.loggers\.[A-Z]\w*|mura\.tracking\.logger\.wandb_logger",
-    "callbacks": r"lightning\.pytorch\.callbacks\.[A-Z]\w*|mura\.training\.averaging\.[A-Z]\w*",
+    "logger": r"lightning\.pytorch\.loggers\.[A-Z]\w*|mura\.tracking\.(logger\.wandb|mlflow_run\.mlflow)_logger",
+    "callbacks": r"lightning\.pytorch\.callbacks\.[A-Z]\w*|mura\.training\.(averaging|callbacks)\.[A-Z]\w*",
 }
 """What `_target_` may name in each part of a config that comes from a run folder."""
 

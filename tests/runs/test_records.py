@@ -1,5 +1,6 @@
 """What a run folder of somebody else may make this program do: nothing but what its own classes do."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from mura.config.hydra_hooks import register_resolvers
 from mura.config.rules import check_values
 from mura.errors import MuraError
 from mura.runs.folder import RunFolder
-from mura.runs.records import read_config
+from mura.runs.records import CLASSES, read_config
 
 FOREIGN = (
     "os.system", "subprocess.Popen", "builtins.eval", "torch.hub.load", "torch.load", "torch.os.system",
@@ -64,8 +65,16 @@ def test_a_run_that_goes_on_makes_only_known_classes(part: str, name: str) -> No
     typed_by_its_user = part in ("+callbacks.mine", "+logger.mine")
     assert (refusal(lambda: check_values(cfg)) is None) == typed_by_its_user
     cfg.resume = "run"
-    with pytest.raises(MuraError, match="in a run that goes on from its folder"):
+    words = "in a run that goes on from its folder|model.loss._target_: there is no such setting"
+    with pytest.raises(MuraError, match=words):
         check_values(cfg)
+
+
+def test_every_class_that_conf_names_is_known() -> None:
+    for file in sorted(CONF_DIR.rglob("*.yaml")):
+        for name in re.findall(r"_target_: (\S+)", file.read_text(encoding="utf-8")):
+            if not name.startswith(("hydra_plugins.", "mura.config.")):  # Hydra's, which no run folder sets
+                assert any(re.fullmatch(pattern, name) for pattern in CLASSES.values()), name
 
 
 @pytest.mark.parametrize("setting", ["scheduler._partial_=x", "model._convert_=3", "+optimizer._recursive_=null"])
