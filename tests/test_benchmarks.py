@@ -1,5 +1,6 @@
 """The benchmarks start and compare like with like; nothing is timed here."""
 
+import logging
 from importlib import import_module
 from pathlib import Path
 
@@ -19,6 +20,16 @@ from mura.config.rules import check_config
 from mura.extremities import EXTREMITIES
 from mura.machine import Choice
 from mura.synthetic import dataset
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before():
+    """Undo what a benchmark does to keep the terminal to itself."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "mura")]
+    before = [each.level for each in loggers]
+    yield
+    for each, level in zip(loggers, before, strict=True):
+        each.setLevel(level)
 
 
 def test_the_runner_lists_its_benchmarks(monkeypatch, capsys):

@@ -27,7 +27,7 @@ REFUSED = [
     (["modle=resnet18"], "did you mean mode or model?"),
     (["data.btch_size=8"], "data.batch_size"),
     (["lr=0.1"], "lr: there is no such setting; did you mean optimizer.lr?"),
-    (["experimnt=debug"], "did you mean experiment?"),
+    (["experimnt=debug"], "did you mean experiment"),
     (["optimizer=adamw", "optimizer.momentum=0.9"], "optimizer.momentum: there is no such setting"),
     (["data.batch_size=0"], "data.batch_size=0: must be a whole number of at least 1."),
     (["data.batch_size=many"], "data.batch_size=many: must be a whole number"),

@@ -178,14 +178,14 @@ def test_a_failing_job_of_a_multirun_does_not_stop_the_others(train: Command, tm
     )
     assert found.code == 1
     assert "loss is nan" in found.said
-    assert "1 of 2 runs failed: optimizer.lr=1e+30 (exit code 1)" in found.said
+    assert "1 of 2 runs failed: optimizer.lr=1e+30 (exit code 3)" in found.said
     assert "Traceback" not in found.said
     assert [path.parent.name for path in (tmp_path / "all").rglob("metrics.json")] == ["1_cnn2_wrist"]
 
 
 def test_a_nan_loss_names_the_step_and_the_learning_rate(train: Command) -> None:
     found = train("data=wrist", "optimizer.lr=1e30", "trainer.max_epochs=5", check=False)
-    assert found.code == 1
+    assert found.code == 3
     assert re.search(r"at step \d+ \(epoch 1\)", found.said)
     assert "learning rate 1e+30" in found.said
     assert "Traceback" not in found.said

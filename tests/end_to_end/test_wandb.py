@@ -165,5 +165,5 @@ def test_a_run_that_fails_is_a_failed_run_in_wandb_too(train: Command, tmp_path:
     found = train(
         "data=wrist", "logger=wandb", f"hydra.run.dir={run}", "optimizer.lr=1e30", "trainer.max_epochs=3", check=False
     )
-    assert found.code == 1
+    assert found.code == 3
     assert overview(run)["exit_code"] == 1

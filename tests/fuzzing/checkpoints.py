@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mura.inference.predict import Predictor, load_model
+from mura.inference.loading import load_model
+from mura.inference.predict import Model
 from mura.models.checkpoint import CHECKPOINT_RULES
 from mura.models.classifier import AbnormalityClassifier
 from mura.runs.folder import RunFolder
@@ -80,8 +81,8 @@ class Checkpoints:
             return outcome(result)
 
 
-def predictions(model: Predictor) -> np.ndarray:
-    return model.probabilities([np.full((model.cache_size,) * 2, 99, np.uint8)], ["wrist"])
+def predictions(model: Model) -> np.ndarray:
+    return model.probabilities(np.full((1, model.cache_size, model.cache_size), 99, np.uint8), ["wrist"])
 
 
 def edited(content: dict[str, Any], edits: tuple[Edit, ...]) -> tuple[dict[str, Any], list[Edit]]:

@@ -45,7 +45,7 @@ RESULTS = """
 import pandas as pd
 values = {"n": 2, "accuracy": 0.5, "kappa": 0.25, "auroc": None}
 metrics = {"val": {"image": {"all": values}}, "test": {"image": {"all": values}, "study": {"wrist": values}},
-           "best_epoch": 1, "epochs": 3, "speed": {"wall_seconds": 1.5}}
+           "best_epoch": 1, "best_value": 0.5, "epochs": 3, "speed": {"wall_seconds": 1.5}}
 predictions = pd.DataFrame({"split": ["val", "test", "test"], "extremity": "wrist", "label": [1, 0, 0],
                             "probability": [0.5, 0.25, 0.75]})
 """
