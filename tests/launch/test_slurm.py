@@ -55,6 +55,8 @@ def test_a_job_that_slurm_starts_again_goes_on_with_its_run(tmp_path: Path) -> N
     (tmp_path / ".hydra/overrides.yaml").write_text("[data=wrist]")
     (tmp_path / "config.yaml").write_text("seed: 0")
     assert arguments_of(job) == [f"resume={tmp_path}"]
+    tests_too = [f"resume={tmp_path}", "test=true"]
+    assert arguments_of(Job("wrist", tests_too, tmp_path)) == tests_too
 
 
 def follow(

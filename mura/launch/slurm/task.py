@@ -67,8 +67,9 @@ def run_task(task: Task) -> int:
 
 
 def arguments_of(job: Job) -> list[str]:
-    """Return the job's arguments, or those that go on with its run if that has begun."""
-    return [f"resume={job.folder}"] if RunFolder(job.folder).begun else job.arguments
+    """Return the job's arguments; if its run has begun, those that go on with it, unless they do so themselves."""
+    goes_on = any(argument.startswith("resume=") for argument in job.arguments)
+    return job.arguments if goes_on or not RunFolder(job.folder).begun else [f"resume={job.folder}"]
 
 
 def run_environment(threads: int) -> dict[str, str]:
