@@ -12,12 +12,11 @@ from mura.comparison.bootstrap import Floats
 from mura.comparison.collect import FinishedRun, check_comparable, read_predictions, read_run
 from mura.errors import MuraError
 from mura.metrics import VIEW_KEY
-from mura.runs.folder import SEARCH_FILE, SEARCH_FOLDER, RunFolder
+from mura.runs.folder import COMPLETE, SEARCH_FILE, SEARCH_FOLDER, RunFolder, trial_runs
 from mura.runs.records import read_metrics, read_search
 from mura.study.arms import arm_rank
 
 RESAMPLES = 1000
-COMPLETE = "complete"
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,6 @@ def _read(folder: Path) -> StudySearch:
         arms.append(ArmSearch(*about, search.get("importance") or {}, elsewhere))
     arms.sort(key=lambda arm: (arm.model, arm_rank(arm.arm), arm.data))
     return StudySearch(folder, noted, arms, unfinished)
-
-
-def trial_runs(folder: Path, number: int, folds: Sequence[int]) -> list[RunFolder]:
-    """Return the runs of a trial of the search in `folder`, one a fold."""
-    trial = folder / f"trial{number}"
-    return [RunFolder(trial / f"fold{fold}") for fold in folds] or [RunFolder(trial)]
 
 
 def expected_elsewhere(folder: Path, terms: dict[str, Any], trials: Sequence[dict[str, Any]]) -> float | None:

@@ -14,6 +14,7 @@ from mura.comparison.verdict import PRIMARY
 from mura.metrics import PAPER_SPECIFICITY, THRESHOLD
 from mura.report.references import KUMAR, PAPER, PUBLISHED_ROWS
 from mura.report.words import describe_difference, describe_row, describe_simultaneous, number, p_value, percent
+from mura.runs.folder import DIVERGED, PRUNED
 
 TABLE_METRICS = (("image", "accuracy"), ("study", "accuracy"), ("study", "kappa"), ("study", "auroc"))
 """What the table by extremity shows, arm beside arm."""
@@ -179,7 +180,7 @@ def search_rows(search: StudySearch) -> list[SearchRow]:
     """Return a row for each finished search of a study."""
     rows = []
     for arm in search.arms:
-        ends = {"pruned": arm.count("pruned"), "diverged": arm.count("diverged")}
+        ends = {end: arm.count(end) for end in (PRUNED, DIVERGED)}
         told = "".join(f", {count} {end}" for end, count in ends.items() if count)
         settings = "; ".join(f"{key} {value}" for key, value in arm.chosen["params"].items())
         shares = sorted(arm.importance.items(), key=lambda item: -item[1])

@@ -21,6 +21,7 @@ from mura.comparison.verdict import (
 from mura.comparison.warnings import describe_changed_margin, describe_changed_primary, describe_extension
 from mura.metrics import OVERALL
 from mura.report.references import KUMAR_BACKBONES
+from mura.runs.folder import COMPLETE
 from mura.study.arms import share_start
 
 QUESTION = "One model for all seven extremities, or one for each?"
@@ -45,7 +46,7 @@ def describe_search(search: StudySearch) -> list[str]:
     folds = f", the mean over the folds {', '.join(map(str, terms['folds']))}" if terms["folds"] else ""
     judge = "validation log loss" if terms["monitor"] == "val_loss" else terms["monitor"]
     side = "lowest" if terms["mode"] == "min" else "highest"
-    spent = sorted({trial["steps"] for arm in search.arms for trial in arm.trials if trial["state"] == "complete"})
+    spent = sorted({trial["steps"] for arm in search.arms for trial in arm.trials if trial["state"] == COMPLETE})
     steps = f"{spent[0]:,} steps" if len(spent) == 1 else f"{spent[0]:,} to {spent[-1]:,} steps (early stopping)"
     pruned = " Trials behind the median of earlier ones were stopped, by the same rule everywhere." * terms["prune"]
     return [

@@ -33,6 +33,9 @@ SEARCH_FOLDER, SEARCH_FILE, JOURNAL_FILE = "search", "search.json", "journal.log
 FOLDS = 5
 """The folds of the one split: in each run one validates and the others train."""
 
+COMPLETE, PRUNED, DIVERGED = "complete", "pruned", "diverged"
+"""How a trial of a search ended: at its own end, stopped as hopeless, or with a loss that is no number any more."""
+
 EXPERIMENT_KEYS = (
     "arm", "seed", "monitor", "mode", "model", "early_stopping", "ensemble", "optimizer", "scheduler", "augmentation",
     "data.extremities", "data.test_extremities", "data.transfer", "data.steps_like", "data.conflicts",
@@ -243,6 +246,12 @@ def resumable(run: RunFolder) -> Iterator[None]:
         if number is None or run.finished or not run.begun:
             raise
         raise InterruptedRunError(run.stopped, 128 + number) from None
+
+
+def trial_runs(search: Path, number: int, folds: Sequence[int]) -> list[RunFolder]:
+    """Return the runs of a trial of the search in a folder, one a fold; a single one without folds."""
+    trial = search / f"trial{number}"
+    return [RunFolder(trial / f"fold{fold}") for fold in folds] or [RunFolder(trial)]
 
 
 def finished_runs(place: Path) -> list[RunFolder]:

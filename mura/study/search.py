@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mura.errors import MuraError
-from mura.runs.folder import RunFolder
+from mura.runs.folder import COMPLETE, PRUNED, RunFolder, trial_runs
 from mura.study.grid import Cell
 from mura.study.space import Options, Params, Range, Space, describe_space, quasi_random
 
@@ -30,9 +30,6 @@ STARTS = 10
 
 GENERATION = 4
 """How many of the sampler's trials are suggested at once, from the same earlier results."""
-
-COMPLETE, PRUNED, FAILED = "complete", "pruned", "diverged"
-"""How a trial ended: at its own end, stopped as hopeless, or with a loss that is no number any more."""
 
 GOOD = 1 / 3
 """The share of the trials that the sampler takes for good."""
@@ -106,10 +103,9 @@ class Search:
 
     def runs(self, number: int) -> dict[Cell, RunFolder]:
         """Return the runs of a trial, one a fold, and where each is written."""
-        trial = self.folder / self.name / f"trial{number}"
-        if self.terms.folds is None:
-            return {self.cell: RunFolder(trial)}
-        return {replace(self.cell, fold=fold): RunFolder(trial / f"fold{fold}") for fold in self.terms.folds}
+        folds = self.terms.folds or ()
+        of_folds = [replace(self.cell, fold=fold) for fold in folds] or [self.cell]
+        return dict(zip(of_folds, trial_runs(self.folder / self.name, number, folds), strict=True))
 
     @property
     def is_finished(self) -> bool:

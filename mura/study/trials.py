@@ -9,15 +9,15 @@ from mura.errors import DivergedError, MuraError
 from mura.files import write_json
 from mura.launch.jobs import Job, Outcome
 from mura.progress import log_above
-from mura.runs.folder import JOURNAL_FILE, SEARCH_FILE, RunFolder
+from mura.runs.folder import COMPLETE, DIVERGED, JOURNAL_FILE, PRUNED, SEARCH_FILE, RunFolder
 from mura.runs.records import read_metrics, read_search
 from mura.study.grid import Cell
-from mura.study.search import COMPLETE, FAILED, PRUNED, Journal, Search, Terms, Told, importance
+from mura.study.search import Journal, Search, Terms, Told, importance
 from mura.study.space import Params, overrides, without
 from mura.study.watch import StudyWatch, run_study, say_failed
 
 Launch = Callable[..., list[Outcome]]
-DIVERGED = DivergedError.exit_code
+EXIT_DIVERGED = DivergedError.exit_code
 TRIES = 2  # of a run that fails, before the search stops
 TESTING = ("data.transfer=true",)
 """The settings of an arm that ask for test views."""
@@ -125,8 +125,8 @@ class Tuning:
             jobs = [job for each in missing for job in self._jobs(*each, generation, journal, diverged)]
             watch.waiting += len(jobs)
             outcomes = launch(jobs, watch) if jobs else []
-            diverged |= {each.job.name for each in outcomes if each.exit_code == DIVERGED}
-            failed = {each.job.name: each for each in outcomes if each.exit_code not in (0, DIVERGED)}
+            diverged |= {each.job.name for each in outcomes if each.exit_code == EXIT_DIVERGED}
+            failed = {each.job.name: each for each in outcomes if each.exit_code not in (0, EXIT_DIVERGED)}
             if not failed:
                 break
         for search, number in missing:
@@ -187,12 +187,12 @@ class Tuning:
         metrics = [read_metrics(run.metrics) for run in runs if self._name(run) not in diverged]
         values = [each["best_value"] for each in metrics]
         is_whole = len(values) == len(runs) and None not in values
-        pruned = any(each["stopped_by"] == "pruned" for each in metrics)
+        pruned = any(each["stopped_by"] == PRUNED for each in metrics)
         return Told(
             number=number,
             params=search.recipe if number == 0 else params or {},
             value=fmean(values) if is_whole else None,
-            state=FAILED if not is_whole else PRUNED if pruned else COMPLETE,
+            state=DIVERGED if not is_whole else PRUNED if pruned else COMPLETE,
             epochs=sum(each["epochs"] for each in metrics),
             steps=sum(each["steps"] for each in metrics),
             seconds=round(sum(each["speed"].get("wall_seconds") or 0 for each in metrics), 1),

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mura.progress import bar_below_log
-from mura.runs.folder import RunFolder
+from mura.runs.folder import PRUNED, RunFolder
 from mura.training.history import History
 from mura.training.shutdown import SigtermAsBefore
 from mura.training.speed import Speed
@@ -189,7 +189,7 @@ def stopped_by(trainer: Trainer) -> str:
             return "early_stopping"
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if any(isinstance(callback, PruneTrial) and callback.has_pruned for callback in callbacks):
-        return "pruned"
+        return PRUNED
     seconds_left = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
     if any(seconds is not None and seconds <= 0 for seconds in seconds_left):
         return "max_time"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from refusals import refusal
 
-from mura.runs.folder import JOURNAL_FILE
+from mura.runs.folder import COMPLETE, DIVERGED, JOURNAL_FILE
 from mura.study.grid import cells
-from mura.study.search import COMPLETE, FAILED, Journal, Search, Terms, Told, importance
+from mura.study.search import Journal, Search, Terms, Told, importance
 from mura.study.space import Options, Range, overrides, quasi_random, read_space
 
 RATE = {"low": 1e-5, "high": 1e-1, "log": True}
@@ -30,7 +30,7 @@ def search(folder: Path, of: Terms, data: str = "wrist") -> Search:
 
 
 def tell(of: Search, number: int, value: float | None, params: dict[str, Any]) -> Told:
-    of.told[number] = Told(number, params, value, FAILED if value is None else COMPLETE, 4, 40, 1.0)
+    of.told[number] = Told(number, params, value, DIVERGED if value is None else COMPLETE, 4, 40, 1.0)
     return of.told[number]
 
 
