@@ -41,7 +41,6 @@ from mura.inference.predict import Model
 from mura.metrics import THRESHOLD
 from mura.models.checkpoint import weights_sha256
 from mura.provenance import versions
-from mura.runs.folder import RunFolder
 from mura.runs.records import read_config, read_metrics
 from mura.runs.tables import read_table
 
@@ -155,8 +154,7 @@ def describe(model: TorchModel | ArmModel) -> dict[str, Any]:
     """Return what an export says of itself (ABOUT_RULES). Nothing in it names a place of this machine."""
     first = every_run(model)[0].members[0]
     trained: dict[str, Any] = first.hparams["provenance"]
-    folders = [RunFolder(run.checkpoints[0].parent.parent) for run in every_run(model)]
-    finished = [read_metrics(folder.metrics) for folder in folders if folder.finished]
+    finished = [read_metrics(run.folder.metrics) for run in every_run(model) if run.folder.finished]
     return {
         "schema": SCHEMA,
         "use": NOT_A_DEVICE,
@@ -189,10 +187,9 @@ def find_examples(model: TorchModel | ArmModel) -> Examples:
 
 def _pictures_of(run: TorchModel) -> Iterator[tuple[np.ndarray, str]]:
     """Yield a few pictures that a run predicted, from its validation views on; none where they can't be had."""
-    folder = RunFolder(run.checkpoints[0].parent.parent)
     try:
-        root = find_root((read_config(folder).get("data") or {})["root"])
-        views = read_table(folder.predictions, ("path", "extremity"), ())
+        root = find_root((read_config(run.folder).get("data") or {})["root"])
+        views = read_table(run.folder.predictions, ("path", "extremity"), ())
         views = views.iloc[np.linspace(0, len(views) - 1, min(REAL, len(views))).astype(int)]
         for path, extremity in zip(views["path"], views["extremity"], strict=True):
             yield fit(decode(root / path), run.cache_size, run.fit), extremity

@@ -1,7 +1,7 @@
 """Trained models from their checkpoints, with PyTorch: what `predict` asks about pictures."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mura.files import kind_of_file, read_file
 from mura.inference.explain import ExplainedModel
 from mura.inference.exported import SAFETENSORS, read_about
 from mura.inference.gradcam import heat_maps
+from mura.inference.models import refuse_choice
 from mura.inference.operating import fits_of
 from mura.machine import in_float32, is_out_of_memory, usable_gpus
 from mura.metrics import OVERALL
@@ -43,15 +44,19 @@ class TorchModel(ExplainedModel):
     """What an export says was fitted; a run says it itself."""
 
     @property
+    def folder(self) -> RunFolder:
+        """The run folder that its checkpoints lie in, if they still lie in one."""
+        return RunFolder(self.checkpoints[0].parent.parent)
+
+    @property
     def needs_extremity(self) -> bool:
         return bool(self.members[0].hparams["separate_heads"])
 
     def fitted(self) -> Fits:
         if self.stored is not None:
             return self.stored
-        folder = self.source if self.source.is_dir() else self.source.parent.parent
-        is_the_runs = self.source.is_dir() or ({self.source} == {*_checkpoints_in(RunFolder(folder))})
-        return fits_of({OVERALL: [folder]}) if is_the_runs else {}
+        is_the_runs = self.source.is_dir() or [self.source] == _checkpoints_in(self.folder)
+        return fits_of({OVERALL: [self.folder.path]}) if is_the_runs else {}
 
     def probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
         """Return the probability of "abnormal", float64 [B]. Raises MuraError when a checkpoint answers NaN."""
@@ -174,11 +179,7 @@ def load_model(path: str | Path, arm: str | None = None, backbone: str | None = 
     """
     place = Path(path)
     if not place.is_dir() or RunFolder(place).is_there:
-        for option, given in (("--arm", arm), ("--model", backbone)):
-            if given is not None:
-                raise MuraError(
-                    f"{option} {given}: chooses among the runs of a study, and {place} is one model by itself."
-                )
+        refuse_choice(place, arm, backbone)
         return load_run(place)
     return load_arm(place, arm, backbone)
 
@@ -186,7 +187,8 @@ def load_model(path: str | Path, arm: str | None = None, backbone: str | None = 
 def load_arm(study: Path, arm: str | None, backbone: str | None) -> ArmModel:
     """Return the model of a study's arm, for `load_model`."""
     chosen = runs_of_arm(study, arm, backbone)
-    models = {run.path: load_run(run.path) for run in chosen}
+    device = device_to_ask()
+    models = {run.path: load_run(run.path, device) for run in chosen}
     first, *others = models.values()
     for other in others:
         if (other.cache_size, other.fit) != (first.cache_size, first.fit):
@@ -225,16 +227,17 @@ def runs_of_arm(study: Path, arm: str | None, backbone: str | None) -> dict[RunF
     return chosen
 
 
-def load_run(path: Path) -> TorchModel:
+def load_run(path: Path, device: str | None = None) -> TorchModel:
     """Return the model of a checkpoint or a safetensors file, or of a run folder: its best checkpoint, or its ensemble.
 
-    Raises MuraError when there is none, or it is damaged.
+    `device` is where it is asked, if that has been looked at already. Raises MuraError when there is none, or it is
+    damaged.
     """
     if path.suffix == SAFETENSORS and not path.is_dir():
         return load_shared(path)
     checkpoints = checkpoints_of(path)
     contents = [load_checkpoint(file) for file in checkpoints]
-    device = device_to_ask()
+    device = device or device_to_ask()
     members = [
         build_saved(content, file).eval().to(device) for content, file in zip(contents, checkpoints, strict=True)
     ]
@@ -289,13 +292,17 @@ def build_saved(content: dict[str, Any], path: Path) -> AbnormalityClassifier:
 
     Raises MuraError, with the file, when there is no such network, or the weights don't fit it.
     """
-    saved = content["hyper_parameters"]
     try:
-        model = AbnormalityClassifier(**{key: saved[key] for key in NETWORK_RULES if key in saved})
+        model = new_network(content["hyper_parameters"])
     except MuraError as error:
         raise MuraError(f"checkpoint: {path}: {error}") from None
     fill(model, content, path)
     return model
+
+
+def new_network(saved: Mapping[str, Any]) -> AbnormalityClassifier:
+    """Return a network of saved settings, untrained; only those of NETWORK_RULES are looked at."""
+    return AbnormalityClassifier(**{key: saved[key] for key in NETWORK_RULES if key in saved})
 
 
 def checkpoints_of(model: Path) -> list[Path]:

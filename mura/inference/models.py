@@ -20,7 +20,12 @@ def load_model(path: str | Path, arm: str | None = None, backbone: str | None = 
         from mura.inference import loading  # with PyTorch
 
         return loading.load_model(place, arm, backbone)
+    refuse_choice(place, arm, backbone)
+    return load_exported(place)
+
+
+def refuse_choice(place: Path, arm: str | None, backbone: str | None) -> None:
+    """Raise MuraError when an arm or a backbone is named of what is one model by itself."""
     for option, given in (("--arm", arm), ("--model", backbone)):
         if given is not None:
             raise MuraError(f"{option} {given}: chooses among the runs of a study, and {place} is one model by itself.")
-    return load_exported(place)

@@ -18,11 +18,9 @@ from mura.data.images import UnreadableImage, fit, place_in_square
 from mura.data.index import find_root
 from mura.errors import MuraError, printable
 from mura.extremities import BOXES, TOP_FOLDER
-from mura.inference.loading import TorchModel, load_run
+from mura.inference.loading import TorchModel, load_run, new_network
 from mura.inference.predict import BATCH_SIZE, Progress, read_in_batches
 from mura.metrics import OVERALL, THRESHOLD
-from mura.models.checkpoint import NETWORK_RULES
-from mura.models.classifier import AbnormalityClassifier
 from mura.runs.folder import RunFolder
 from mura.runs.heat import HeatMaps, write_heat
 from mura.runs.records import read_config, read_metrics
@@ -145,10 +143,9 @@ def in_batches(
 
 def with_random_weights(model: TorchModel) -> TorchModel:
     """Return the same network before any training: what its heat shows is no finding that it learnt."""
-    saved = model.members[0].hparams
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        fresh = AbnormalityClassifier(**{key: saved[key] for key in NETWORK_RULES if key in saved})
+        fresh = new_network(model.members[0].hparams)
     fresh = fresh.eval().to(model.members[0].device)
     return replace(model, members=[fresh], checkpoints=model.checkpoints[:1])
 
