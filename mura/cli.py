@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ from mura.processes import quick_imports, run_command
 from mura.progress import console_on, progress_bar
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from mura.inference.predict import Answer
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -162,11 +162,7 @@ def predict(
     asked = adjust(load_model(model, arm, backbone), temperature, operating_point)
     with progress_bar("predicting") as progress:
         answer = predict.predict_pictures(asked, places, extremity, progress, anonymous, above)
-    for fault in answer.faults:
-        say(fault)
-    if as_json:
-        print(json.dumps(predict.as_json(asked, answer, above), indent=2, allow_nan=False))
-    show_table(answer.table, file, anonymous, as_json)
+    show_answer(answer, predict.as_json(asked, answer, above) if as_json else None, file, anonymous)
     raise typer.Exit(1 if answer.faults else 0)
 
 
@@ -209,11 +205,7 @@ def explain(
     asked = load_model(model, arm, backbone)
     with progress_bar("explaining") as progress:
         answer = explain.explain_pictures(asked, places, folder, extremity, progress, anonymous)
-    for fault in answer.faults:
-        say(fault)
-    if as_json:
-        print(json.dumps(explain.as_json(asked, answer), indent=2, allow_nan=False))
-    show_table(answer.table, None, anonymous, as_json)
+    show_answer(answer, explain.as_json(asked, answer) if as_json else None, None, anonymous)
     logging.info("written: %s", folder)
     raise typer.Exit(1 if answer.faults else 0)
 
@@ -293,25 +285,32 @@ def all_places(pictures: list[Path]) -> list[Path]:
     return [place for each in pictures for place in (read_list(sys.stdin.buffer) if str(each) == "-" else [each])]
 
 
-def show_table(table: "pd.DataFrame", file: Path | None, anonymous: bool, is_printed: bool) -> None:
-    """Write the table of predictions to `file`; without one, and unless something else is printed, print it."""
+def show_answer(answer: "Answer", content: dict[str, Any] | None, file: Path | None, anonymous: bool) -> None:
+    """Say what could not be read, print `content` as JSON if there is any, and write the table to `file`.
+
+    Without either, the table is printed.
+    """
     from mura.files import write_text
     from mura.inference.predict import print_studies
     from mura.runs.tables import csv_text
 
+    for fault in answer.faults:
+        say(fault)
+    if content is not None:
+        print(json.dumps(content, indent=2, allow_nan=False))
     if file is not None:
         try:
-            write_text(file, csv_text(table))
+            write_text(file, csv_text(answer.table))
         except OSError as error:
-            if not is_printed:
-                print(csv_text(table), end="")
+            if content is None:
+                print(csv_text(answer.table), end="")
             raise MuraError(f"--csv {file}: can't be written ({error.strerror}); the table was printed.") from error
-    elif is_printed:
+    elif content is not None:
         return
     elif sys.stdout.isatty():
-        print_studies(table, console_on(sys.stdout), anonymous)
+        print_studies(answer.table, console_on(sys.stdout), anonymous)
     else:
-        print(csv_text(table), end="")
+        print(csv_text(answer.table), end="")
 
 
 @app.command()
