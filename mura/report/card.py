@@ -184,19 +184,12 @@ def _training_facts(runs: Sequence[FinishedRun]) -> Iterator[str]:
         return ", ".join(known) if known else "not noted"
 
     def setting(*path: str) -> str:
-        found = []
-        for run in runs:
-            place: Any = run.config
-            for key in path:
-                place = place.get(key) if isinstance(place, dict) else None
-            found.append(place)
-        return each(*found)
+        return each(*(_at(run.config, *path) for run in runs))
 
-    weights = [(run.config.get("model") or {}).get("weights") for run in runs]
+    weights = [_at(run.config, "model", "weights") for run in runs]
     yield f"Initial weights: {each(*('random' if w is None else w if w == 'imagenet' else 'a file' for w in weights))}."
     yield f"Side of a picture: {setting('data', 'image_size')} pixels; batch size: {setting('data', 'batch_size')}."
-    optimizer = each(*(str((run.config.get("optimizer") or {}).get("_target_", "")).rpartition(".")[2] or None
-                       for run in runs))  # fmt: skip
+    optimizer = each(*(str(_at(run.config, "optimizer", "_target_") or "").rpartition(".")[2] or None for run in runs))
     yield f"Optimiser: {optimizer}; learning rate: {setting('optimizer', 'lr')}."
     yield f"Checkpoints chosen by {setting('monitor')}, and averaged: {setting('ensemble')}; none by the test set."
     for key, what in (("best_epoch", "Best epoch, from 0"), ("epochs", "Epochs"), ("steps", "Optimiser steps")):
@@ -298,15 +291,15 @@ def _calibration(arms: Sequence[Described]) -> Iterator[str]:
 def _before_after(reliability: Any) -> Iterator[str]:
     for part in ("val", "test"):
         for metric in ("ece", "brier"):
-            both = [_measured(reliability, part, when, metric) for when in ("before", "after")]
-            yield " / ".join(map(number, both))
+            both = [_at(reliability, part, when, metric) for when in ("before", "after")]
+            yield " / ".join(number(value if isinstance(value, (int, float)) else None) for value in both)
 
 
-def _measured(reliability: Any, *path: str) -> float | None:
-    place = reliability
+def _at(tree: Any, *path: str) -> Any:
+    """Return what stands at a path of keys; None where it leads nowhere."""
     for key in path:
-        place = place.get(key) if isinstance(place, dict) else None
-    return float(place) if isinstance(place, (int, float)) else None
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
 
 
 def _verdict(study: Study | None) -> Iterator[str]:
