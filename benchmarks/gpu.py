@@ -112,7 +112,7 @@ def resident(plan: Plan, on: Bench = GPU) -> list[Row]:
 
 
 def precisions(plan: Plan, on: Bench = GPU) -> list[Row]:
-    """Both half precisions against float32: pictures a second, and the peak of the device's memory."""
+    """Compare both half precisions with float32: pictures a second, and the peak of the device's memory."""
     rows = []
     for precision in ("16-mixed", "bf16-mixed"):
         peaks: dict[str, int] = {}

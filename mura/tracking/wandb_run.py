@@ -74,10 +74,8 @@ def open_run(folder: Path, **settings: Any) -> Any:
     """
     import wandb
 
-    for name in settings.keys() - inspect.signature(wandb.init).parameters:
-        raise TypeError(
-            f"unexpected keyword argument '{name}'"
-        )  # by the user's own wish; else W&B would be lost for it
+    for name in settings.keys() - inspect.signature(wandb.init).parameters:  # else W&B would be lost for it
+        raise TypeError(f"unexpected keyword argument '{name}'")
     mode = choose_mode()
     settings["tags"] = [*settings["tags"], *filter(None, os.environ.get("WANDB_TAGS", "").split(","))]
     settings |= _identity(folder, settings)

@@ -356,7 +356,7 @@ def test_a_png_of_16_bits_that_would_decode_otherwise_is_one_of_8(tmp_path: Path
 
 
 def test_a_png_of_16_bits_may_differ_by_one_level_and_not_by_two(tmp_path: Path) -> None:
-    """Of one level everywhere, 16 bits without the window decode to black."""
+    """Sixteen bits of one level everywhere, without the window, decode to black."""
     (tmp_path / "a").write_bytes(
         saved(dataset(np.full((8, 8), 31, np.uint16), 12, WindowCenter=2048, WindowWidth=4096))
     )
