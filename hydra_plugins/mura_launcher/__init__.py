@@ -20,6 +20,7 @@ from mura.launch.jobs import Job, Outcome, run_jobs
 from mura.launch.placement import place_runs
 from mura.launch.slurm import queue
 from mura.runs.folder import RunFolder
+from mura.runs.records import read_best_value
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,9 @@ def _folder_of(config: DictConfig) -> Path:
 def _job_return(job: Job, overrides: Sequence[str], failed: bool) -> JobReturn:
     """Return what a sweeper learns of a job: the best value of what it monitors, or its error."""
     result = JobReturn(overrides=overrides, status=JobStatus.FAILED if failed else JobStatus.COMPLETED)
-    result.return_value = MuraError(f"{job.folder}: this run failed.") if failed else RunFolder(job.folder).best_value
+    result.return_value = (
+        MuraError(f"{job.folder}: this run failed.") if failed else read_best_value(RunFolder(job.folder))
+    )
     return result
 
 

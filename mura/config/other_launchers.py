@@ -22,6 +22,7 @@ from mura.errors import ConfigError, InterruptedRunError, MuraError, say
 from mura.launch.jobs import Job, run_jobs
 from mura.processes import srun_tasks
 from mura.runs.folder import RunFolder
+from mura.runs.records import read_best_value
 
 
 def run_job(job: Callable[[DictConfig, RunFolder], None], cfg: DictConfig, script: Path) -> float | None:
@@ -36,7 +37,7 @@ def run_job(job: Callable[[DictConfig, RunFolder], None], cfg: DictConfig, scrip
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         with exit_with_sentence():
             job(cfg, run)
-        return run.best_value
+        return read_best_value(run)
     with report_and_raise():
         with run.locked(), removed_if_refused(run):
             check_config(cfg)
@@ -44,7 +45,7 @@ def run_job(job: Callable[[DictConfig, RunFolder], None], cfg: DictConfig, scrip
             run_as_command(script, run)
         else:
             job(cfg, run)
-    return run.best_value
+    return read_best_value(run)
 
 
 def run_as_command(script: Path, run: RunFolder) -> None:

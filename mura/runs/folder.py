@@ -160,11 +160,6 @@ class RunFolder:
         return self.checkpoints / "previous.ckpt"
 
     @property
-    def best_value(self) -> float | None:
-        """What `monitor` was in the best epoch of a finished run: what a search for good settings goes by."""
-        return json.loads(self.metrics.read_text(encoding="utf-8")).get("best_value") if self.finished else None
-
-    @property
     def is_there(self) -> bool:
         """Whether the folder is a run's, and not one with runs below it."""
         return self.config.exists() or self.finished or self.checkpoints.exists()

@@ -247,6 +247,11 @@ def read_metrics(file: Path) -> dict[str, Any]:
     return metrics
 
 
+def read_best_value(run: RunFolder) -> float | None:
+    """Return what `monitor` was in the best epoch; None of a run without results, such as one of fast_dev_run."""
+    return read_metrics(run.metrics).get("best_value") if run.finished else None
+
+
 def read_config(folder: RunFolder) -> dict[str, Any]:
     """Return the run's config.yaml, empty when there is none.
 
