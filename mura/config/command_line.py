@@ -128,10 +128,13 @@ def understood_settings(settings: list[str], several: bool = False) -> list[str]
 def understood_setting(setting: str, several: bool = False) -> Iterator[str]:
     """Yield the setting with its value quoted where Hydra would misread it, and `~` expanded in a path.
 
-    A group that is set to null is left out, or has its option `none`. Raises ConfigError for a group without a choice.
+    A group that is set to null is left out, or has its option `none`. Raises ConfigError for a group without a choice,
+    and for a run folder without a name.
     """
-    key, _, value = setting.partition("=")
+    key, equals, value = setting.partition("=")
     name = key.lstrip("+")
+    if equals and name in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("'\" ") in ("", "null"):
+        raise ConfigError(f"{setting}: names no folder; give one, or leave the setting out.")
     if value == "" or key.startswith("~"):
         yield setting
     elif name in run_groups():

@@ -26,7 +26,7 @@ from mura.config.help import run_groups
 from mura.config.hydra_hooks import register_resolvers
 from mura.config.rules import ADDED_RULES, OPEN_SECTIONS, REFUSED_ARGUMENTS, check_config, check_values
 from mura.config.sentences import explain_error
-from mura.errors import MuraError
+from mura.errors import ConfigError, MuraError
 
 STRANGE = "größe & co, [1] #it's (a=b) {x}"  # a name of a folder that people have, and Hydra's grammar can't take
 BEST_OF_ONE_EPOCH = ("data=wrist", "trainer.max_epochs=1")
@@ -176,6 +176,12 @@ def test_in_a_multirun_commas_separate_paths_unless_there_is_a_file_of_that_name
 def test_the_study_reads_its_command_line_alike(typed: str, sentence: str) -> None:
     with pytest.raises(Exception, match=re.escape(sentence)):
         study_arguments([typed])
+
+
+@pytest.mark.parametrize("typed", ["hydra.run.dir=", "hydra.run.dir=null", "hydra.sweep.dir=' '"])
+def test_a_run_folder_without_a_name_is_refused(typed: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{typed}: names no folder")):
+        hydra_arguments([typed])
 
 
 def test_a_study_of_a_quick_try_or_of_an_unknown_key_is_refused(mura_root: Path) -> None:
