@@ -36,7 +36,9 @@ class InterruptedRunError(MuraError):
 
 def say(sentence: str) -> None:
     """Print the sentence on stderr, behind the program's name."""
-    print(f"{Path(sys.argv[0]).name}: {printable(sentence)}", file=sys.stderr, flush=True)
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name  # `python -m mura`
+    print(f"{name}: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

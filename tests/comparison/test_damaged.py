@@ -181,6 +181,7 @@ def test_the_other_runs_are_compared_and_the_damaged_one_is_named(damaged: RunFo
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
     [sentence] = refused.stderr.splitlines()
+    assert sentence.startswith("mura: ")
     assert str(damaged.history) in sentence
     assert "--skip-damaged" in sentence
     taken = subprocess.run([*command, "--skip-damaged"], capture_output=True, text=True, check=True)
