@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mura.data.decoder_process import decode_apart
 from mura.data.formats import MOST_PIXELS, SEVERAL, UNKNOWN, WAY_OUT, Refusal, Samples, grey_of
 from mura.data.levels import Range, range_of
 
@@ -27,6 +28,8 @@ LONGEST_FIRST_VALUE = 1024  # bytes
 SECRET = os.urandom(16)  # of this process, so that no key tells a UID
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 MOST_BYTES = 6 * MOST_PIXELS  # of a data set that is deflated: three colours of 16 bits
+DAMAGED = "is a damaged or truncated DICOM file"
+SAFE_DECODERS = ("pillow", "pydicom")  # neither ends the process nor writes to it, whatever they are given
 EXTENDED_12_BIT = "1.2.840.10008.1.2.4.51"
 PICTURE_TAGS = [
     "SOPClassUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
@@ -79,11 +82,11 @@ def read_samples(data: bytes) -> Samples:
         _refuse_bomb(data)
         dataset = pydicom.dcmread(BytesIO(data), force=True, specific_tags=PICTURE_TAGS)
         _refuse(dataset)
-        return _shown(dataset, _stored(dataset))
+        return _shown(dataset, _stored(dataset, data))
     except Refusal:
         raise
     except Exception:
-        raise Refusal("is a damaged or truncated DICOM file", "unreadable") from None
+        raise Refusal(DAMAGED, "unreadable") from None
 
 
 @cache
@@ -97,11 +100,6 @@ def _pydicom() -> Any:
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module=r"pydicom|mura\.data\.dicom")
-    with suppress(ImportError):
-        import gdcm
-
-        for turn_off in (gdcm.Trace.DebugOff, gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff):
-            turn_off()
     return pydicom
 
 
@@ -136,8 +134,8 @@ def _standard_name(uid: object) -> str | None:
     return entry[0] if entry else None
 
 
-def _stored(dataset: Any) -> np.ndarray:
-    """Decode the pixels as they are stored: [H, W], or [H, W, 3] in RGB."""
+def _stored(dataset: Any, data: bytes) -> np.ndarray:
+    """Decode the pixels of `dataset`, read from `data`, as they are stored: [H, W], or [H, W, 3] in RGB."""
     pydicom = _pydicom()
     if "TransferSyntaxUID" not in dataset.file_meta:
         is_implicit, is_little_endian = dataset.original_encoding
@@ -145,21 +143,27 @@ def _stored(dataset: Any) -> np.ndarray:
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if is_implicit else explicit
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
-        if not pydicom.pixels.get_decoder(syntax).is_available:
-            raise NotImplementedError
-        with suppress(Exception):  # gdcm, which is asked first otherwise, writes to stderr of damaged files
-            return pydicom.pixels.pixel_array(dataset, decoding_plugin="pillow")
-        return pydicom.pixels.pixel_array(dataset)
+        decoder = pydicom.pixels.get_decoder(syntax)
     except NotImplementedError:
+        decoder = None
+    if decoder is None or not decoder.is_available:
         name = _standard_name(syntax) or "an unknown coding"
-        raise Refusal(f"is a DICOM file in {name}, which is not read: {WAY_OUT}") from None
-    except Exception:
-        if syntax == EXTENDED_12_BIT and dataset.BitsStored > 8:
-            raise Refusal(
-                "is a DICOM file in JPEG Extended of 12 bits, which only pylibjpeg-libjpeg (GPL-3) reads: "
-                f"install that plug-in, or {WAY_OUT}"
-            ) from None
-        raise
+        raise Refusal(f"is a DICOM file in {name}, which is not read: {WAY_OUT}")
+    if decoder.is_native:
+        return pydicom.pixels.pixel_array(dataset)
+    for plugin in SAFE_DECODERS:
+        if plugin in decoder.available_plugins:
+            with suppress(Exception):
+                return pydicom.pixels.pixel_array(dataset, decoding_plugin=plugin)
+    pixels = decode_apart(data)
+    if pixels is None and syntax == EXTENDED_12_BIT and dataset.BitsStored > 8:
+        raise Refusal(
+            "is a DICOM file in JPEG Extended of 12 bits, which only pylibjpeg-libjpeg (GPL-3) reads: "
+            f"install that plug-in, or {WAY_OUT}"
+        )
+    if pixels is None:
+        raise Refusal(DAMAGED, "unreadable")
+    return pixels
 
 
 def _shown(dataset: Any, stored: np.ndarray) -> Samples:

@@ -1,6 +1,8 @@
 """DICOM as a viewer shows it, in every usual coding; what can't be read is one sentence that quotes nothing."""
 
 import io
+import re
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +18,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from mura.data import dicom
+from mura.data import decoder_process, dicom
+from mura.data.decoder_process import DecoderProcess, decode_apart
 from mura.data.dicom import looks_like_dicom, study_key
 from mura.data.images import UnreadableImage, decode
 from mura.data.levels import to_8_bits
@@ -228,7 +231,13 @@ def test_files_of_one_study_have_one_key_which_is_not_the_uid(tmp_path: Path) ->
     assert study_key(tmp_path / "e.png") is None
 
 
-@pytest.mark.parametrize("name", ["MR_small.dcm", "SC_rgb_rle.dcm", "SC_rgb_jpeg_dcmtk.dcm", "image_dfl.dcm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MR_small.dcm", "SC_rgb_rle.dcm", "SC_rgb_jpeg_dcmtk.dcm", "image_dfl.dcm", "SC_rgb_jpeg_gdcm.dcm",
+        "MR_small_jpeg_ls_lossless.dcm", "JPEG2000.dcm",
+    ],
+)  # fmt: skip
 def test_damaged_files_raise_nothing_but_the_sentence(name: str, tmp_path: Path) -> None:
     data, rng = example(name).read_bytes(), np.random.default_rng(0)
     for _ in range(30):
@@ -238,3 +247,25 @@ def test_damaged_files_raise_nothing_but_the_sentence(name: str, tmp_path: Path)
         (tmp_path / "a").write_bytes(spoilt[: rng.integers(200, len(data))] if rng.random() < 0.3 else spoilt)
         with suppress(UnreadableImage):
             assert decode(tmp_path / "a").dtype == np.uint8
+
+
+def test_a_decoder_that_dies_of_a_file_takes_only_that_file_with_it() -> None:
+    """GDCM ends its process when the marker of one of these tables is broken."""
+    whole = example("SC_rgb_dcmtk_+eb+cr.dcm").read_bytes()
+    decoder = DecoderProcess()
+    for marker in re.finditer(rb"\xff\xc4", whole):
+        damaged = bytearray(whole)
+        damaged[marker.start()] = 43
+        if decoder.ask(bytes(damaged)) is None:
+            break
+    assert decoder.process.wait() == -signal.SIGABRT
+    decoder.close()
+    assert decode_apart(bytes(damaged)) is None
+    assert decode(example("SC_rgb_jpeg_gdcm.dcm")).max() > 100
+
+
+def test_a_decoder_ended_by_others_is_started_anew(tmp_path: Path) -> None:
+    whole = decode(example("MR_small_jpeg_ls_lossless.dcm"))
+    for decoder in decoder_process._idle:
+        decoder.process.kill()
+    assert np.array_equal(decode(example("MR_small_jpeg_ls_lossless.dcm")), whole)
