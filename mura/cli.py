@@ -153,9 +153,10 @@ def predict(
         from mura.inference.models import load_model
         from mura.inference.operating import adjust, check_threshold
     from mura.files import refuse_unwritable
+    from mura.machine import keep_freed_memory
 
+    keep_freed_memory()
     above = check_threshold(threshold, operating_point)
-
     if file is not None:
         refuse_unwritable(file, "--csv")  # before the hours of work that would be lost
     places = all_places(pictures)
@@ -199,7 +200,9 @@ def explain(
     with quick_imports():
         from mura.inference import explain
         from mura.inference.loading import load_model
+    from mura.machine import keep_freed_memory
 
+    keep_freed_memory()
     folder = Path("explained") if out is None else out
     places = all_places(pictures)
     asked = load_model(model, arm, backbone)
