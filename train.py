@@ -36,6 +36,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         from mura.training.callbacks import make_callbacks
         from mura.training.checkpoints import SafeCheckpointIO, checkpoint_to_resume
         from mura.training.console import announce, announce_weights, log_config
+        from mura.training.history import require_batches
         from mura.training.prediction import chosen_checkpoints, predict_views, try_out
         from mura.training.results import describe_run, write_results
         from mura.training.shutdown import clean_end
@@ -64,6 +65,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         profiler=make_profiler(cfg.trainer.get("profiler"), run.path),
         callbacks=[*own, *callbacks],
     )
+    require_batches(trainer, data)
     write_settings(run, cfg)
     with clean_end(trainer, run):
         log_config(trainer, OmegaConf.to_container(cfg, resolve=True))
@@ -93,7 +95,7 @@ def build(cfg: DictConfig) -> tuple[Any, Any]:
     optimizer, scheduler = make_schedule(cfg.optimizer, cfg.scheduler)
     data = instantiate(cfg.data, test=cfg.test)
     data.setup()
-    require_defined(cfg.monitor, data, cfg.trainer.limit_val_batches)
+    require_defined(cfg.monitor, data, cfg.trainer.get("overfit_batches") or cfg.trainer.limit_val_batches)
     model = instantiate(
         cfg.model,
         optimizer=optimizer,

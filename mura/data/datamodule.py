@@ -157,20 +157,22 @@ class MuraDataModule(LightningDataModule):
 
         Raises ConfigError if the batch is smaller than the number of processes, MuraError if there is a single view.
         """
+        return self._loader(self._training_batches(), in_fit=True)
+
+    def _training_batches(self) -> TrainingBatches:
         rank, world_size = self._rank()
         if self.batch_size < world_size:
             raise ConfigError(
                 f"data.batch_size={self.batch_size} is the global one and can't be shared out to {world_size} "
                 f"processes: give at least data.batch_size={world_size}."
             )
-        sampler = TrainingBatches(
-            self.rows["train"], self.batch_size, self.seed, rank, world_size, self._steps(), self.accumulate
-        )
         if len(self.rows["train"]) < 2:
             raise MuraError(
                 f"data.extremities={'+'.join(self.extremities)}: a single training view is too little to learn from."
             )
-        return self._loader(sampler, in_fit=True)
+        return TrainingBatches(
+            self.rows["train"], self.batch_size, self.seed, rank, world_size, self._steps(), self.accumulate
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of this process's share of the validation views."""
@@ -187,7 +189,18 @@ class MuraDataModule(LightningDataModule):
 
         Without `test`, only of the validation views.
         """
-        return [self._evaluation_loader(part) for part in ("val", "test", "transfer") if len(self.rows.get(part, ()))]
+        return [self._evaluation_loader(part) for part in self._predicted()]
+
+    def _predicted(self) -> list[str]:
+        return [part for part in ("val", "test", "transfer") if len(self.rows.get(part, ()))]
+
+    def batches(self) -> dict[str, int]:
+        """Return how many batches an epoch trains and validates on, and the fewest of a loader to `predict`.
+
+        Raises MuraError when there is a single training view.
+        """
+        parts = {part: len(EvaluationBatches(self.rows[part], self.batch_size, 0, 1)) for part in self._predicted()}
+        return {"train": len(self._training_batches()), "val": parts["val"], "predict": min(parts.values())}
 
     def _steps(self) -> int | None:
         if self.steps_like is None:

@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from mura.data.batches import EvaluationBatches
 from mura.data.datamodule import MuraDataModule
-from mura.errors import MuraError
+from mura.errors import ConfigError, MuraError
 from mura.files import write_text
 from mura.metrics import THRESHOLD, binary_metrics
 
@@ -36,6 +36,19 @@ def require_defined(monitor: str, data: MuraDataModule, limit: int | float) -> N
             f"monitor={monitor}: undefined, since the {len(views)} validation views (data.fold={data.fold}, "
             f"trainer.limit_val_batches={limit}) hold only one class of {lacking}; take monitor=val_loss."
         )
+
+
+def require_batches(trainer: Trainer, data: MuraDataModule) -> None:
+    """Raise ConfigError when a limit of the trainer is a share of the batches that is less than one of them."""
+    for part, count in data.batches().items():
+        limit = getattr(trainer, f"limit_{part}_batches")
+        is_overfit = trainer.overfit_batches and part != "predict"  # type: ignore[attr-defined]
+        key = "overfit_batches" if is_overfit else f"limit_{part}_batches"
+        if isinstance(limit, float) and int(limit * count) == 0:
+            raise ConfigError(
+                f"trainer.{key}={limit:g}: is less than one batch of the {count} there are; give a number of batches, "
+                f"such as trainer.{key}=1."
+            )
 
 
 class History(Callback):

@@ -273,9 +273,9 @@ def test_added_arguments_of_the_trainer_have_their_effect(train: Command, tmp_pa
     assert run(tmp_path, "same")["pictures_seen"] == 3 * 8
     losses = pd.read_csv(tmp_path / "same" / "history.csv")["train_loss"]
     assert losses.is_monotonic_decreasing
-    refused = train("data=wrist", "hydra.run.dir=no", "trainer.limit_val_batches=0.0001", check=False).said
-    assert "Please increase the `limit_val_batches` argument" in refused
-    assert "Traceback" not in refused
+    refused = train("data=wrist", "hydra.run.dir=no", "trainer.limit_predict_batches=0.0001", check=False).said
+    assert "trainer.limit_predict_batches=0.0001: is less than one batch of the" in refused
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.slow
