@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+LONGEST = 200  # letters of a value that a sentence shows
 
 
 class MuraError(Exception):

@@ -1,5 +1,6 @@
 """The help page of train.py, read from the YAML files: Hydra would compose every group for its own."""
 
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -39,10 +40,11 @@ def help_page() -> str:
     return HELP.format(train=typed("train"), choices=choices, settings=settings)
 
 
-def run_groups() -> list[str]:
+@cache
+def run_groups() -> tuple[str, ...]:
     """Return the groups that train.yaml chooses from."""
     defaults = yaml.safe_load((CONF_DIR / "train.yaml").read_text(encoding="utf-8"))["defaults"]
-    return [key for entry in defaults if isinstance(entry, dict) for key in entry if " " not in key]
+    return tuple(key for entry in defaults if isinstance(entry, dict) for key in entry if " " not in key)
 
 
 def options(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mura.config.rules import describe_unknown
+from mura.config.rules import describe, describe_unknown
 from mura.config.sentences import first_line
 from mura.errors import ConfigError
 
@@ -32,6 +32,10 @@ def make(settings: DictConfig, key: str, **more: Any) -> Any:
     try:
         return instantiate(settings, _convert_="all", **more)  # a class wants plain lists and dicts
     except InstantiationException as error:
+        if error.__cause__ is None:  # a module, a value, or what Hydra never calls
+            raise ConfigError(
+                f"{key}._target_={describe(settings._target_)}: names no class that can be made."
+            ) from None
         if isinstance(error.__cause__, (TypeError, ValueError, ImportError, MisconfigurationException)):
             raise refusal(error.__cause__, settings, key) from None
         raise

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mura.errors import ConfigError
+from mura.errors import LONGEST, ConfigError
 from mura.extremities import EXTREMITIES
 from mura.files import expand_home
 from mura.launch.slurm.queue import minutes_of
@@ -23,7 +23,6 @@ from mura.study.arms import ARMS, UNION
 
 MOST = 10**9  # of anything that is counted
 LARGEST = 3e38  # in float32
-LONGEST = 200  # letters of a value that a sentence shows
 
 
 def whole(low: int, high: int | None = None, or_null: bool = False) -> Rule:
@@ -100,6 +99,9 @@ def is_duration(value: Any) -> bool:
 
 
 BOOL = one_of(True, False)
+PLAIN_VALUES = Rule(lambda value: value == "all", "all: a checkpoint then holds plain values, and loads without code")
+MADE_LATER = Rule(lambda value: value is True, "true: what it works on is there only later")
+MADE_AT_ONCE = Rule(lambda value: value is False, "false: nothing is added to it later")
 SEED = whole(0, 2**32 - 1)
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", 32)
 SETTING_RULES: dict[str, Rule] = {
@@ -125,6 +127,7 @@ SETTING_RULES: dict[str, Rule] = {
     "data.resident": one_of("auto", True, False),
     "data.trust_cache": BOOL,
     "data.conflicts": one_of("refuse", "leave_out"),
+    "data._convert_": PLAIN_VALUES,
     "ensemble": whole(1),
     "model.name": text("the name of a network"),
     "model.head": text("the name of a head"),
@@ -137,10 +140,13 @@ SETTING_RULES: dict[str, Rule] = {
     "model.separate_heads": BOOL,
     "model.compile": BOOL,
     "model.library": one_of("torchvision", "timm"),
+    "model._convert_": PLAIN_VALUES,
     "early_stopping.patience": whole(1, or_null=True),
+    "optimizer._partial_": MADE_LATER,
     "optimizer.lr": number(0, above=True),
     "optimizer.momentum": number(0, 0.9999),
     "optimizer.weight_decay": number(0),
+    "scheduler._partial_": MADE_LATER,
     "scheduler.step_size": whole(1),
     "scheduler.gamma": number(0, 1, above=True),
     "scheduler.factor": number(0, 0.9999, above=True),
@@ -237,7 +243,8 @@ REFUSED_ARGUMENTS: dict[str, str] = {
 
 LISTS_OF_EXTREMITIES = ("data.extremities", "data.test_extremities", "data.steps_like")
 OPEN_SECTIONS = ("optimizer", "scheduler", "logger", "callbacks")  # other keys there go to the class of `_target_`
-MADE_FROM = ("data._target_", "data._convert_", "model._target_", "model._convert_", "trainer._target_")
+MADE_FROM = ("data._target_", "model._target_", "trainer._target_")
+NEED_A_LOGGER = ("LearningRateMonitor", "DeviceStatsMonitor")  # of Lightning's callbacks
 REMOVABLE = ("logger", "callbacks")  # what a run can do without
 
 NETWORKS_FROM_SCRATCH = ("cnn2", "cnn4", "cnn15")  # those of models/cnn.py, which would import torch
@@ -257,6 +264,7 @@ def check_values(cfg: DictConfig) -> None:
     for key, value in leaves(cfg):
         check_leaf(key, value, cfg)
     check_classes(cfg)
+    check_loggers(cfg)
     check_mode(cfg)
     check_together(cfg)
 
@@ -279,20 +287,27 @@ def check_sections(cfg: DictConfig) -> None:
 
 
 def leaves(cfg: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted key and value of every setting; a dict counts as one where a rule or a refusal wants it whole."""
+    """Yield dotted key and value of every setting.
+
+    A dict counts as one if it is empty, or if a rule or a refusal wants it whole.
+    """
     for name in map(str, cfg):
         key = f"{path}{name}"
         if key == "hydra":
             continue
         value: Any = cfg[name]
-        if OmegaConf.is_dict(value) and rule_of(key) is None and reason_against(key) is None:
+        if OmegaConf.is_dict(value) and len(value) and rule_of(key) is None and reason_against(key) is None:
             yield from leaves(value, f"{key}.")
         else:
             yield key, value
 
 
 def rule_of(key: str) -> Rule | None:
-    return SETTING_RULES.get(key) or ADDED_RULES.get(key)
+    """Return the rule of a setting, or of what tells Hydra how to make an object; None where its class decides."""
+    above, _, leaf = key.rpartition(".")
+    if leaf == "_partial_" and above.rpartition(".")[0] in REMOVABLE:  # deeper down, it is an argument's
+        return MADE_AT_ONCE
+    return SETTING_RULES.get(key) or ADDED_RULES.get(key) or INSTANTIATION_RULES.get(leaf)
 
 
 def reason_against(key: str) -> str | None:
@@ -303,15 +318,14 @@ def reason_against(key: str) -> str | None:
 
 def check_leaf(key: str, value: Any, cfg: DictConfig) -> None:
     """Raise ConfigError for a setting that breaks its rule, or that nothing reads."""
-    section, leaf = key.partition(".")[0], key.rpartition(".")[2]
-    is_read = section in OPEN_SECTIONS or key in (*MADE_FROM, *LISTS_OF_EXTREMITIES)
-    rule = (INSTANTIATION_RULES.get(leaf) if is_read else None) or rule_of(key)
+    is_made = key.partition(".")[0] in OPEN_SECTIONS or key in MADE_FROM
+    rule = rule_of(key)
     if reason := reason_against(key):
         raise ConfigError(f"{key}: can't be used here: {reason}.")
-    if rule is not None:
+    if rule is not None and (is_made or key in SETTING_RULES or key in ADDED_RULES):
         if not rule.holds(value):
             raise ConfigError(f"{key}={describe(value)}: must be {rule.wanted}.")
-    elif not is_read:
+    elif not is_made and key not in LISTS_OF_EXTREMITIES:
         raise ConfigError(describe_unknown_setting(key, OmegaConf.to_container(cfg), without=key))
 
 
@@ -324,6 +338,14 @@ def check_classes(cfg: DictConfig) -> None:
     if found := foreign_class(settings, own=cfg.resume is None):
         again = "" if cfg.resume is None else ", in a run that goes on from its folder"
         raise ConfigError(f"{found[0]}={describe(found[1])}: must be {KNOWN_CLASS}{again}.")
+
+
+def check_loggers(cfg: DictConfig) -> None:
+    """Raise ConfigError for a callback that writes to the loggers, where there is none."""
+    for name, settings in (cfg.get("callbacks") or {}).items():
+        target = settings.get("_target_") if OmegaConf.is_dict(settings) else None
+        if str(target).endswith(NEED_A_LOGGER) and not cfg.get("logger"):
+            raise ConfigError(f"callbacks.{name}: writes to the loggers, and there are none; give one, as logger=csv.")
 
 
 def describe(value: Any) -> str:

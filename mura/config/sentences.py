@@ -1,5 +1,6 @@
 """Say in one sentence what is wrong with a command line, a config or the disk, and end with its exit code."""
 
+import errno
 import os
 import re
 import traceback
@@ -15,7 +16,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from mura.config import CONF_DIR
 from mura.config.help import options
 from mura.config.rules import LISTS_OF_EXTREMITIES, describe_unknown, describe_unknown_setting
-from mura.errors import DISK_FULL, ConfigError, InterruptedRunError, MuraError, escape_on_stdout, say
+from mura.errors import DISK_FULL, LONGEST, ConfigError, InterruptedRunError, MuraError, escape_on_stdout, say
 from mura.processes import is_rank_zero
 from mura.signals import signal_behind
 
@@ -66,6 +67,8 @@ def explain_error(error: Exception) -> MuraError | None:
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         place = error.filename or "the disk"
         return MuraError(f"{place}: no room ({error.strerror}); make room and give the same command again.")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return MuraError(f"{str(error.filename)[:LONGEST]}...: the name is too long for a file; give a shorter one.")
     return None
 
 

@@ -10,7 +10,7 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
-from mura.errors import ConfigError
+from mura.errors import LONGEST, ConfigError
 from mura.models.cnn import CNNS, SMALLEST_SIDE
 from mura.models.heads import build_head
 from mura.models.weights import imagenet_file, load_file, timm_file
@@ -186,7 +186,8 @@ def timm_backbone(name: str) -> Backbone:
     except (RuntimeError, ValueError) as error:
         near = difflib.get_close_matches(name, [*timm.list_models(), *timm.list_pretrained()], n=3)
         hint = f"; nearest: {', '.join(near)}" if near else ""
-        raise ConfigError(f"model.name={name}: timm has no such model ({error}){hint}") from None
+        why = str(error)[:LONGEST]
+        raise ConfigError(f"model.name={name[:LONGEST]}: timm has no such model ({why}){hint}") from None
     recipe, origin = timm.data.resolve_model_data_config(model), model.pretrained_cfg
     smallest = min((origin.get("min_input_size") or (3, SMALLEST_SIDE))[1:])
     sides = (recipe["input_size"][1],) * 2 if origin.get("fixed_input_size") else (smallest, math.inf)
@@ -218,7 +219,7 @@ def imagenet_entry(name: str) -> WeightsEnum:
         everything = [*CNNS, *known]
         near = difflib.get_close_matches(name, everything, n=3) or [*CNNS, "resnet18", "densenet121"]
         raise ConfigError(
-            f"model.name={name} is neither one of {', '.join(CNNS)} nor a classifier of torchvision; "
+            f"model.name={name[:LONGEST]} is neither one of {', '.join(CNNS)} nor a classifier of torchvision; "
             f"nearest: {', '.join(near)}"
         )
     entries = torchvision.models.get_model_weights(name).__members__

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mura.errors import ConfigError
+from mura.errors import LONGEST, ConfigError
 
 
 def kumar_resnet(n_features: int, dropout: float) -> nn.Sequential:
@@ -82,7 +82,7 @@ def build_head(kind: str, n_features: int, dropout: float, heads: int) -> nn.Mod
     if kind not in HEADS:
         near = difflib.get_close_matches(kind, HEADS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"model.head={kind} is none of {', '.join(HEADS)}{hint}")
+        raise ConfigError(f"model.head={kind[:LONGEST]} is none of {', '.join(HEADS)}{hint}")
     make = HEADS[kind]
     if heads == 1:
         return make(n_features, dropout)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from mura.config import CONF_DIR
 from mura.config.command_line import hydra_arguments, resume_arguments
 from mura.config.hydra_hooks import register_resolvers
+from mura.config.parts import make_each
 from mura.config.rules import SETTING_RULES, check_values
 from mura.data.images import cache_size_for
 from mura.errors import ConfigError
@@ -221,6 +222,29 @@ def test_every_numeric_setting_has_a_rule() -> None:
                     "model.image_size",
                     "data.seed",
                 } <= set(SETTING_RULES)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["callbacks=learning_rate_monitor", "logger=none"], "callbacks.learning_rate_monitor: writes to the loggers"),
+        (["model._convert_=none"], "model._convert_=none: must be all: a checkpoint then holds plain values"),
+        (["data._convert_={}"], "data._convert_={}: must be all"),
+        (["+data.more={}"], "data.more: there is no such setting"),
+        (["optimizer._partial_=false"], "optimizer._partial_=False: must be true"),
+        (["callbacks=ema", "+callbacks.ema._partial_=true"], "callbacks.ema._partial_=True: must be false"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_would_lose_the_results_of_a_run_is_refused_before_it(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check_values(configured(*overrides))
+    assert str(refused.value).startswith(sentence)
+
+
+def test_a_module_in_the_place_of_a_class_is_refused_by_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"callbacks\.mine\._target_=json: names no class"):
+        make_each(OmegaConf.create({"mine": {"_target_": "json"}}), "callbacks")
 
 
 def test_names_follow_from_the_extremities() -> None:

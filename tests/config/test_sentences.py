@@ -24,6 +24,7 @@ def raised_for(missing: str) -> Exception:
     [
         (MuraError("the cache is damaged."), 1, "the cache is damaged."),
         (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 1, "runs/x: no room (No space left on device);"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), 1, "x" * 200 + "...: the name is too long"),
         (raised_for("model.name"), 2, "model.name is not set: give model.name=VALUE."),
         (UnicodeEncodeError("utf-8", "caf\udce9", 3, 4, "surrogates"), 1, "caf\udce9: holds a name that is not UTF-8"),
         (OverrideParseError("data.root=caf\udce9", "no"), 2, "data.root=caf\udce9: not understood; put such a name in"),
