@@ -33,8 +33,8 @@ from fuzzing.settings import Settings, Trainings
 from fuzzing.trees import Trees
 
 KINDS: dict[str, tuple[type, int]] = {
-    "pictures": (Pictures, 48), "trees": (Trees, 12), "runs": (Runs, 6), "checkpoints": (Checkpoints, 6),
-    "settings": (Settings, 8), "trainings": (Trainings, 1), "disks": (Disks, 1),
+    "pictures": (Pictures, 24), "trees": (Trees, 12), "runs": (Runs, 8), "checkpoints": (Checkpoints, 8),
+    "settings": (Settings, 10), "trainings": (Trainings, 2), "disks": (Disks, 4),
 }  # fmt: skip
 """Each kind, and how many of its cases are tried in a round."""
 

@@ -1,16 +1,20 @@
-"""A fixed hundred mutated pictures and checkpoints; `make fuzz` tries these and other kinds by the thousand."""
+"""A fixed hundred mutated inputs of each kind but whole trainings; `make fuzz` tries them all by the thousand."""
 
 from pathlib import Path
 
 import pytest
 from fuzzing.cases import Case, draw_case, edit_bytes, failure_of, shrunk, writing_only_below
 from fuzzing.checkpoints import Checkpoints
+from fuzzing.disks import Disks
 from fuzzing.pictures import Pictures
+from fuzzing.runs import Runs
+from fuzzing.settings import Settings
+from fuzzing.trees import Trees
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries, about damaged input
 
 
-@pytest.mark.parametrize("kind", [Pictures, Checkpoints], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [Pictures, Trees, Runs, Checkpoints, Settings, Disks], ids=lambda kind: kind.__name__)
 def test_a_hundred_mutated_inputs_are_a_result_or_a_sentence(kind: type, tmp_path: Path) -> None:
     made = kind(tmp_path.resolve())
     for number in range(100):

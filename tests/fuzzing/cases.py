@@ -18,6 +18,9 @@ Edit = tuple[Any, ...]
 CPU_SECONDS = 60
 """What a case may take at most of a processor; most take milliseconds."""
 
+SECONDS = 600
+"""What it may take at most by the clock, however busy the machine is: a case that hangs takes no processor."""
+
 REFUSED, DONE = "refused", "done"
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 0.5, 1.5, -0.0, 10**12, 2**53 + 1, 10**400, 1e300, 1e-300, float("inf"),
@@ -103,18 +106,22 @@ def outcome(result: Any) -> str:
 
 @contextmanager
 def limited_time() -> Iterator[None]:
-    """Raise TimeoutError in a case that takes too much of the processor; other processes don't count."""
+    """Raise TimeoutError in a case that takes too much of the processor, or waits without end."""
 
-    def end(*_: object) -> None:
-        raise TimeoutError(f"more than {CPU_SECONDS} s of a processor")
+    def end(number: int, _: object) -> None:
+        spent = f"{CPU_SECONDS} s of a processor" if number == signal.SIGPROF else f"{SECONDS} s"
+        raise TimeoutError(f"more than {spent}")
 
-    before = signal.signal(signal.SIGPROF, end)
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    timers = ((signal.SIGPROF, signal.ITIMER_PROF, CPU_SECONDS), (signal.SIGALRM, signal.ITIMER_REAL, SECONDS))
+    before = {number: signal.signal(number, end) for number, _, _ in timers}
+    for _, timer, limit in timers:
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
+        for number, timer, _ in timers:
+            signal.setitimer(timer, 0)
+            signal.signal(number, before[number])
 
 
 _allowed: list[Path] = []
@@ -156,10 +163,12 @@ def writing_only_below(*folders: Path) -> Iterator[None]:
         _is_watching.append(True)
     _seen.clear()
     _allowed.extend(folders)
+    before, tempfile.tempdir = tempfile.tempdir, str(folders[0])  # where libraries put what they remove again
     try:
         yield
     finally:
         _allowed.clear()
+        tempfile.tempdir = before
     assert not _seen, f"outside: {_seen[:3]}"
 
 

@@ -3,6 +3,7 @@
 import io
 import random
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,9 @@ def edited(content: dict[str, Any], edits: tuple[Edit, ...]) -> tuple[dict[str, 
     for kind, *rest in edits:
         if kind == "put":
             content = put(content, rest[0].split("."), rest[1])
-        elif kind == "tensors" and isinstance(content["state_dict"], dict):
-            content = content | {"state_dict": changed_tensors(rest[0], content["state_dict"])}
+        elif kind == "tensors" and isinstance(content.get("state_dict"), dict):
+            with suppress(ValueError, IndexError, RuntimeError):  # an edit before it has left no tensor that it fits
+                content = content | {"state_dict": changed_tensors(rest[0], content["state_dict"])}
     return content, [edit for edit in edits if edit[0] in ("bytes", "code")]
 
 

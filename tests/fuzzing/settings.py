@@ -9,6 +9,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from mura.config import CONF_DIR
 from mura.config.command_line import hydra_arguments
@@ -24,12 +25,24 @@ SMALL = (
     "logger=none", "data.batch_size=16", "trainer.limit_train_batches=1",
 )  # fmt: skip
 SEVERAL_PROCESSES = ("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator")
-LONG = ("model.compile", "trainer.max_epochs", "model.image_size", "data.image_size", "data.cache_size", "data.root")
+LONG = ("model.compile", "trainer.max_epochs", "model.image_size", "data.image_size", "data.cache_size")
+ELSEWHERE = ("data.root", "data.cache_dir")
 
 
-@cache
 def options(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
+
+
+def bases() -> list[str]:
+    """Return few command lines that have every option of GROUPS between them, each with all loggers."""
+    some = {group: options(group) for group in GROUPS}
+    lines = []
+    for number in range(max(map(len, some.values()))):
+        chosen = [f"{group}={names[number % len(names)]}" for group, names in some.items()]
+        named = ["model.name=convnext_tiny"] if chosen[-1] in ("model=torchvision", "model=timm") else []
+        loggers = ",".join(name for name in options("logger") if name != "none")
+        lines.append(" ".join([*chosen, f"logger=[{loggers}]", *named]))
+    return lines
 
 
 @cache
@@ -39,16 +52,20 @@ def composed(*overrides: str) -> DictConfig:
         return compose("train", list(overrides), return_hydra_config=True)
 
 
+@cache
+def settings_of(base: str) -> dict[str, Any]:
+    return dict(leaves(composed(*base.split())))
+
+
 class Settings:
     """Tries values as the check of every command line does, which trains nothing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.bases = bases()
 
     def draw(self, rng: random.Random) -> Case:
-        chosen = [f"{group}={rng.choice(options(group))}" for group in (rng.choice(GROUPS), "logger")]
-        more = ["model.name=convnext_tiny"] if chosen[0] in ("model=torchvision", "model=timm") else []
-        base = " ".join(sorted({*chosen, *more}, key=lambda each: "." in each))
+        base = rng.choice(self.bases)
         edits = tuple(draw_edit(base, rng) for _ in range(rng.choice([1, 1, 2, 3])))
         return Case(base, edits)
 
@@ -79,7 +96,7 @@ class Trainings:
         while len(edits) < rng.randint(1, 3):
             key, value = draw_edit(chosen, rng, plausible=True)
             rule = rule_of(key)
-            if key not in SEVERAL_PROCESSES + LONG and (rule is None or rule.holds(value)):
+            if key not in SEVERAL_PROCESSES + LONG + ELSEWHERE and (rule is None or rule.holds(value)):
                 edits.append((key, value))
         return Case(chosen, tuple(edits))
 
@@ -89,7 +106,8 @@ class Trainings:
             with writing_only_below(self.folder):
                 result = answer(lambda: trained(self.config(case), run))
             if isinstance(result, Refused):
-                assert not run.begun or "no room" in result.said, f"refused late: {result.said}"
+                stopped = "training was stopped" in result.said or "no room" in result.said
+                assert not run.begun or stopped, f"refused late: {result.said}"
             else:
                 assert run.finished or result.trainer.get("fast_dev_run")
                 assert not list(run.path.rglob(".*.????????")), "a file is half written"
@@ -118,8 +136,7 @@ def trained(cfg: DictConfig, run: RunFolder) -> DictConfig:
 
 def draw_edit(base: str, rng: random.Random, plausible: bool = False) -> Edit:
     """Return a setting and a value; a `plausible` one is near to what the setting has."""
-    cfg = composed(*base.split())
-    known = dict(leaves(cfg))
+    known = settings_of(base)
     key = rng.choice(
         [*known, *ADDED_RULES, *("" if plausible else ("data", "trainer", "optimizer", "logger", "hydra.x"))]
     )
@@ -133,8 +150,13 @@ def draw_edit(base: str, rng: random.Random, plausible: bool = False) -> Edit:
 
 
 def with_edits(base: DictConfig, edits: tuple[Edit, ...]) -> DictConfig:
+    """Return a copy of the config with other values; a key below what became a list fits no more, and is left out."""
     cfg = copy.deepcopy(base)
     with open_dict(cfg):
         for key, value in edits:
-            OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+            try:
+                OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+            except ValueError as error:
+                if isinstance(error, OmegaConfBaseException):
+                    raise
     return cfg

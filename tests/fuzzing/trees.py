@@ -2,6 +2,7 @@
 
 import os
 import random
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -56,16 +57,11 @@ class Trees:
         """Return an edit of a list's bytes, or of a place that is a file of the tree or a folder above one."""
         parts = rng.choice([name for name in self.files if name not in LISTS]).split("/")
         place = "/".join(parts[: rng.randint(1, len(parts))])
-        kind = rng.choice(
-            ["list", "list", "line", "rename", "remove", "add", "link", "fifo", "copy", "empty", "folder"]
-        )
+        kind = rng.choice(KINDS_OF_EDIT)
         if kind == "list":
             return (kind, rng.choice(LISTS), draw_byte_edit(rng))
         if kind == "line":
-            line = rng.choice(
-                [f"MURA-v1.1/{place}", " " * 60_000, "a" * 9000, "../../x", f"{place}/,1", "\"'", "\0", ",,"]
-            )
-            return (kind, rng.choice(LISTS), line)
+            return (kind, rng.choice(LISTS), rng.choice([f"MURA-v1.1/{place}", f"{place}/,1", *LINES]))
         target = rng.choice([place, "/dev/zero", "/", "nowhere", "..", "train", "/etc"])
         return (kind, place, rng.choice(NAMES), target)
 
@@ -98,8 +94,11 @@ class Trees:
 def apply(root: Path, edit: Edit) -> None:
     kind, place, *rest = edit
     file = root / place
-    if not file.parent.resolve().is_relative_to(root.parent):
+    if not os.path.realpath(file.parent).startswith(f"{root.parent}/"):
         return  # behind a link that leads out, where nothing is to be changed
+    beside = file.with_name(rest[0]) if kind in ("add", "copy", "folder") else file
+    if any(stat.S_ISFIFO(each.stat().st_mode) for each in (file, beside) if each.exists()) and kind != "rename":
+        return  # this very process would wait for a writer
     if kind == "list":
         file.write_bytes(edit_bytes(file.read_bytes(), (rest[0],)))
     elif kind == "line":
@@ -108,10 +107,9 @@ def apply(root: Path, edit: Edit) -> None:
     elif kind == "rename":
         file.rename(file.with_name(rest[0]))
     elif kind in ("add", "folder"):
-        beside = file.with_name(rest[0])
         beside.mkdir() if kind == "folder" else beside.write_bytes(b"x")
     elif kind == "copy":
-        file.with_name(rest[0]).write_bytes(file.read_bytes())
+        beside.write_bytes(file.read_bytes())
     elif kind == "empty":
         file.write_bytes(b"")
     else:
