@@ -347,7 +347,7 @@ def test_several_loggers_get_the_epochs_and_callbacks_of_ones_own_run_too(train:
         ("+callbacks.x.foo=3", "callbacks.x: names no class"),
         (
             "callbacks=learning_rate_monitor",
-            "Cannot use `LearningRateMonitor` callback with `Trainer` that has no logger",
+            "callbacks.learning_rate_monitor: writes to the loggers, and there are none",
         ),
         ("+callbacks.x._target_=lightning.pytorch.callbacks.StochasticWeightAveraging", "take callbacks=swa."),
         ("+callbacks.x._target_=lightning.pytorch.callbacks.EarlyStopping", "missing 1 required positional argument"),
