@@ -18,23 +18,16 @@ from mura.files import expand_home
 from mura.launch.slurm.queue import minutes_of
 from mura.launch.slurm.srun import check_tasks
 from mura.runs.folder import FOLDS
-from mura.runs.records import CLASSES, KNOWN_CLASS, Rule, foreign_class
+from mura.runs.records import CLASSES, KNOWN_CLASS, Rule, foreign_class, one_of, whole
 from mura.study.arms import ARMS, UNION
 
-MOST = 10**9  # of anything that is counted
+MOST_COUNTED = 10**9  # by a setting
 LARGEST = 3e38  # in float32
 
 
-def whole(low: int, high: int | None = None, or_null: bool = False) -> Rule:
-    """Return the rule for an integer within bounds, both of which are allowed."""
-
-    def holds(value: Any) -> bool:
-        if value is None:
-            return or_null
-        return type(value) is int and low <= value <= (MOST if high is None else high)
-
-    bounds = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
-    return Rule(holds, bounds + (" or null" if or_null else ""))
+def count(low: int, high: int | None = None) -> Rule:
+    """Return the rule for a setting that counts something: an integer within bounds, both of which are allowed."""
+    return whole(low, high, MOST_COUNTED)
 
 
 def number(low: float, high: float | None = None, above: bool = False) -> Rule:
@@ -51,15 +44,6 @@ def number(low: float, high: float | None = None, above: bool = False) -> Rule:
     return Rule(holds, bounds)
 
 
-def one_of(*options: Any) -> Rule:
-    """Return the rule for a value out of these; 1 is not true, and 0 is not false."""
-
-    def holds(value: Any) -> bool:
-        return any(type(value) is type(option) and value == option for option in options)
-
-    return Rule(holds, "one of " + ", ".join("null" if option is None else str(option) for option in options))
-
-
 def text(what: str, or_null: bool = False) -> Rule:
     """Return the rule for a text that is not empty; `what` says what it is, such as "a name"."""
 
@@ -73,7 +57,7 @@ def share_or_count() -> Rule:
     """Return the rule of Lightning's limits: an integer counts batches, a float is a share of them; none is too few."""
 
     def holds(value: Any) -> bool:
-        return (type(value) is int and 1 <= value <= MOST) or (type(value) is float and 0 < value <= 1)
+        return (type(value) is int and 1 <= value <= MOST_COUNTED) or (type(value) is float and 0 < value <= 1)
 
     return Rule(holds, "a whole number of batches, at least 1, or a share of them above 0.0, at most 1.0")
 
@@ -102,7 +86,7 @@ BOOL = one_of(True, False)
 PLAIN_VALUES = Rule(lambda value: value == "all", "all: a checkpoint then holds plain values, and loads without code")
 MADE_LATER = Rule(lambda value: value is True, "true: what it works on is there only later")
 MADE_AT_ONCE = Rule(lambda value: value is False, "false: nothing is added to it later")
-SEED = whole(0, 2**32 - 1)
+SEED = count(0, 2**32 - 1)
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", 32)
 SETTING_RULES: dict[str, Rule] = {
     "seed": SEED,
@@ -115,24 +99,24 @@ SETTING_RULES: dict[str, Rule] = {
     "explain": BOOL,
     "monitor": one_of(*MODE_OF),
     "data.root": Rule(lambda value: value is None or type(value) is str, "a folder"),
-    "data.image_size": whole(32, 2048),
-    "data.cache_size": whole(32, 4096),
+    "data.image_size": count(32, 2048),
+    "data.cache_size": count(32, 4096),
     "data.fit": one_of("pad", "stretch"),
     "data.cache_dir": text("a folder", or_null=True),
-    "data.batch_size": whole(1),
-    "data.accumulate": whole(1, 4096),
-    "data.fold": whole(0, FOLDS - 1),
+    "data.batch_size": count(1),
+    "data.accumulate": count(1, 4096),
+    "data.fold": count(0, FOLDS - 1),
     "data.seed": SEED,
     "data.transfer": BOOL,
     "data.resident": one_of("auto", True, False),
     "data.trust_cache": BOOL,
     "data.conflicts": one_of("refuse", "leave_out"),
     "data._convert_": PLAIN_VALUES,
-    "ensemble": whole(1),
+    "ensemble": count(1),
     "model.name": text("the name of a network"),
     "model.head": text("the name of a head"),
     "model.weights": text("imagenet or a file", or_null=True),
-    "model.image_size": whole(32, 2048),
+    "model.image_size": count(32, 2048),
     "model.seed": SEED,
     "model.dropout": number(0, 0.99),
     "model.batch_norm": Rule(one_of(True, False, None).holds, "true, false or null"),
@@ -141,17 +125,17 @@ SETTING_RULES: dict[str, Rule] = {
     "model.compile": BOOL,
     "model.library": one_of("torchvision", "timm"),
     "model._convert_": PLAIN_VALUES,
-    "early_stopping.patience": whole(1, or_null=True),
+    "early_stopping.patience": count(1).or_null,
     "optimizer._partial_": MADE_LATER,
     "optimizer.lr": number(0, above=True),
     "optimizer.momentum": number(0, 0.9999),
     "optimizer.weight_decay": number(0),
     "scheduler._partial_": MADE_LATER,
-    "scheduler.step_size": whole(1),
+    "scheduler.step_size": count(1),
     "scheduler.gamma": number(0, 1, above=True),
     "scheduler.factor": number(0, 0.9999, above=True),
-    "scheduler.patience": whole(0),
-    "scheduler.T_max": whole(1),
+    "scheduler.patience": count(0),
+    "scheduler.T_max": count(1),
     "scheduler.mode": one_of("min", "max"),
     "augmentation.flip": number(0, 1),
     "augmentation.rotation": number(0, 180),
@@ -179,17 +163,17 @@ SETTING_RULES: dict[str, Rule] = {
         "words, or null, by the names of the tags",
     ),
     "callbacks.ema.decay": number(0, 1),
-    "callbacks.swa.start": whole(0),
+    "callbacks.swa.start": count(0),
     "callbacks.learning_rate_monitor.logging_interval": one_of("epoch", "step"),
     "trainer.accelerator": one_of("auto", "cpu", "gpu"),
     "trainer.strategy": one_of("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"),
-    "trainer.devices": whole(1, 1024),
-    "trainer.num_nodes": whole(1, 1024),
+    "trainer.devices": count(1, 1024),
+    "trainer.num_nodes": count(1, 1024),
     "trainer.precision": one_of(*PRECISIONS),
     "trainer.sync_batchnorm": BOOL,
-    "trainer.max_epochs": whole(1),
-    "trainer.accumulate_grad_batches": whole(1),
-    "trainer.num_sanity_val_steps": whole(0),
+    "trainer.max_epochs": count(1),
+    "trainer.accumulate_grad_batches": count(1),
+    "trainer.num_sanity_val_steps": count(0),
     "trainer.limit_train_batches": share_or_count(),
     "trainer.limit_val_batches": share_or_count(),
     "trainer.limit_predict_batches": share_or_count(),
@@ -203,19 +187,19 @@ SETTING_RULES: dict[str, Rule] = {
 }
 
 ADDED_RULES: dict[str, Rule] = {
-    "trainer.min_epochs": whole(1, or_null=True),
+    "trainer.min_epochs": count(1).or_null,
     "trainer.max_time": Rule(
         is_duration, "above zero and DD:HH:MM:SS, such as '00:01:30:00', or {hours: 1, minutes: 30}"
     ),
     "trainer.overfit_batches": share_or_count(),
     "trainer.fast_dev_run": Rule(
-        lambda value: type(value) is bool or whole(1).holds(value), "true, false or a number of batches"
+        lambda value: type(value) is bool or count(1).holds(value), "true, false or a number of batches"
     ),
     "trainer.gradient_clip_val": number(0, above=True),
     "trainer.gradient_clip_algorithm": one_of("norm", "value"),
     "trainer.detect_anomaly": BOOL,
     "trainer.profiler": one_of("simple", "advanced", "pytorch", None),
-    "trainer.log_every_n_steps": whole(1),
+    "trainer.log_every_n_steps": count(1),
     "trainer.enable_progress_bar": BOOL,
 }
 """Further arguments of Lightning's Trainer, which a command line may add: +trainer.max_time=00:01:00:00."""
@@ -447,17 +431,17 @@ INSTANTIATION_RULES = {
 
 NULL_GROUPS = ("experiment",)  # a group that chooses nothing by default leaves no key in the config
 LAUNCHER_RULES: dict[str, Rule] = {
-    "workers": whole(1, or_null=True),
+    "workers": count(1).or_null,
     "partition": text("a name", or_null=True),
     "account": text("a name", or_null=True),
     "time": Rule(
         lambda value: type(value) in (int, str) and minutes_of(value) is not None,
         "minutes, hours:minutes:seconds or days-hours:minutes, above zero",
     ),
-    "gpus": whole(0),
-    "cpus": whole(1),
+    "gpus": count(0),
+    "cpus": count(1),
     "memory": number(0, above=True),
-    "at_a_time": whole(1, or_null=True),
+    "at_a_time": count(1).or_null,
     "setup": Rule(
         lambda value: isinstance(value, list) and all(type(line) is str for line in value),
         "a list of lines for the batch script",

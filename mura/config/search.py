@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from mura.config import CONF_DIR
 from mura.config.command_line import understood_settings
 from mura.config.help import run_groups
-from mura.config.rules import check_values, whole
+from mura.config.rules import check_values, count
 from mura.errors import ConfigError, MuraError
 from mura.files import write_text
 from mura.processes import IS_CLONE, typed
@@ -24,7 +24,7 @@ from mura.study.search import Search, Terms
 from mura.study.space import Params, Space, overrides, read_space, without
 from mura.study.trials import Tuning
 
-TRIALS = whole(2, 10_000)
+TRIALS = count(2, 10_000)
 PRESETS = "tuned"
 """The group of the presets that searches leave: conf/tuned of a clone, else a folder in the study's own."""
 
@@ -101,7 +101,7 @@ def search_folds(study: DictConfig, recipe: DictConfig) -> tuple[int, ...] | Non
     if not OmegaConf.is_list(study.folds):
         return None
     folds = list(study.folds)
-    rule = whole(0, FOLDS - 1)
+    rule = count(0, FOLDS - 1)
     if not folds or not all(map(rule.holds, folds)) or len(set(folds)) < len(folds):
         raise ConfigError(f"folds={folds}: name at least one, each {rule.wanted}, and each only once.")
     starting = [arm for arm in study.arms if ARMS[arm].starts_from]

@@ -46,10 +46,10 @@ class Rule:
         return replace(self, holds=lambda value: value is None or self.holds(value), wanted=f"{self.wanted} or null")
 
 
-def whole(low: int, high: int = MOST) -> Rule:
-    """Return the rule for an integer within bounds, both of which are allowed."""
-    words = f"a whole number from {low}" + ("" if high == MOST else f" to {high}")
-    return Rule(lambda value: type(value) is int and low <= value <= high, words)
+def whole(low: int, high: int | None = None, most: int = MOST) -> Rule:
+    """Return the rule for an integer within bounds, both of which are allowed; without `high`, up to `most`."""
+    words = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
+    return Rule(lambda value: type(value) is int and low <= value <= (most if high is None else high), words)
 
 
 def _is_number(value: Any) -> bool:
@@ -60,8 +60,13 @@ def _is_list_of_extremities(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) and each in EXTREMITIES for each in value)
 
 
-def one_of(*options: str) -> Rule:
-    return Rule(lambda value: isinstance(value, str) and value in options, f"one of {', '.join(options)}")
+def one_of(*options: Any) -> Rule:
+    """Return the rule for a value out of these; 1 is not true, and 0 is not false."""
+
+    def holds(value: Any) -> bool:
+        return any(type(value) is type(option) and value == option for option in options)
+
+    return Rule(holds, "one of " + ", ".join("null" if option is None else str(option) for option in options))
 
 
 TEXT = Rule(lambda value: isinstance(value, str) and bool(value), "a text")
