@@ -1,10 +1,12 @@
 """A tiny MURA folder that a test may damage, and tables of MURA's own counts without any picture."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from cache_folders import write_folder
 from PIL import Image
 
 from mura.data.index import COLUMNS
@@ -87,3 +89,19 @@ def full_table() -> pd.DataFrame:
             for view, (owner, label) in enumerate(zip(owners, labels, strict=True))
         ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "small", pictures_a_patient=3, side=12)
+
+
+@pytest.fixture
+def roomy(tmp_path: Path) -> Path:
+    """A MURA folder of 28 patients and 420 pictures: of so many, four may be damaged."""
+    return write_folder(tmp_path / "roomy", pictures_a_patient=15, side=12)
+
+
+@pytest.fixture
+def hear_everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
