@@ -23,10 +23,10 @@ demo: setup ## the whole study on synthetic radiographs with a small network (3 
 	@$(PY) sweep.py experiment=demo launcher.workers=2 studies_dir=demo/studies data.root=demo/data data.cache_dir=demo/cache
 
 test: setup ## all tests, the slow ones too
-	$(PY) -m pytest -n auto --dist loadgroup
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-fast: setup ## the tests for the daily round, without those that train for real (under 2 minutes)
-	$(PY) -m pytest -n auto --dist loadgroup -m "not slow and not slurm" --ignore=tests/end_to_end
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not slurm" --ignore=tests/end_to_end
 
 test-oldest: ## all tests on the oldest versions that pyproject.toml allows (another 6 GB)
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt

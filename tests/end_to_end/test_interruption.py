@@ -64,7 +64,7 @@ PRECISIONS = ("32-true", "bf16-mixed")  # the second is emulated on a CPU that d
 
 @pytest.fixture(scope="module")
 def whole(mura_root: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """An undisturbed run in each precision; the tests that compare with them share a worker, and so the runs."""
+    """An undisturbed run in each precision."""
     folder = tmp_path_factory.mktemp("undisturbed")
     for precision in PRECISIONS:
         arguments = arguments_for_a_long_run(mura_root, cache_dir, folder / precision)
@@ -74,7 +74,6 @@ def whole(mura_root: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFac
     return {precision: folder / precision for precision in PRECISIONS}
 
 
-@pytest.mark.xdist_group("interruption")
 @pytest.mark.parametrize(
     ("how", "precision"),
     [
@@ -110,7 +109,6 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     pd.testing.assert_frame_equal(before, after)
 
 
-@pytest.mark.xdist_group("interruption")
 def test_a_run_killed_in_its_first_epoch_begins_anew_and_ends_the_same(
     whole: dict[str, Path], mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:

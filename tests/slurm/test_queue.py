@@ -16,7 +16,7 @@ from command import ON_CPU, REPOSITORY, Command
 from mura.launch.slurm.queue import read_queue
 from mura.machine import cores
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]  # one worker, one SLURM
+pytestmark = pytest.mark.slurm
 RESOURCES = ("time=0:30:00", "gpus=0", "cpus=1", "memory=0.75", "at_a_time=2")
 EPOCHS = ("trainer.max_epochs=30", "early_stopping.patience=null")  # long enough to be caught in the middle
 
