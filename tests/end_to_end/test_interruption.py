@@ -2,16 +2,13 @@
 
 import json
 import os
-import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import ON_CPU, REPOSITORY, Command, same, start, weights
+from command import ON_CPU, Command, ended, fork, same, weights
 
 
 def arguments_for_a_long_run(mura_root: Path, cache_dir: Path, run: Path) -> list[str]:
@@ -29,6 +26,21 @@ def wait_for_epochs(run: Path, epochs: int) -> None:
         time.sleep(0.02)
 
 
+def has_ended(process: int) -> bool:
+    """Return whether a process that another one has started is gone, or a zombie."""
+    try:
+        return " Z " in Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def wait_for_the_end(process: int) -> None:
+    deadline = time.monotonic() + 60
+    while not has_ended(process):
+        assert time.monotonic() < deadline, "it has not ended"
+        time.sleep(0.02)
+
+
 def children(process: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
@@ -40,23 +52,24 @@ def test_when_one_of_two_processes_is_ended_the_other_ends_too_and_the_run_can_g
     victim: str, sent: signal.Signals, mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    arguments = [*arguments_for_a_long_run(mura_root, cache_dir, run), "trainer=ddp_cpu"]
-    first = start([argument for argument in arguments if argument != "trainer=cpu"], tmp_path)
+    arguments = [*arguments_for_a_long_run(mura_root, cache_dir, run), "trainer=ddp_cpu", "trainer.max_epochs=3"]
+    first = fork([argument for argument in arguments if argument != "trainer=cpu"], tmp_path)
+    assert first.pid is not None
     wait_for_epochs(run, 1)
     [second] = [pid for pid in children(first.pid) if "train.py" in Path(f"/proc/{pid}/cmdline").read_text()]
     os.kill({"first": first.pid, "second": second}[victim], sent)
-    _, said = first.communicate(timeout=60)  # the other one too holds the pipe until it has ended
-    assert first.returncode == (1 if victim == "second" else {signal.SIGKILL: -9, signal.SIGTERM: 143}[sent])
-    assert not Path(f"/proc/{second}").exists() or " Z " in Path(f"/proc/{second}/stat").read_text()
+    found = ended(first, tmp_path)
+    assert found.code == (1 if victim == "second" else {signal.SIGKILL: -9, signal.SIGTERM: 143}[sent])
+    wait_for_the_end(second)
+    said = (tmp_path / "console.log").read_text()
     told = victim == "first" and sent == signal.SIGTERM  # it says itself that it was stopped
     assert ("stopped" if told else "another process of this run has ended") + "; go on with: python train.py" in said
     assert f"go on with: python train.py resume={run}\n" in said
     assert "Traceback" not in said
-    if sent == signal.SIGTERM:
+    if (victim, sent) != ("first", signal.SIGKILL):
         return  # what is saved is the same: an epoch that has ended
-    resumed = start([f"resume={run}"], tmp_path)
-    _, said = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, said
+    resumed = ended(fork([f"resume={run}"], tmp_path), tmp_path)
+    assert resumed.code == 0, resumed.said
 
 
 PRECISIONS = ("32-true", "bf16-mixed")  # the second is emulated on a CPU that does not compute in it
@@ -68,9 +81,8 @@ def whole(mura_root: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("undisturbed")
     for precision in PRECISIONS:
         arguments = arguments_for_a_long_run(mura_root, cache_dir, folder / precision)
-        process = start([*arguments, f"trainer.precision={precision}"], folder)
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
+        found = ended(fork([*arguments, f"trainer.precision={precision}"], folder), folder)
+        assert found.code == 0, found.said
     return {precision: folder / precision for precision in PRECISIONS}
 
 
@@ -88,20 +100,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 ) -> None:
     undisturbed, broken = whole[precision], tmp_path / "broken"
     arguments = arguments_for_a_long_run(mura_root, cache_dir, broken)
-    process = start([*arguments, f"trainer.precision={precision}"], tmp_path)
+    process = fork([*arguments, f"trainer.precision={precision}"], tmp_path)
     wait_for_epochs(broken, 2)
     time.sleep(0.1)  # into the third epoch
-    process.send_signal(how)
-    _, said = process.communicate(timeout=120)
+    assert process.pid is not None
+    os.kill(process.pid, how)
+    stopped = ended(process, tmp_path)
     assert not (broken / "metrics.json").exists()
+    assert stopped.code == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[how]
     if how != signal.SIGKILL:
-        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[how]
-        assert f"go on with: python train.py resume={broken}" in said
-        assert "Traceback" not in said
+        assert f"go on with: python train.py resume={broken}" in stopped.said
+        assert "Traceback" not in stopped.said
 
-    resumed = start([f"resume={broken}"], tmp_path)
-    _, said = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, said
+    resumed = ended(fork([f"resume={broken}"], tmp_path), tmp_path)
+    assert resumed.code == 0, resumed.said
     assert same(weights(undisturbed), weights(broken))
     assert same(weights(undisturbed, "best.ckpt"), weights(broken, "best.ckpt"))
     assert (undisturbed / "predictions.csv").read_text() == (broken / "predictions.csv").read_text()
@@ -112,16 +124,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 def test_a_run_killed_in_its_first_epoch_begins_anew_and_ends_the_same(
     whole: dict[str, Path], mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    process = start(arguments_for_a_long_run(mura_root, cache_dir, tmp_path / "broken"), tmp_path)
+    process = fork(arguments_for_a_long_run(mura_root, cache_dir, tmp_path / "broken"), tmp_path)
     while not (tmp_path / "broken" / "config.yaml").is_file():
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.02)
     process.kill()
-    process.communicate()
+    process.join()
     assert not (tmp_path / "broken" / "checkpoints" / "last.ckpt").exists()
-    resumed = start([f"resume={tmp_path / 'broken'}"], tmp_path)
-    _, said = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, said
+    resumed = ended(fork([f"resume={tmp_path / 'broken'}"], tmp_path), tmp_path)
+    assert resumed.code == 0, resumed.said
     assert same(weights(whole["32-true"]), weights(tmp_path / "broken"))
 
 
@@ -143,21 +154,15 @@ def test_a_disk_that_fills_in_the_middle_ends_in_one_sentence_and_the_run_can_go
     mura_root: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    arguments = arguments_for_a_long_run(mura_root, cache_dir, run)
-
-    def little_room() -> None:  # enough for everything but a checkpoint
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
-
-    command = [sys.executable, str(REPOSITORY / "train.py"), *arguments]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=little_room, timeout=300)
-    assert found.returncode == 1
-    assert f"{run}: no room to write there (File too large)" in found.stderr
-    assert f"python train.py resume={run}" in found.stderr
-    assert "Traceback" not in found.stderr
+    arguments = [*arguments_for_a_long_run(mura_root, cache_dir, run), "trainer.max_epochs=2"]
+    found = ended(fork(arguments, tmp_path, room=1_000_000), tmp_path)  # enough for everything but a checkpoint
+    assert found.code == 1
+    assert f"{run}: no room to write there (File too large)" in found.said
+    assert f"python train.py resume={run}" in found.said
+    assert "Traceback" not in found.said
     assert list((run / "checkpoints").iterdir()) == []  # nothing half written
-    resumed = start([f"resume={run}"], tmp_path)
-    _, said = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, said
+    resumed = ended(fork([f"resume={run}"], tmp_path), tmp_path)
+    assert resumed.code == 0, resumed.said
 
 
 def test_a_run_that_stopped_early_trains_no_more_when_it_is_resumed(train: Command, tmp_path: Path) -> None:
@@ -172,6 +177,3 @@ def test_a_run_that_stopped_early_trains_no_more_when_it_is_resumed(train: Comma
     assert same(before[0], weights(run))
     assert (run / "predictions.csv").read_text() == before[1]
     assert json.loads((run / "metrics.json").read_text())["stopped_by"] == "early_stopping"
-
-
-# --- several processes ------------------------------------------------------------------------------------
