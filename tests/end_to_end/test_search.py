@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +9,7 @@ from statistics import fmean
 import pandas as pd
 import pytest
 import yaml
-from command import ON_CPU, REPOSITORY, Ended
+from command import ON_CPU, REPOSITORY, Command
 from hydra import compose, initialize_config_dir
 from offline import records
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
@@ -20,7 +19,6 @@ from mura.config import CONF_DIR
 from mura.config.command_line import hydra_arguments, study_arguments
 from mura.config.hydra_hooks import register_resolvers
 from mura.config.rules import check_values
-from mura.config.sentences import exit_with_sentence
 from mura.launch.jobs import run_jobs
 from mura.runs.folder import RunFolder
 from mura.study.trials import Tuning
@@ -32,8 +30,6 @@ SMALL = (
 SEARCH = ("search=lr_wd", "trials=4")
 ONE_ARM = ("arms=[specialised]", "extremities=[wrist]")
 
-Say = Callable[..., Ended]
-
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,24 +38,13 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def say(mura_root: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: object) -> Say:
-    """`python sweep.py ...` in this process; its presets lie in the test's folder instead of conf/."""
+def say(sweep: Command, mura_root: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`python sweep.py ...`; its presets lie in the test's folder instead of conf/."""
     conf = tmp_path / "conf"
     conf.mkdir()
     monkeypatch.setattr("mura.config.search.CONF_DIR", conf)
-
-    def run(*arguments: str) -> Ended:
-        places = (f"data.root={mura_root}", f"data.cache_dir={cache_dir}", f"studies_dir={tmp_path / 'studies'}")
-        capsys.readouterr()  # type: ignore[attr-defined]
-        try:
-            with exit_with_sentence():
-                code = sweep.main([*SMALL, *places, *arguments])
-        except SystemExit as error:
-            code = int(str(error.code))
-        printed = capsys.readouterr()  # type: ignore[attr-defined]
-        return Ended(code, printed.out + printed.err)
-
-    return run
+    places = (f"data.root={mura_root}", f"data.cache_dir={cache_dir}", f"studies_dir={tmp_path / 'studies'}")
+    return partial(sweep, *SMALL, *places)
 
 
 def search_only(root: Path, cache: Path, studies: Path, *more: str, workers: int = 1) -> Tuning:
@@ -125,7 +110,7 @@ def test_whatever_the_test_set_holds_the_same_is_tried_and_chosen(
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_with_two_workers_to_the_same_choice_and_trains_it(
-    undisturbed: Tuning, say: Say, tmp_path: Path
+    undisturbed: Tuning, say: Command, tmp_path: Path
 ) -> None:
     search = tmp_path / "studies" / "study" / "search"
     shutil.copytree(undisturbed.folder, search)
@@ -214,7 +199,7 @@ def test_trials_are_averaged_over_folds_pruned_by_earlier_ones_and_runs_of_their
     ],
 )
 def test_a_faulty_search_is_refused_before_anything_starts(
-    more: list[str], sentence: str, say: Say, tmp_path: Path
+    more: list[str], sentence: str, say: Command, tmp_path: Path
 ) -> None:
     refused = say(*more)
     assert refused.code == 2, refused.said
@@ -223,7 +208,7 @@ def test_a_faulty_search_is_refused_before_anything_starts(
 
 
 @pytest.mark.slow
-def test_a_search_and_runs_without_one_share_no_study(undisturbed: Tuning, say: Say, tmp_path: Path) -> None:
+def test_a_search_and_runs_without_one_share_no_study(undisturbed: Tuning, say: Command, tmp_path: Path) -> None:
     study = tmp_path / "studies" / "study"
     shutil.copytree(undisturbed.folder, study / "search")
     assert "was begun with a search: go on with its search=" in say(*ONE_ARM).said
