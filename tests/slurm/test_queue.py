@@ -18,7 +18,7 @@ from mura.machine import cores
 
 pytestmark = pytest.mark.slurm
 RESOURCES = ("time=0:30:00", "gpus=0", "cpus=1", "memory=0.75", "at_a_time=2")
-EPOCHS = ("trainer.max_epochs=30", "early_stopping.patience=null")  # long enough to be caught in the middle
+EPOCHS = ("trainer.max_epochs=20", "early_stopping.patience=null")  # long enough to be caught in the middle
 
 Start = Callable[[list[str]], subprocess.Popen[str]]
 
@@ -47,12 +47,20 @@ def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.1)
 
 
+def place_of(run: str, folder: Path) -> str:
+    """The name under which a run of the study was last submitted."""
+    return str(json.loads((folder / ".slurm" / "places.json").read_text())[run])
+
+
 def number_of(run: str, folder: Path) -> str:
     """SLURM's id of a run of the study."""
-    place = json.loads((folder / ".slurm" / "places.json").read_text())[run]
-    queued = read_queue()
+    place, queued = place_of(run, folder), read_queue()
     assert place in queued, f"{run} is not in the queue: {queued}"
     return queued[place][0]
+
+
+def scontrol(*command: str) -> None:
+    subprocess.run(["scontrol", *command], check=True)
 
 
 @pytest.fixture
@@ -75,33 +83,41 @@ def start() -> Iterator[Start]:
 def test_a_study_with_a_run_cancelled_one_requeued_and_the_sweep_killed_equals_a_local_one(
     mura_root: Path, cache_dir: Path, tmp_path: Path, start: Start
 ) -> None:
+    two = "extremities=[forearm,humerus]"
     local = subprocess.run(
-        study(mura_root, cache_dir, tmp_path / "local", f"launcher.workers={cores()}"), capture_output=True, text=True
-    )
+        study(mura_root, cache_dir, tmp_path / "local", two, f"launcher.workers={cores()}"),
+        capture_output=True, text=True,
+    )  # fmt: skip
     assert local.returncode == 0, local.stderr
 
-    folder, command = tmp_path / "queue" / "study", study(mura_root, cache_dir, tmp_path / "queue", *in_slurm())
+    alone = (*in_slurm(), "launcher.at_a_time=1")
+    folder, command = tmp_path / "queue" / "study", study(mura_root, cache_dir, tmp_path / "queue", two, *alone)
     first = start(command)
     unified = folder / "cnn2/unified/seed0"
+    wait_for(lambda: (unified / "config.yaml").is_file())
+    unseen, seen = (number_of(f"cnn2/{name}/seed0", folder) for name in ("forearm", "humerus"))
+    scontrol("hold", f"{unseen},{seen}")  # until they are cancelled
     wait_for(lambda: (unified / "checkpoints/last.ckpt").is_file())
     told = start(["scancel", "--signal=USR2", number_of("cnn2/unified/seed0", folder)])
     wait_for(lambda: "stopped; go on with" in (unified / "console.log").read_text())
     told.kill()  # it would tell the requeued job once more
     first.kill()
     first.wait()
-    subprocess.run(["scancel", number_of("cnn2/humerus/seed0", folder)], check=True)  # which sweep.py does not see
+    subprocess.run(["scancel", unseen], check=True)  # which no sweep.py sees
+    submitted = place_of("cnn2/forearm/seed0", folder)
 
     second = start(command)
-    wait_for(lambda: "cnn2/forearm/seed0" in (folder / ".slurm/places.json").read_text())
-    wait_for(lambda: (folder / "cnn2/elbow/seed0/config.yaml").is_file())
-    subprocess.run(["scancel", number_of("cnn2/elbow/seed0", folder)], check=True)
+    wait_for(lambda: place_of("cnn2/forearm/seed0", folder) != submitted)  # it knows what is in the queue
+    scontrol("release", seen)
+    wait_for(lambda: (folder / "cnn2/humerus/seed0/config.yaml").is_file())
+    subprocess.run(["scancel", seen], check=True)
     _, said = second.communicate(timeout=300)
     assert second.returncode == 1, said
     assert "runs are already in the queue" in said
-    assert "FAILED  cnn2/elbow/seed0: SLURM ended job" in said
+    assert "FAILED  cnn2/humerus/seed0: SLURM ended job" in said
     assert said.count("FAILED") == 1
     history = pd.read_csv(unified / "history.csv")
-    assert list(history["epoch"]) == list(range(30))
+    assert list(history["epoch"]) == list(range(20))
 
     last = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert last.returncode == 0, last.stderr
@@ -132,9 +148,14 @@ def test_a_job_that_reaches_its_time_limit_is_queued_again_and_goes_on(
     mura_root: Path, cache_dir: Path, tmp_path: Path, start: Start
 ) -> None:
     command = study(mura_root, cache_dir, tmp_path, "arms=[specialised]", "extremities=[wrist]", *in_slurm())
-    process = start([*command, "launcher.time=3", "trainer.max_epochs=5000"])  # SLURM's signal comes after 90 s
+    process = start([*command, "trainer.max_epochs=5000"])
     run = tmp_path / "study/cnn2/wrist/seed0"
-    wait_for(lambda: "stopped; go on with" in (run / "console.log").read_text() if run.is_dir() else False, 240)
+    wait_for(lambda: (run / "checkpoints/last.ckpt").is_file())
+    job = f"JobId={number_of('cnn2/wrist/seed0', tmp_path / 'study')}"
+    # the least of time, in minutes, before whose end SLURM sends its signal; it looks at the limits every half minute
+    scontrol("update", job, "TimeLimit=2")
+    wait_for(lambda: "stopped; go on with" in (run / "console.log").read_text())
+    scontrol("update", job, "TimeLimit=30")  # enough to start again in, however busy this machine is
     before = len(pd.read_csv(run / "history.csv"))
     wait_for(lambda: len(pd.read_csv(run / "history.csv")) > before)
     process.send_signal(signal.SIGINT)
