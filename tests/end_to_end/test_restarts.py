@@ -1,11 +1,12 @@
 """Starts into a folder that is taken, runs that go on with other settings, and folders that no two starts share."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from command import Command
+from command import ON_CPU, Command, ended, fork
 from omegaconf import OmegaConf
 
 from mura.config.start import claim_folder
@@ -20,13 +21,20 @@ def content(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files if path.name not in (".lock", ".writer")}
 
 
+@pytest.fixture(scope="module")
+def lacking(mura_root: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs that lacks its results, to be copied only."""
+    folder = tmp_path_factory.mktemp("half_done")
+    data = (f"data.root={mura_root}", f"data.cache_dir={cache_dir}", "data.image_size=32")
+    found = ended(fork(["model=cnn2", *HALF_DONE, *data, *ON_CPU, f"hydra.run.dir={folder / 'run'}"], folder), folder)
+    assert found.code == 0, found.said
+    (folder / "run" / "metrics.json").unlink()
+    return folder / "run"
+
+
 @pytest.fixture
-def half_done(train: Command, tmp_path: Path) -> Path:
-    """A run of two epochs that lacks its results."""
-    run = tmp_path / "run"
-    train(*HALF_DONE, f"hydra.run.dir={run}")
-    (run / "metrics.json").unlink()
-    return run
+def half_done(lacking: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(lacking, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("launcher", [[], ["-m", "hydra/launcher=basic"], ["-m"], ["-m", "hydra.launcher.workers=2"]])
