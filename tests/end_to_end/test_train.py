@@ -161,10 +161,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Com
 
 
 def test_a_multirun_is_one_run_folder_for_each_data_set(train: Command, tmp_path: Path) -> None:
-    sets = [*EXTREMITIES, "unified"]
+    sets = ["elbow", "wrist", "unified"]
     train("-m", f"data={','.join(sets)}", "hydra.sweep.dir=all", "experiment=debug", "hydra.launcher.workers=2")
     runs = sorted(path.parent for path in (tmp_path / "all").rglob("metrics.json"))
-    assert len(runs) == 8
+    assert len(runs) == 3
     found = [json.loads((run / "metrics.json").read_text()) for run in runs]
     assert [metrics["data"] for metrics in found] == sets
     assert len({metrics["split_hash"] for metrics in found}) == 1

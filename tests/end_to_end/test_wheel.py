@@ -86,12 +86,12 @@ def test_a_run_trains_and_a_stopped_one_goes_on(installed: Installed) -> None:
 
 
 @pytest.mark.slow
-def test_a_multirun_and_a_run_of_two_processes(installed: Installed) -> None:
-    multirun = (*SHORT, *installed.data, "data=wrist,hand", "hydra.sweep.dir=many")
+def test_a_multirun_starts_a_run_of_two_processes(installed: Installed) -> None:
+    multirun = (*SHORT, *installed.data, "data=wrist", "hydra.sweep.dir=many")
     several = installed.mura("train", "-m", *multirun, "trainer=ddp_cpu", "trainer.precision=32-true")
     assert several.code == 0, several.said
     finished = sorted((installed.work / "many").glob("*/metrics.json"))
-    assert [json.loads(file.read_text())["devices"] for file in finished] == [2, 2]
+    assert [json.loads(file.read_text())["devices"] for file in finished] == [2]
 
 
 @pytest.mark.slow
