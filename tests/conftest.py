@@ -17,10 +17,17 @@ from mura.launch.jobs import Job, run_jobs
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
 os.environ["WANDB_MODE"] = "offline"
+os.environ["OMP_NUM_THREADS"] = "1"  # of the workers and all that they start, which share the cores between them
 os.environ.pop("MURA_ROOT", None)
 os.environ.pop("JPY_PARENT_PID", None)  # of a notebook, from which the tests may be started
 # A shell starts its background jobs deaf to SIGINT, and what they start is deaf too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with slow tests first: at the end the workers then share short ones, and none waits for long."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("slurm")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
