@@ -33,11 +33,9 @@ Command = Callable[..., Ended]
 
 
 def start(train_arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    """`python train.py` in `folder`, to be signalled or waited for; on one core."""
+    """`python train.py` in `folder`, to be signalled or waited for."""
     command = [sys.executable, str(REPOSITORY / "train.py"), *train_arguments]
-    return subprocess.Popen(
-        command, cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
 
 
 def fork(train_arguments: list[str], folder: Path, room: int | None = None) -> ForkServerProcess:

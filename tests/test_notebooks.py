@@ -21,7 +21,7 @@ def run_notebook(name: str, folder: Path) -> None:
     """Run a notebook by a real kernel, in a copy in `folder`; its commands find this environment's `mura`."""
     shutil.copy(NOTEBOOKS / f"{name}.ipynb", folder)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PATH": path}
     command = [sys.executable, "-m", "pytest", "--nbmake", f"{name}.ipynb", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

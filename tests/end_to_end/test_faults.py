@@ -57,7 +57,7 @@ def test_without_locks_and_in_a_folder_that_is_no_utf_8_a_run_ends_with_one_warn
         sys.executable, str(REPOSITORY / "train.py"), "model=cnn2", "data=wrist", "logger=none", *ON_CPU,
         "data.image_size=32", "trainer.max_epochs=1", "hydra.run.dir=run", f"data.cache_dir={tmp_path / 'cache'}",
     ]  # fmt: skip
-    more = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "OMP_NUM_THREADS": "1", "MURA_ROOT": str(mura_root)}
+    more = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "MURA_ROOT": str(mura_root)}
     ended = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, env=os.environ | more, check=False, timeout=120
     )
@@ -86,9 +86,7 @@ def test_memory_stays_flat_over_many_epochs(mura_root: Path, cache_dir: Path, tm
         f"data.root={mura_root}", f"data.cache_dir={cache_dir}", "data.image_size=32", "trainer.max_epochs=50",
         "early_stopping.patience=null", f"hydra.run.dir={run}",
     ]  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     at: dict[int, int] = {}
     while process.poll() is None and len(at) < 50:
         epochs = len((run / "history.csv").read_text().splitlines()) - 1 if (run / "history.csv").is_file() else 0

@@ -198,7 +198,7 @@ def test_two_tasks_of_srun_are_one_run_and_equal_two_local_processes(
     ]
     result = subprocess.run(
         [*srun, sys.executable, str(REPOSITORY / "train.py"), *common, *two], capture_output=True, text=True,
-        timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=300,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     [run] = (tmp_path / "runs").iterdir()
