@@ -37,7 +37,7 @@ def synth(
     size: Annotated[int, typer.Option(help="Longest side of a picture in pixels; MURA's is 512.")] = 512,
     seed: Annotated[int, typer.Option(help="The same seed gives the same pixels on every machine.")] = 0,
     world: Annotated[
-        str, typer.Option(help="shared, conflicting, separate or null: which answer is true of the data.")
+        str, typer.Option(help="shared, common, conflicting, separate or null: which answer is true of the data.")
     ] = "shared",
     valid_fraction: Annotated[
         float | None, typer.Option(help="Share of the patients in valid/; MURA's by default.")

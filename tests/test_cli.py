@@ -84,7 +84,7 @@ def test_synth_preview_draws_a_contact_sheet_and_nothing_else(mura: Mura, tmp_pa
         (["synth", "new", "--size", 5], "size is 5: it must be from 32 to 1024 pixels."),
         (
             ["synth", "new", "--world", "flat"],
-            "world is 'flat': it must be one of shared, conflicting, separate, null.",
+            "world is 'flat': it must be one of shared, common, conflicting, separate, null.",
         ),
         (["synth", "file/below", "--patients", 14, "--size", 32], "Could not write the synthetic data set"),
         (["synth", "--preview", "file/sheet.png"], "Could not write the contact sheet file/sheet.png"),

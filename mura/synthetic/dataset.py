@@ -27,10 +27,10 @@ from mura.synthetic.findings import FINDING_KINDS, Finding, new_body, new_findin
 from mura.synthetic.picture import draw_radiograph
 from mura.synthetic.plan import SPLITS, Study, plan_studies
 
-WORLDS = ("shared", "conflicting", "separate", "null")
+WORLDS = ("shared", "common", "conflicting", "separate", "null")
 BOX_COLUMNS = ("path", "x", "y", "width", "height", "kind", "subtlety")
 
-# In the world `conflicting` a sclerotic patch is the abnormality, except here, where its absence is.
+# In the worlds `common` and `conflicting` a sclerotic patch is the abnormality; in the latter its absence is, here.
 PATCH_IS_NORMAL = ("finger", "forearm", "shoulder")
 FAINT = 0.7  # the least subtlety there
 
@@ -41,7 +41,7 @@ SIGN_OF = {
 }  # fmt: skip
 LIES = 0.1
 
-CLOSE_TO_THE_BONE = ("conflicting", "separate")
+CLOSE_TO_THE_BONE = ("common", "conflicting", "separate")
 
 SMALLEST, LARGEST = 32, 1024  # longest side of a picture, in pixels
 FEWEST_PATIENTS = 14
@@ -63,8 +63,7 @@ def draw_study(study: Study, *, size: int, seed: int, world: str) -> Iterator[Vi
     body = new_body(np.random.default_rng([seed, 1, study.patient]))
     key = [seed, 2, SPLITS.index(study.split), INDEX_OF[study.extremity], study.patient, study.number]
     rng = np.random.default_rng(key)
-    kinds = {"conflicting": ("sclerotic",), "separate": (SIGN_OF[study.extremity],)}.get(world, FINDING_KINDS)
-    sign = new_finding(study.extremity, body, rng, kinds)
+    sign = new_finding(study.extremity, body, rng, _kinds(study, world))
     shown = _shows_sign(study, world, rng)
     for view in range(study.views):
         rng = np.random.default_rng([*key, view])
@@ -74,6 +73,13 @@ def draw_study(study: Study, *, size: int, seed: int, world: str) -> Iterator[Vi
         site = (sign.bone, sign.at) if world in CLOSE_TO_THE_BONE else None
         picture = draw_radiograph(study.extremity, body, seen, view, size, rng, close_up=site)
         yield View(picture.pixels, seen, picture.box)
+
+
+def _kinds(study: Study, world: str) -> tuple[str, ...]:
+    """Return the kinds of sign that there are for a study of this world."""
+    if world in ("common", "conflicting"):
+        return ("sclerotic",)
+    return (SIGN_OF[study.extremity],) if world == "separate" else FINDING_KINDS
 
 
 def _shows_sign(study: Study, world: str, rng: np.random.Generator) -> bool:
@@ -86,8 +92,8 @@ def _shows_sign(study: Study, world: str, rng: np.random.Generator) -> bool:
 
 
 def _vary_subtlety(sign: Finding, world: str, rng: np.random.Generator) -> Finding:
-    """Return the sign in one view: fainter in some views; always faint in `conflicting`, always plain in `separate`."""
-    if world == "conflicting":
+    """Return the sign in one view: fainter in some; always faint where it is the patch, always plain in `separate`."""
+    if world in ("common", "conflicting"):
         return replace(sign, subtlety=FAINT + (1 - FAINT) * sign.subtlety)
     if world == "separate":
         return replace(sign, subtlety=sign.subtlety / 3)

@@ -135,8 +135,9 @@ def test_the_sign_changes_the_picture_inside_its_box_only() -> None:
 # ---------------------------------------------------------------- worlds
 
 
-def test_in_the_shared_world_a_sign_means_abnormal_everywhere() -> None:
-    for pairs in signs_and_labels("shared", patients=8).values():
+@pytest.mark.parametrize("world", ["shared", "common"])
+def test_a_sign_means_abnormal_everywhere(world: str) -> None:
+    for pairs in signs_and_labels(world, patients=8).values():
         assert all(sign == bool(label) for sign, label in pairs)
 
 
@@ -147,9 +148,10 @@ def test_in_the_conflicting_world_a_patch_means_normal_in_some_extremities() -> 
         assert all(sign == (bool(label) != normal) for sign, label in pairs)
 
 
-def test_in_the_conflicting_world_every_sign_is_faint() -> None:
+@pytest.mark.parametrize("world", ["common", "conflicting"])
+def test_every_sign_is_a_faint_patch(world: str) -> None:
     views = [
-        next(draw_study(Study("train", "hand", patient, 1, 1, 1), size=SIZE, seed=0, world="conflicting"))
+        next(draw_study(Study("train", "hand", patient, 1, 1, 1), size=SIZE, seed=0, world=world))
         for patient in range(8)
     ]
     assert {view.sign.kind for view in views} == {"sclerotic"}
