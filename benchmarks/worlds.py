@@ -1,11 +1,13 @@
-"""Does the whole study find the right answer? Trained for real on the four synthetic worlds whose answer is known.
+"""Does the whole study find the right answer? Trained for real on synthetic worlds.
 
     python benchmarks/worlds.py [FOLDER] [--world NAME]
     python benchmarks/worlds.py --null-replicates 100
 
-`shared`: one sign of abnormality everywhere, so pooling must help. `conflicting`: the same sign is abnormal in four
-extremities and normal in three, so specialising must help. `separate`: each extremity has a sign of its own, so there
-is something to learn and nothing to gain. `null`: labels at random, so nothing must be found.
+`common`: one faint sign of abnormality everywhere, and too few patients of each extremity to learn it from, so pooling
+must help. `conflicting`: the same sign is abnormal in four extremities and normal in three, so specialising must help.
+`separate`: each extremity has a sign of its own, so there is something to learn and nothing to gain. `null`: labels at
+random, so nothing must be found. `shared`, the demo's world: signs that are abnormal everywhere, on whole limbs.
+Whether pooling helps there is not known beforehand.
 Five seeds; every run takes as many steps as the unified one, so that no arm wins by longer training. Started again on
 the same folder it does only what is missing.
 
@@ -42,25 +44,29 @@ from mura.synthetic.dataset import draw_study
 from mura.synthetic.plan import plan_studies
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-DATA = ["--patients", "600", "--balanced", "--valid-fraction", "0.3"]
 STUDY = ["experiment=demo", "seeds=[0,1,2,3,4]", "logger=none", "launcher.workers=2"]
 
 
 @dataclass(frozen=True)
 class World:
-    """The true answer of a world, and what it takes to learn it: pixels as drawn and as trained on, and epochs."""
+    """The true answer of a world, if it is known, and what it takes to learn it.
 
-    answer: str
+    That is the share of its 600 patients to test on, pixels as drawn and as trained on, and epochs.
+    """
+
+    answer: str | None
+    valid_fraction: float = 0.3
     drawn: int = 48
     side: int = 32
     epochs: int = 8
 
 
 WORLDS = {
+    "common": World("unified better", valid_fraction=0.8, epochs=24),
     "conflicting": World("specialised better"),
     "separate": World("no difference shown"),
     "null": World("no difference shown"),
-    "shared": World("unified better", drawn=96, side=64, epochs=20),
+    "shared": World(None, drawn=96, side=64, epochs=20),
 }
 """Close to the bone a sign shows in a small picture; in `shared` whole limbs are drawn, which takes a larger one."""
 
@@ -72,7 +78,8 @@ def verdicts(world: str, folder: Path) -> list[dict[str, Any]]:
     """Return the study-accuracy records of the study of one world, which is run where it isn't finished."""
     about, data = WORLDS[world], folder / "data" / world
     if not data.is_dir():
-        drawn = ["--world", world, "--size", str(about.drawn), *DATA]
+        drawn = ["--patients", "600", "--balanced", "--valid-fraction", str(about.valid_fraction)]
+        drawn += ["--world", world, "--size", str(about.drawn)]
         subprocess.run([sys.executable, "-m", "mura.cli", "synth", str(data), *drawn], check=True)
     own = [
         f"data.image_size={about.side}",
@@ -100,10 +107,10 @@ def print_worlds(worlds: list[str], folder: Path) -> int:
                 f"| {p_value(r['p_holm'])} | {r['verdict']} |",
                 flush=True,
             )
-            if r["extremity"] == OVERALL and r["verdict"] != WORLDS[world].answer:
+            if r["extremity"] == OVERALL and r["verdict"] != (WORLDS[world].answer or r["verdict"]):
                 wrong.append(f"{world}: {r['verdict']}, expected {WORLDS[world].answer}")
     print("\nSynthetic data, study accuracy, five seeds an arm. ", end="")
-    print("WRONG: " + "; ".join(wrong) if wrong else "Every verdict over all extremities is right.")
+    print("WRONG: " + "; ".join(wrong) if wrong else "Where the answer is known, every verdict over all is right.")
     return 1 if wrong else 0
 
 
