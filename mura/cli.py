@@ -199,13 +199,13 @@ def explain(
         raise MuraError("name the pictures to explain, or --test for the run's own test views.")
     with quick_imports():
         from mura.inference import explain
-        from mura.inference.loading import load_model
+        from mura.inference.models import load_model
     from mura.machine import keep_freed_memory
 
     keep_freed_memory()
     folder = Path("explained") if out is None else out
     places = all_places(pictures)
-    asked = load_model(model, arm, backbone)
+    asked = explain.explainable(load_model(model, arm, backbone))
     with progress_bar("explaining") as progress:
         answer = explain.explain_pictures(asked, places, folder, extremity, progress, anonymous)
     show_answer(answer, explain.as_json(asked, answer) if as_json else None, None, anonymous)

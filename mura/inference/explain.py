@@ -7,7 +7,7 @@ as it is in its file, G cells along a side of a heat map.
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -54,6 +54,19 @@ class ExplainedModel(Model, Protocol):
         check_extremities(self, pd.DataFrame({"name": [str(picture)], "extremity": pd.Series([name], dtype=object)}))
         [heat_GG] = self.heat_maps(fit(pixels, self.cache_size, self.fit)[None], [name])
         return heat_on_picture(heat_GG, pixels.shape, self.cache_size, self.fit)
+
+
+def explainable(model: Model) -> ExplainedModel:
+    """Return the model as one that can say where it looks. Raises MuraError with the reason when it can't."""
+    if not hasattr(model, "heat_maps"):
+        raise MuraError(
+            f"{model.source} can't be explained: an ONNX file answers, and Grad-CAM needs the network itself; name the "
+            "run folder or the checkpoint that it was exported from."
+        )
+    asked = cast(ExplainedModel, model)
+    black_BSS = np.zeros((len(model.extremities), model.cache_size, model.cache_size), np.uint8)
+    asked.heat_maps(black_BSS, model.extremities)
+    return asked
 
 
 class Seen(NamedTuple):

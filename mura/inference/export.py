@@ -167,7 +167,7 @@ def describe(model: TorchModel | ArmModel) -> dict[str, Any]:
         "extremity_index": INDEX_OF,
         "threshold": THRESHOLD,
         "fitted": model.fitted(),
-        "synthetic": any(each["synthetic"] for each in finished) if finished else None,
+        "synthetic": model.is_synthetic(),
         "data_fingerprint": trained.get("data_fingerprint"),
         "trained_with": trained.get("versions") or {},
         "versions": versions(),

@@ -79,11 +79,16 @@ class ExportedModel(Model):
     extremities: list[str]
     cache_size: int
     fit: str
-    stored: Fits
+    about: dict[str, Any]
     session: Any
 
     def fitted(self) -> Fits:
-        return self.stored
+        fits: Fits = self.about["fitted"]
+        return fits
+
+    def is_synthetic(self) -> bool | None:
+        said: bool | None = self.about["synthetic"]
+        return said
 
     @property
     def needs_extremity(self) -> bool:
@@ -132,7 +137,7 @@ def load_exported(path: Path) -> ExportedModel:
     except Exception as error:  # onnxruntime has a class for each of its codes
         why = " ".join(str(error).split())[:200]
         raise MuraError(f"{path} can't be run ({why}); export it again.") from None
-    return ExportedModel(path, about["extremities"], about["cache_size"], about["fit"], about["fitted"], session)
+    return ExportedModel(path, about["extremities"], about["cache_size"], about["fit"], about, session)
 
 
 def _read(path: Path) -> bytes:

@@ -40,8 +40,8 @@ class TorchModel(ExplainedModel):
     cache_size: int
     extremities: list[str]
     fit: str
-    stored: Fits | None = None
-    """What an export says was fitted; a run says it itself."""
+    about: dict[str, Any] | None = None
+    """What an export says of itself; a run's folder says it."""
 
     @property
     def folder(self) -> RunFolder:
@@ -53,10 +53,17 @@ class TorchModel(ExplainedModel):
         return bool(self.members[0].hparams["separate_heads"])
 
     def fitted(self) -> Fits:
-        if self.stored is not None:
-            return self.stored
+        if self.about is not None:
+            fits: Fits = self.about["fitted"]
+            return fits
         is_the_runs = self.source.is_dir() or [self.source] == _checkpoints_in(self.folder)
         return fits_of({OVERALL: [self.folder.path]}) if is_the_runs else {}
+
+    def is_synthetic(self) -> bool | None:
+        if self.about is not None:
+            said: bool | None = self.about["synthetic"]
+            return said
+        return any_synthetic([self.folder])
 
     def probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
         """Return the probability of "abnormal", float64 [B]. Raises MuraError when a checkpoint answers NaN."""
@@ -112,6 +119,12 @@ def in_halves(
     )
 
 
+def any_synthetic(runs: Sequence[RunFolder]) -> bool | None:
+    """Return whether a finished one of the runs learnt from drawings of this program; None where none says."""
+    said = {read_metrics(run.metrics)["synthetic"] for run in set(runs) if run.finished} - {None}
+    return any(said) if said else None
+
+
 def scaled(heat_BGG: np.ndarray) -> np.ndarray:
     """Return heat maps whose hottest cell is 1; one that is all zero stays so."""
     highest_B11 = heat_BGG.max(axis=(1, 2), keepdims=True)
@@ -148,6 +161,9 @@ class ArmModel(ExplainedModel):
         # a run says nothing of the thresholds of an extremity that it did not validate on
         known = {name: of for name, of in runs.items() if name == OVERALL or all(name in r.extremities for r in of)}
         return fits_of({name: [run.source for run in of_name] for name, of_name in known.items()})
+
+    def is_synthetic(self) -> bool | None:
+        return any_synthetic([run.folder for runs in self.runs.values() for run in runs])
 
     def probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
         """Return the mean over the runs, float64 [B]. Raises MuraError when one answers NaN."""
@@ -276,7 +292,7 @@ def shared_model(about: dict[str, Any], state: dict[str, torch.Tensor], path: Pa
     if fault := fault_in(content, CHECKPOINT_RULES):
         raise MuraError(f"{path.with_suffix('.json')} {fault.replace('hyper_parameters', 'network')}; export it again.")
     member = build_saved(content, path).eval().to(device_to_ask())
-    return TorchModel(path, [path], [member], about["cache_size"], about["extremities"], about["fit"], about["fitted"])
+    return TorchModel(path, [path], [member], about["cache_size"], about["extremities"], about["fit"], about)
 
 
 def device_to_ask() -> str:

@@ -36,6 +36,9 @@ class Adjusted(Model):
     def fitted(self) -> Fits:
         return self.model.fitted()
 
+    def is_synthetic(self) -> bool | None:
+        return self.model.is_synthetic()
+
     @property
     def needs_extremity(self) -> bool:
         return self.model.needs_extremity

@@ -57,6 +57,9 @@ class Model(Protocol):
     def fitted(self) -> Fits:
         """Return what was fitted on its validation views; empty where nothing was."""
 
+    def is_synthetic(self) -> bool | None:
+        """Return whether it learnt from drawings of this program; None where nothing says."""
+
     def probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
         """Return the probability of "abnormal", float64 [B], of squares, uint8 [B, S, S]."""
 

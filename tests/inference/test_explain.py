@@ -116,11 +116,12 @@ def test_python_gets_the_heat_of_a_picture_as_an_array(study: Path, folder: Path
     assert np.array_equal(model.explain(elsewhere, "wrist"), heat)
 
 
-def test_what_cant_be_explained_is_a_sentence(study: Path, folder: Path, tmp_path: Path) -> None:
+def test_what_cant_be_explained_is_a_sentence(study: Path, wrist_file: Path, folder: Path, tmp_path: Path) -> None:
     run, picture = study / "cnn2" / "wrist" / "seed0", sorted(folder.iterdir())[0]
     said = {
         "is not empty, and nothing is overwritten": ("explain", run, picture, "--out", folder),
         "is no PyTorch checkpoint": ("explain", picture, picture, "--out", tmp_path / "a"),
+        "wrist.onnx can't be explained: an ONNX": ("explain", wrist_file, picture, "--out", tmp_path / "d"),
         "is not there": ("explain", run, tmp_path / "gone.png", "--out", tmp_path / "b"),
         "declares 9000 x 9000 pixels": ("explain", run, huge(tmp_path), "--out", tmp_path / "c"),
     }

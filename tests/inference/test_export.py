@@ -233,3 +233,15 @@ def test_without_the_extra_it_is_named(
         said = str(refusal(ask))
         assert f"needs {library}, which can't be imported: pip install -e '.[export]'" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_says_whether_it_learnt_from_drawings_and_its_exports_say_it_too(wrist: Path, tmp_path: Path) -> None:
+    runs = {said: tmp_path / str(said) / "wrist" / "seed0" for said in (True, False)}
+    for said, run in runs.items():
+        shutil.copytree(wrist, run)
+        metrics = json.loads((run / "metrics.json").read_text())
+        (run / "metrics.json").write_text(json.dumps(metrics | {"synthetic": said}))
+        export(load_model(run), tmp_path / f"{said}.safetensors")
+        for place in (run, run / "checkpoints" / "best.ckpt", tmp_path / str(said), tmp_path / f"{said}.safetensors"):
+            assert load_model(place).is_synthetic() is said
+    assert load_model(wrist).is_synthetic() is None

@@ -1,4 +1,4 @@
-"""A small study whose models nobody trained: run folders with the checkpoints of fresh networks."""
+"""A small study whose models nobody trained: run folders with the checkpoints of fresh networks, as fixtures."""
 
 from pathlib import Path
 
