@@ -281,6 +281,22 @@ def card(
     write_text(out, model_card(place))
 
 
+@app.command("app")
+def app_(
+    model: MODEL,
+    arm: ARM = None,
+    backbone: BACKBONE = None,
+    port: Annotated[int, typer.Option(help="The port on 127.0.0.1; by default a free one.")] = 0,
+) -> None:
+    """Try a model on a page in the browser: drop pictures, see its answers and where it looks. Not a medical device.
+
+    The page is for this machine alone, and keeps nothing of what it is shown. Ctrl-C ends it.
+    """
+    from mura.app.server import serve
+
+    serve(model, arm, backbone, port)
+
+
 def all_places(pictures: list[Path]) -> list[Path]:
     """Return the places named on the command line, and in its place those that standard input names for -."""
     from mura.inference.places import read_list

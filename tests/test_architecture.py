@@ -25,6 +25,7 @@ FLOORS = (
     ("config",),
     ("comparison",),
     ("report",),
+    ("app",),
     ("commands",),
 )
 # These read finished runs, and know nothing of how runs are made; what an arm is, they must know.

@@ -101,3 +101,11 @@ def test_a_study_is_trained_and_compared(installed: Installed) -> None:
     )
     assert study.code == 0, study.said
     assert (installed.work / "studies" / "mine" / "index.html").is_file()
+
+
+def test_every_file_of_the_package_is_in_the_wheel(installed: Installed) -> None:
+    [package] = installed.python.parent.parent.glob("lib/python*/site-packages/mura")
+    ours = REPOSITORY / "mura"
+    files = {path.relative_to(ours) for path in ours.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert Path("app", "templates", "page.html.j2") in files
+    assert files <= {path.relative_to(package) for path in package.rglob("*")}
