@@ -84,7 +84,6 @@ def ask(asked: AskedModel, uploads: Sequence[Upload], extremity: str | None, as_
         study, out = Path(place, "study"), Path(place, "heat")
         study.mkdir()
         paths = [upload.save(study, number) for number, upload in enumerate(uploads, 1)]
-
         try:
             with remarks() as warnings:
                 answer = _answer(asked, [study] if as_one_study else paths, out, extremity)

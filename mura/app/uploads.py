@@ -20,9 +20,9 @@ LIMITS = (
     f"At most {MOST_FILES} pictures at a time, {MOST_BYTES // MEGABYTE} MB each and "
     f"{MOST_BYTES_TOGETHER // MEGABYTE} MB together."
 )
-logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a damaged form is said to who sent it
-
 LONGEST_NAME = 120  # characters that are shown of it
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a damaged form is said to who sent it
 
 
 class RefusedUpload(MuraError):  # noqa: N818
