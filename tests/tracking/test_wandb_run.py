@@ -251,6 +251,7 @@ ps = ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())]
 for child in subprocess.run(ps, capture_output=True, text=True).stdout.splitlines():
     if "wandb-core" in child:
         os.kill(int(child.split()[0]), signal.SIGKILL)
+        os.waitpid(int(child.split()[0]), 0)  # on a busy machine it takes its time to die
 logger.log_hyperparams({"seed": 0})
 import time
 for epoch in range(5):
