@@ -25,6 +25,7 @@ FAILED_OVERRIDE = re.compile(r"Could not override '([^']+)'")
 AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+)'$", re.MULTILINE)
 THERE_ALREADY = re.compile(r"Could not append to config. An item is already at '(.+)'")
 NOT_THERE = re.compile(r"Could not delete from config. '(.+)' does not exist")
+OTHER_KIND = re.compile(r"Error merging override (\S+?)=")
 ONE_LIST = ("logger", "callbacks", *LISTS_OF_EXTREMITIES)
 
 
@@ -98,6 +99,9 @@ def describe_config_error(error: Exception) -> str:
         return f"{twice.group(1)} is given twice: give it once."
     if override := FAILED_OVERRIDE.search(str(error)):
         return f"{override.group(1)}: there is no such setting; `--cfg job` shows them all."
+    if mixed := OTHER_KIND.search(str(error)):
+        wanted = "has settings below it" if "object_type=dict" in str(error.__cause__) else "is a list"
+        return f"{mixed.group(1)}: {wanted}, which this can't take the place of; `--cfg job` shows it as it is."
     return first_line(error)
 
 

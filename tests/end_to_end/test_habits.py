@@ -185,6 +185,17 @@ def test_the_study_reads_its_command_line_alike(typed: str, sentence: str) -> No
         study_arguments([typed])
 
 
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("early_stopping=[1,2]", "early_stopping: has settings below it"),
+        ("data.extremities={a: 1}", "data.extremities: is a list"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_what_stands_there(typed: str, sentence: str) -> None:
+    assert answer(typed).startswith(sentence)
+
+
 @pytest.mark.parametrize("typed", ["hydra.run.dir=", "hydra.run.dir=null", "hydra.sweep.dir=' '"])
 def test_a_run_folder_without_a_name_is_refused(typed: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"{typed}: names no folder")):
