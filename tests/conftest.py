@@ -9,13 +9,13 @@ import hypothesis
 import numpy as np
 import pytest
 from command import ON_CPU, REPOSITORY, Command, Ended
-from fresh_models import study, wrist, wrist_file
+from fresh_models import exporter, study, wrist, wrist_file
 from PIL import Image
 
 from mura.extremities import FOLDER_OF
 from mura.launch.jobs import Job, run_jobs
 
-__all__ = ["study", "wrist", "wrist_file"]
+__all__ = ["exporter", "study", "wrist", "wrist_file"]
 
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from run_folders import write_run
+from torch.torch_version import TorchVersion
 
 from mura.extremities import EXTREMITIES
+from mura.inference.export import OLDEST_EXPORTER, export
 from mura.inference.loading import load_run
 from mura.models.classifier import AbnormalityClassifier
 from mura.study.arms import SHARED, SPECIALISED, UNIFIED
@@ -50,11 +52,16 @@ def wrist(study: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def wrist_file(wrist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run's ONNX file, to be read only."""
+def exporter() -> None:
+    """Skip where ONNX files can't be written."""
     pytest.importorskip("onnx")
-    from mura.inference.export import export
+    if TorchVersion(torch.__version__) < OLDEST_EXPORTER:
+        pytest.skip("this PyTorch is too old to write ONNX files")
 
+
+@pytest.fixture(scope="session")
+def wrist_file(exporter: None, wrist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's ONNX file, to be read only."""
     out = tmp_path_factory.mktemp("exported") / "wrist.onnx"
     assert "random ones (its data are not on this machine)" in export(load_run(wrist), out)
     return out

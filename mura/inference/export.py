@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from mura.data.images import decode, fit
 from mura.data.index import find_root
@@ -48,6 +49,7 @@ TOLERANCE = 1e-4
 """By so much the probabilities of an export may differ from those of the checkpoints."""
 
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
+OLDEST_EXPORTER = "2.8"  # the version of PyTorch; 2.6 refuses batches of any size, and what lies between was not tried
 REAL, RANDOM = 8, 3
 """How many pictures of each run, and how many random ones of each extremity, an export is checked with."""
 
@@ -85,6 +87,8 @@ def write_onnx(model: TorchModel | ArmModel, out: Path, examples: Examples) -> f
     """Write an ONNX file; return the largest difference to the checkpoints' probabilities."""
     if missing := [name for name in LIBRARIES if importlib.util.find_spec(name) is None]:
         raise MuraError(f"{out} needs {' and '.join(missing)}, which {MISSING}.")
+    if TorchVersion(torch.__version__) < OLDEST_EXPORTER:
+        raise MuraError(f"{out} needs PyTorch {OLDEST_EXPORTER} or newer to be written; this is {torch.__version__}.")
     runs = runs_of(model)
     size = sum(tensor.numel() * tensor.element_size() for _, tensor in weights_of(model))
     if size > MOST_BYTES:

@@ -41,7 +41,7 @@ def squares(count: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def arm_file(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def arm_file(exporter: None, study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "specialised.onnx"
     export(load_model(study, "specialised"), out)
     return out
@@ -103,6 +103,7 @@ def test_no_path_of_the_machine_is_in_the_file(wrist_file: Path, arm_file: Path,
         assert not re.search(rb"\.py\b", content)
 
 
+@pytest.mark.usefixtures("exporter")
 def test_separate_heads_take_the_extremity_and_an_ensemble_is_averaged(study: Path, tmp_path: Path) -> None:
     shared = load_run(study / "cnn2" / "shared" / "seed0")
     ensemble = TorchModel(
@@ -232,6 +233,15 @@ def test_without_the_extra_it_is_named(
     for ask in (lambda: export(load_run(wrist), tmp_path / "wrist.onnx"), lambda: load_model(wrist_file)):
         said = str(refusal(ask))
         assert f"needs {library}, which can't be imported: pip install -e '.[export]'" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pytorch_too_old_to_write_onnx_files_is_named(
+    wrist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "OLDEST_EXPORTER", "99.1")
+    said = str(refusal(lambda: export(load_run(wrist), tmp_path / "wrist.onnx")))
+    assert "needs PyTorch 99.1 or newer to be written; this is 2." in said
     assert list(tmp_path.iterdir()) == []
 
 
