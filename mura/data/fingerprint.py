@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -98,8 +98,11 @@ def _file_line(root: Path, path: str) -> str:
     return f"{path}\t{stat.st_size}\t{stat.st_mtime_ns}\n"
 
 
-def map_in_threads(work: Callable[[Item], Result], items: list[Item], title: str) -> Iterator[Result]:
-    """Yield `work(item)` for every item, in order; shows a progress bar if stderr is a terminal."""
+def map_in_threads(work: Callable[[Item], Result], items: list[Item], title: str) -> Generator[Result, None, None]:
+    """Yield `work(item)` for every item, in order; shows a progress bar if stderr is a terminal.
+
+    Whoever may leave it before the end closes it: threads and bar would else stay until it is collected.
+    """
     pool = ThreadPoolExecutor(cores())
     try:
         with progress_bar(title) as show:

@@ -8,7 +8,8 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from filelock import Timeout
@@ -145,21 +146,26 @@ def _claimed(out: Path, digest: str) -> Iterator[Path]:
 def _write_pictures(root: Path, table: Path, pictures: list[Picture], skip_unreadable: bool) -> list[Picture]:
     """Write the pictures that are not there yet; return all that are there then."""
     written = []
-    faults = map_in_threads(lambda picture: _write_picture(root, picture), pictures, "importing")
-    for picture, unreadable in zip(pictures, faults, strict=True):
-        if unreadable is None:
-            written.append(picture)
-            continue
-        what = str(unreadable).removeprefix(f"{picture.row.file} ").removesuffix(".")
-        if unreadable.kind == "unreadable":  # Pillow's own words may quote the file
-            what = ABOUT_BYTES.sub("", what)
-        if not unreadable.is_damage:
-            raise fault(table, picture.row.line, f"the picture {what}; mend that, and the same command goes on")
-        if not skip_unreadable:
-            what += "; mend the file, and the same command goes on, or give --skip-unreadable"
-            raise fault(table, picture.row.line, f"the picture {what}")
-        log.warning("%s, line %d: the picture %s; left out", table.name, picture.row.line, what)
+    with closing(map_in_threads(partial(_write_picture, root), pictures, "importing")) as faults:
+        for picture, unreadable in zip(pictures, faults, strict=True):
+            if unreadable is None:
+                written.append(picture)
+            else:
+                _say_or_raise(unreadable, picture, table, skip_unreadable)
     return written
+
+
+def _say_or_raise(unreadable: UnreadableImage, picture: Picture, table: Path, skip_unreadable: bool) -> None:
+    """Log that a picture is left out, which only one that is damaged may be. Raises MuraError for any other."""
+    what = str(unreadable).removeprefix(f"{picture.row.file} ").removesuffix(".")
+    if unreadable.kind == "unreadable":  # Pillow's own words may quote the file
+        what = ABOUT_BYTES.sub("", what)
+    if not unreadable.is_damage:
+        raise fault(table, picture.row.line, f"the picture {what}; mend that, and the same command goes on")
+    if not skip_unreadable:
+        what += "; mend the file, and the same command goes on, or give --skip-unreadable"
+        raise fault(table, picture.row.line, f"the picture {what}")
+    log.warning("%s, line %d: the picture %s; left out", table.name, picture.row.line, what)
 
 
 def _write_picture(root: Path, picture: Picture) -> UnreadableImage | None:
