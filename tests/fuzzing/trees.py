@@ -97,8 +97,9 @@ def apply(root: Path, edit: Edit) -> None:
     if not os.path.realpath(file.parent).startswith(f"{root.parent}/"):
         return  # behind a link that leads out, where nothing is to be changed
     beside = file.with_name(rest[0]) if kind in ("add", "copy", "folder") else file
-    if any(stat.S_ISFIFO(each.stat().st_mode) for each in (file, beside) if each.exists()) and kind != "rename":
-        return  # this very process would wait for a writer
+    modes = [each.stat().st_mode for each in (file, beside) if each.exists()]
+    if kind != "rename" and not all(stat.S_ISREG(mode) or stat.S_ISDIR(mode) for mode in modes):
+        return  # this very process would wait for a writer, or read a device that has no end
     if kind == "list":
         file.write_bytes(edit_bytes(file.read_bytes(), (rest[0],)))
     elif kind == "line":
