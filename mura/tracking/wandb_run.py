@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ IDENTITY_FILE = "wandb_run.json"
 """The id, project and entity of the W&B run of a run's or study's folder: drawn once, at random."""
 
 CONNECT_SECONDS = 3
+RELEASE_SECONDS = 10  # in which W&B's process ends what failed
 SETTINGS = {"init_timeout": 30, "finish_timeout": 120, "console": "off", "silent": True}
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,18 @@ def answers(address: str) -> bool:
     return True
 
 
+def _start_when_free(mode: str, **settings: Any) -> Any:
+    """Start a run as `_start` does; wait for W&B's process to let go of its id after an attempt that failed."""
+    until = time.monotonic() + RELEASE_SECONDS
+    while True:
+        try:
+            return _start(mode, **settings)
+        except Exception as error:
+            if "is in use" not in str(error) or time.monotonic() > until:
+                raise
+        time.sleep(0.2)
+
+
 def open_run(folder: Path, **settings: Any) -> Any:
     """Begin the W&B run of a folder, or go on with it; return None when even offline fails.
 
@@ -81,7 +95,7 @@ def open_run(folder: Path, **settings: Any) -> Any:
     settings |= _identity(folder, settings)
     for attempt in dict.fromkeys([mode, Choice("offline", "instead")]):
         try:
-            run = _start(attempt.value, dir=str(folder), **settings)
+            run = _start_when_free(attempt.value, dir=str(folder), **settings)
             if attempt.value != "disabled":
                 write_json(folder / IDENTITY_FILE, {"id": run.id, "project": run.project, "entity": run.entity or None})
         except Exception as error:  # whatever W&B's failure is, the run goes on
