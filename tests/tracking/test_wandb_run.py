@@ -254,9 +254,15 @@ for child in subprocess.run(ps, capture_output=True, text=True).stdout.splitline
         os.waitpid(int(child.split()[0]), 0)  # on a busy machine it takes its time to die
 logger.log_hyperparams({"seed": 0})
 import time
-for epoch in range(5):
+heard = []
+listener = logging.Handler()
+listener.emit = lambda record: heard.append(record.getMessage())
+logging.getLogger().addHandler(listener)
+for epoch in range(150):  # W&B may notice late
     logger.log_metrics({"epoch": epoch, "val_loss": 0.5})
     time.sleep(0.2)
+    if epoch > 5 and any("failed" in each for each in heard):
+        break
 tracking.log_results([logger], metrics, predictions, Path("no-curves.png"))
 tracking.finish([logger], 0)
 print("the run went on")
