@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from browser import chromium
 from command import mura
 from dicom_files import NUMBER_MARK, TEXT_MARK, dataset, mark_every_text_tag, saved
 from PIL import Image
@@ -37,7 +38,6 @@ from mura.inference.loading import TorchModel
 from mura.inference.models import load_model
 from mura.inference.predict import Model
 
-CHROMIUM = Path("/usr/bin/chromium")
 SHARED = Path("cnn2", "shared", "seed0")
 WRIST = {"extremity": "wrist", "one_study": "on"}
 
@@ -481,16 +481,8 @@ def patiently(port: int) -> Page:
 
 @pytest.fixture
 def browser() -> Iterator[object]:
-    """A real Chromium without a window."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.is_file():
-        pytest.skip(f"{CHROMIUM} is not installed")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield chromium
-        chromium.close()
+    with chromium() as opened:
+        yield opened
 
 
 def test_in_a_browser_a_picture_is_chosen_by_keyboard_and_answered(

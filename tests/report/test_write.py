@@ -5,11 +5,11 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from browser import chromium
 from reports import printed, report
 
 from mura.comparison.summary import RESULT_COLUMNS
@@ -24,7 +24,6 @@ from mura.report.tables import wide_numbers
 from mura.report.words import describe_difference, describe_verdict
 
 FILES = ["comparison.json", "index.html", "operating_points.csv", "results.csv", "results.md"]
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 def test_the_report_does_without_the_libraries_that_are_slow_to_import():
@@ -294,16 +293,8 @@ def test_a_forest_of_what_can_t_be_assessed_is_still_a_figure():
 
 @pytest.fixture(scope="module")
 def browser():
-    """A real Chromium without a window."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.is_file():
-        pytest.skip(f"{CHROMIUM} is not installed")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield chromium
-        chromium.close()
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture
