@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 from starlette.applications import Starlette
@@ -54,11 +53,7 @@ class ModelPage:
         self.asked: AskedModel = asked_model(model)
         self.is_synthetic = model.is_synthetic()
         self.worker = worker
-        folders = [TEMPLATES, report.TEMPLATES]
-        self.templates = Environment(
-            loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-            lstrip_blocks=True,
-        )  # fmt: skip
+        self.templates = report.page_templates(TEMPLATES, report.TEMPLATES)
         self.style, self.script = (
             Markup(self.templates.get_template(name).render()) for name in ("page.css", "page.js")
         )

@@ -60,12 +60,17 @@ TEMPLATES = Path(__file__).parent / "templates"
 TRANSFER_FIGURES = (("image", "accuracy"), ("study", "accuracy"), ("image", "auroc"), ("study", "auroc"))
 
 
-def index_html(study: Study, with_pictures: bool = True) -> str:
-    """Return the page; without pictures of the data, it may be passed on where those may not."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+def page_templates(*folders: Path) -> Environment:
+    """Return the templates of pages in these folders: values are text there, and none may be missing."""
+    return Environment(
+        loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+
+
+def index_html(study: Study, with_pictures: bool = True) -> str:
+    """Return the page; without pictures of the data, it may be passed on where those may not."""
+    environment = page_templates(TEMPLATES)
     environment.filters |= {"percent": percent, "number": number, "duration": describe_duration}
     environment.filters |= {"p": p_value, "yaml": _config_yaml}
     environment.globals |= {"arm_number": figures.arm_number}
