@@ -33,7 +33,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         from lightning import seed_everything
 
         from mura.machine import choose_device, choose_precision, prepare_process
-        from mura.training.callbacks import make_callbacks
+        from mura.training.callbacks import leave_out_empty_hooks, make_callbacks
         from mura.training.checkpoints import SafeCheckpointIO, checkpoint_to_resume
         from mura.training.console import announce, announce_weights, log_config
         from mura.training.history import require_batches
@@ -65,6 +65,7 @@ def train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         profiler=make_profiler(cfg.trainer.get("profiler"), run.path),
         callbacks=[*own, *callbacks],
     )
+    leave_out_empty_hooks(trainer.callbacks)
     require_batches(trainer, data)
     write_settings(run, cfg)
     with clean_end(trainer, run):

@@ -20,7 +20,7 @@ from mura.config import CONF_DIR
 from mura.config.hydra_hooks import register_resolvers
 from mura.machine import choose_device, choose_precision, prepare_process
 from mura.runs.folder import RunFolder
-from mura.training.callbacks import make_callbacks
+from mura.training.callbacks import leave_out_empty_hooks, make_callbacks
 from mura.training.checkpoints import SafeCheckpointIO
 from mura.training.console import LIGHTNINGS_REMARKS
 from train import build
@@ -65,10 +65,12 @@ def trainer_of(cfg: DictConfig, folder: Path, *more: Callback) -> Trainer:
     for name in ("lightning.pytorch", "lightning.fabric", "mura"):
         logging.getLogger(name).setLevel(logging.ERROR)
     callbacks = make_callbacks(RunFolder(folder), cfg.monitor, cfg.mode, cfg.early_stopping.patience)
-    return instantiate(
+    trainer = instantiate(
         cfg.trainer, accelerator=device.value, precision=precision.value, logger=False, enable_progress_bar=False,
         plugins=[SafeCheckpointIO()], callbacks=[*callbacks, *more],
     )  # fmt: skip
+    leave_out_empty_hooks(trainer.callbacks)
+    return trainer
 
 
 def training_rate(cfg: DictConfig, steps: int, warm: int) -> float:

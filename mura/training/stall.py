@@ -1,11 +1,15 @@
 """A stalled run reports where it stands: a read from a network disk that hangs, or a GPU that no longer answers."""
 
 import faulthandler
+import time
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
 SECONDS_TO_WARNING = 300.0
+LEAST_SHARE = 0.01
+"""The watch is set anew, which costs a thread, only when this share of its time has gone by."""
+
 COMPILING = 6
 STDERR = 2  # by its number: in a notebook sys.stderr is no file
 
@@ -18,7 +22,7 @@ class StallWatch(Callback):
     """
 
     def __init__(self, seconds: float = SECONDS_TO_WARNING) -> None:
-        self.seconds = seconds
+        self.seconds, self.set_at = seconds, 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._begin(pl_module)
@@ -45,7 +49,12 @@ class StallWatch(Callback):
         self._rearm()
 
     def _begin(self, pl_module: LightningModule) -> None:
-        self._rearm(COMPILING if getattr(pl_module, "compiled", False) else 1)
+        self._set(COMPILING if getattr(pl_module, "compiled", False) else 1)
 
-    def _rearm(self, times: int = 1) -> None:
+    def _rearm(self) -> None:
+        if time.monotonic() - self.set_at > LEAST_SHARE * self.seconds:
+            self._set()
+
+    def _set(self, times: int = 1) -> None:
+        self.set_at = time.monotonic()
         faulthandler.dump_traceback_later(times * self.seconds, file=STDERR)

@@ -13,10 +13,10 @@ import pytest
 import torch
 from command import ON_CPU, REPOSITORY
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from torch.utils.data import DataLoader
 
-from mura.training.callbacks import PruneTrial, stopped_by
+from mura.training.callbacks import PruneTrial, leave_out_empty_hooks, stopped_by
 from mura.training.console import LIGHTNINGS_REMARKS
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}") for remark in LIGHTNINGS_REMARKS]
@@ -114,3 +114,23 @@ def test_at_a_terminal_each_epochs_line_stands_whole_above_a_bar_that_counts_fro
     assert {line.split()[1] for line in bars} <= {"1/2", "2/2"}
     assert bars
     assert lines[-1] == "" or lines[-1].startswith("done: ")
+
+
+class CountsSteps(Callback):
+    """A user's callback with one hook of a step."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.steps += 1
+
+
+def test_hooks_of_a_step_that_do_nothing_are_left_out_and_the_others_are_called() -> None:
+    counts, begun = CountsSteps(), []
+    callbacks = [counts, LambdaCallback(on_train_batch_start=lambda *_: begun.append(1)), stopper(patience=9)]
+    trainer = Trainer(max_epochs=2, accelerator="cpu", callbacks=callbacks, **QUIET)
+    leave_out_empty_hooks(callbacks)
+    assert [callable(counts.on_train_batch_start), callable(counts.on_after_backward)] == [False, False]
+    trainer.fit(Slope(1.0), DataLoader(torch.ones(6, 1), batch_size=2))
+    assert (counts.steps, len(begun), trainer.current_epoch) == (6, 6, 2)
