@@ -285,6 +285,37 @@ def deterministic(place: Place) -> None:
     place.holds("twice the same to the bit", lambda: first.predictions == second.predictions)
 
 
+def used(place: Place) -> None:
+    """`mura predict`, `explain` and `export` of a run that a card trained."""
+    found = place.train(*SMALL, "model=resnet18", "model.weights=null")
+    pictures, table = place.folder / "data" / "MURA-v1.1" / "valid" / "XR_WRIST", place.folder / "predicted.csv"
+    if not place.cards:
+        return
+    place.holds(f"exit code {found.code}: {found.said[-300:]}", lambda: found.code == 0)
+    for command in (
+        ("predict", str(found.run), str(pictures), "--csv", str(table)),
+        ("explain", str(found.run), str(pictures), "--out", str(place.folder / "explained")),
+        ("export", str(found.run), str(place.folder / "wrist.safetensors")),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-m", "mura.cli", *command], cwd=REPOSITORY, capture_output=True, text=True,
+            timeout=SECONDS_A_COMMAND,
+        )  # fmt: skip
+        place.holds(f"{command[0]}: exit code {ended.returncode}: {ended.stderr[-300:]}",
+                    lambda ended=ended: ended.returncode == 0)  # fmt: skip
+    place.holds(f"predict answers as the run did, not {gap(found, table):.1e} apart", lambda: gap(found, table) < 1e-4)
+
+
+def gap(found: Ended, table: Path) -> float:
+    """Return the largest difference between a run's probabilities and those of `mura predict`, picture by picture."""
+    from mura.runs.tables import read_table
+
+    own = read_table(found.run / "predictions.csv", ("split", "path"), ("probability",)).query("split == 'test'")
+    predicted = read_table(table, ("path",), ("probability",))
+    in_order = [each.sort_values("path")["probability"].to_numpy() for each in (own, predicted)]
+    return float(abs(in_order[0] - in_order[1]).max())
+
+
 def refused(place: Place) -> None:
     pinned = place.train(*SMALL, CUDA_VISIBLE_DEVICES="99")
     place.holds(
@@ -314,6 +345,7 @@ STEPS: dict[str, tuple[int, Callable[[Place], None]]] = {
     "one process of two killed": (2, one_process_killed),
     "Ctrl-C and SIGTERM": (2, stopped),
     "deterministic": (1, deterministic),
+    "predict, explain, export": (1, used),
     "refused: no such card, too many": (1, refused),
     "compiled": (1, compiled),
 }
