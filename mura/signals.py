@@ -56,6 +56,7 @@ def answering_signals() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, unanswered[number])
+        _remembered.clear()  # what comes later in this process, a notebook's next cell say, has nothing to do with it
 
 
 def signal_behind(error: BaseException) -> int | None:

@@ -10,7 +10,7 @@ from hydra.errors import ConfigCompositionException
 from mura.config.sentences import exit_with_sentence
 from mura.errors import InterruptedRunError
 from mura.runs.folder import RunFolder, resumable
-from mura.signals import answering_signals
+from mura.signals import answering_signals, signal_behind
 
 
 def test_sigterm_ends_a_program_with_a_sentence_and_143(capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,3 +106,9 @@ def test_a_signal_is_answered_whatever_a_library_makes_of_it(
 def test_an_error_without_a_signal_keeps_its_traceback() -> None:
     with pytest.raises(ValueError, match="of its own"), answering_signals(), exit_with_sentence():
         raise ValueError("of its own")
+
+
+def test_a_signal_is_forgotten_once_the_program_that_it_ended_is_over() -> None:
+    with pytest.raises(SystemExit), answering_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal_behind(ValueError("of the next program in this process")) is None
