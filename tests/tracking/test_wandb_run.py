@@ -245,24 +245,24 @@ def test_a_key_that_the_server_refuses_gives_an_offline_run_in_the_same_process(
 
 def test_wandb_dying_in_the_middle_is_said_once_and_costs_nothing_else(script: Script) -> None:
     log = """
-import signal, subprocess
+import signal, subprocess, time
 logger = start("a")
-ps = ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())]
-for child in subprocess.run(ps, capture_output=True, text=True).stdout.splitlines():
-    if "wandb-core" in child:
-        os.kill(int(child.split()[0]), signal.SIGKILL)
-        os.waitpid(int(child.split()[0]), 0)  # on a busy machine it takes its time to die
-logger.log_hyperparams({"seed": 0})
-import time
 heard = []
 listener = logging.Handler()
 listener.emit = lambda record: heard.append(record.getMessage())
 logging.getLogger().addHandler(listener)
+ps = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())]  # as wide as it takes, whatever COLUMNS says
+lines = subprocess.run(ps, capture_output=True, text=True).stdout.splitlines()
+[core] = [int(line.split()[0]) for line in lines if "wandb-core" in line]
+os.kill(core, signal.SIGKILL)
+os.waitpid(core, 0)  # on a busy machine it takes its time to die
+logger.log_hyperparams({"seed": 0})
 for epoch in range(150):  # W&B may notice late
     logger.log_metrics({"epoch": epoch, "val_loss": 0.5})
     time.sleep(0.2)
-    if epoch > 5 and any("failed" in each for each in heard):
+    if any("failed" in each for each in heard):
         break
+logger.log_metrics({"epoch": epoch + 1, "val_loss": 0.5})
 tracking.log_results([logger], metrics, predictions, Path("no-curves.png"))
 tracking.finish([logger], 0)
 print("the run went on")
