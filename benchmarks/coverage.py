@@ -301,24 +301,47 @@ def margin_rows(setting: Setting, simulations: int, resamples: int, rng: np.rand
     ]
 
 
+@dataclass(frozen=True)
+class FewRuns:
+    """Two equal arms of so many runs; the first arm's values spread `ratio` times as much. Pairs share a seed."""
+
+    first: int
+    second: int
+    ratio: float = 1.0
+    by_seed: bool = False
+
+    @property
+    def name(self) -> str:
+        if self.by_seed:
+            return f"{self.first} pairs"
+        count = f"{self.first}" if self.first == self.second else f"{self.first} and {self.second}"
+        return count if self.ratio == 1 else f"{count}, the first spread {self.ratio:g} times as much"
+
+    def p_below(self, part: float, rng: np.random.Generator) -> float:
+        """Return the share of p < 5 % in T_TESTS tests; the patients' variance is `part` of the training runs'."""
+        between = 1 / self.first if self.by_seed else self.ratio**2 / self.first + 1 / self.second
+        spread = math.sqrt(part * between)
+        drawn, patients = spread * np.array([-1.0, 1.0]), SIZES["whole"][0]
+        found = 0
+        for shift in rng.normal(0, spread, T_TESTS):
+            first, second = rng.normal(0, self.ratio, self.first), rng.normal(size=self.second)
+            if self.by_seed:  # what the pairs differ by has the variance 1
+                first, second = first / math.sqrt(2), second / math.sqrt(2)
+            estimate = over_training_runs(first + shift, second, drawn, patients, self.by_seed)
+            found += estimate.p is not None and estimate.p < ALPHA
+        return found / T_TESTS
+
+
 def print_degrees(arguments: argparse.Namespace) -> None:
     """Print how often the t test with few seeds rejects a true null, by the patients' part of the variance."""
     parts = (0.0, 0.05, 0.2, 0.5, 1.0, 4.0)
     rng = np.random.default_rng([arguments.seed, 300])
-    rows = [[str(seeds), *(f"{100 * t_tests(seeds, part, rng):.1f}" for part in parts)] for seeds in (2, 3, 5)]
+    cases = [
+        FewRuns(2, 2), FewRuns(2, 2, 2), FewRuns(2, 5), FewRuns(2, 5, 2), FewRuns(3, 3), FewRuns(3, 3, 2),
+        FewRuns(5, 5), FewRuns(5, 5, 2), *(FewRuns(pairs, pairs, by_seed=True) for pairs in (3, 4, 5, 10)),
+    ]  # fmt: skip
+    rows = [[case.name, *(f"{100 * case.p_below(part, rng):.1f}" for part in parts)] for case in cases]
     print(markdown(["models an arm", *(f"{part:g}" for part in parts)], rows))
-
-
-def t_tests(seeds: int, part: float, rng: np.random.Generator) -> float:
-    """Return the share of p < 5 % in T_TESTS equal arms; the patients' variance is `part` of the training runs'."""
-    spread = math.sqrt(part * 2 / seeds)
-    drawn, patients = spread * np.array([-1.0, 1.0]), SIZES["whole"][0]
-    found = 0
-    for shift in rng.normal(0, spread, T_TESTS):
-        first, second = rng.normal(size=(2, seeds))
-        estimate = over_training_runs(first + shift, second, drawn, patients)
-        found += estimate.p is not None and estimate.p < ALPHA
-    return found / T_TESTS
 
 
 def settings() -> list[Setting]:

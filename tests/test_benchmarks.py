@@ -114,7 +114,12 @@ def test_equivalence_is_simulated_with_the_true_difference_as_the_margin(monkeyp
         assert 0 <= float(equivalent) + float(not_worse) <= 100
 
 
-def test_the_t_test_of_two_seeds_rejects_too_seldom_without_patients_and_a_little_too_often_with_some(monkeypatch):
+@pytest.mark.parametrize("few", [coverage.FewRuns(2, 2), coverage.FewRuns(3, 3), coverage.FewRuns(3, 3, by_seed=True)])
+def test_few_seeds_reject_a_true_null_in_no_more_than_six_of_a_hundred(monkeypatch, few):
     monkeypatch.setattr(coverage, "T_TESTS", 4000)
-    rng = np.random.default_rng(0)
-    assert coverage.t_tests(2, 0.0, rng) < 0.04 < coverage.t_tests(2, 0.2, rng) < 0.085
+    assert few.p_below(0.2, np.random.default_rng(0)) < 0.06 + 2 * (0.06 * 0.94 / 4000) ** 0.5
+
+
+def test_what_few_runs_are_called():
+    assert coverage.FewRuns(2, 5, 2).name == "2 and 5, the first spread 2 times as much"
+    assert coverage.FewRuns(3, 3, by_seed=True).name == "3 pairs"

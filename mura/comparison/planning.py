@@ -21,6 +21,7 @@ from mura.comparison.verdict import (
     ALPHA,
     PRIMARY,
     RESAMPLES,
+    SEEDS_FOR_PAIRS,
     Contrast,
     Estimate,
     contrast_arms,
@@ -43,18 +44,21 @@ class Parts:
     """The variance of a difference as a function of n: patients' `floor`, and what is divided by n.
 
     `patients_of_runs` is the patients' part that single runs have of their own. `between` are the variances between
-    runs: of either arm or, with arms paired by seed, of their difference. `patients` counts them.
+    runs: of either arm or, with arms paired by seed, of their difference; `of_arms` are those of either arm, which
+    count where there are too few pairs. `patients` counts them.
     """
 
     floor: float
     patients_of_runs: float
     between: tuple[float, ...]
+    of_arms: tuple[float, ...]
     patients: int
 
     def error(self, n: float) -> tuple[float, float]:
         """Return the standard error of the difference with n seeds, and its degrees of freedom; 0 without variance."""
-        parts = np.array([max(0.0, self.floor + self.patients_of_runs / n), *(each / n for each in self.between)])
-        freedom = np.array([self.patients - 1, *[n - 1] * len(self.between)])
+        between = self.between if n >= SEEDS_FOR_PAIRS else self.of_arms
+        parts = np.array([max(0.0, self.floor + self.patients_of_runs / n), *(each / n for each in between)])
+        freedom = np.array([self.patients - 1, *[n - 1] * len(between)])
         return error_of_sum(parts, freedom) if parts.sum() else (0.0, math.inf)
 
     def error_of_runs(self, n: int) -> float:
@@ -173,17 +177,27 @@ def plan_pair(pair: Pair, resamples: int) -> PairPlan:
 def _plan_group(contrast: Contrast, group: str, metric: str) -> GroupPlan:
     estimate, cases = contrast.estimates[group][metric], contrast.paired.cases[group]
     row = COMPARED_METRICS.index(metric)
-    values = _by_source(observed(cases)[row], contrast)
+    of_models = observed(cases)[row]
     draws = _by_source(contrast.draws[group][row], contrast)
-    parts = split_variance(values, draws, cases.patients)
+    parts = split_variance(_by_source(of_models, contrast), draws, cases.patients)
+    parts = replace(parts, of_arms=_between(_of_arms(of_models, contrast)))
     why_not = "not assessable" if estimate.p is None else why_not_detectable(*contrast.arms, estimate)
     return GroupPlan(group, estimate, contrast.tests(group, metric), parts, why_not)
 
 
 def _by_source(values_M: Floats, contrast: Contrast) -> list[Floats]:
     """Return what varies from run to run, of all M models: either arm's values or, paired by seed, the differences."""
-    a, b = (values_M[models] for models in contrast.models)
+    a, b = _of_arms(values_M, contrast)
     return [a - b] if contrast.by_seed else [a, b]
+
+
+def _of_arms(values_M: Floats, contrast: Contrast) -> list[Floats]:
+    return [values_M[models] for models in contrast.models]
+
+
+def _between(values: Sequence[Floats]) -> tuple[float, ...]:
+    """Return each source's variance between its runs."""
+    return tuple(float(values_S.var(ddof=1)) for values_S in values)
 
 
 def split_variance(values: Sequence[Floats], draws: Sequence[Floats], patients: int) -> Parts:
@@ -199,8 +213,8 @@ def split_variance(values: Sequence[Floats], draws: Sequence[Floats], patients: 
         for draws_SR, mean_R in zip(draws, of_means, strict=True)
     ]
     averaged_out = sum(each / len(draws_SR) for each, draws_SR in zip(own, draws, strict=True))
-    between = tuple(float(values_S.var(ddof=1)) for values_S in values)
-    return Parts(float(difference.var()) - averaged_out, sum(own), between, patients)
+    between = _between(values)
+    return Parts(float(difference.var()) - averaged_out, sum(own), between, between, patients)
 
 
 def _spread(name: str, values: Floats) -> Spread:

@@ -35,8 +35,14 @@ THE_APPROACHES = "the two approaches"
 ON_THIS_SPLIT = "on this split"
 """What the approaches are spoken of as long as all runs validated on one fold."""
 
+SEEDS_FOR_PAIRS = 3
+"""Two pairs of runs say next to nothing of the spread of their difference."""
+
+FEW_DEGREES = 4
+"""Below so many degrees of freedom of the spread between runs, Welch and Satterthwaite's are too many."""
+
 AS_INDEPENDENT = ", their seeds counted as independent"
-"""Added to the scope of arms that share a start and fewer than two seeds."""
+"""Added to the scope of arms that share a start or splits and fewer than SEEDS_FOR_PAIRS seeds."""
 
 NO_DIFFERENCE = "no difference shown"
 NOT_AFTER_CORRECTION = "not shown after correction"
@@ -276,7 +282,7 @@ def _models_to_compare(paired: PairedCases, a: str, b: str) -> tuple[tuple[list[
     models, by_seed, note = (paired.models[a], paired.models[b]), False, ""
     if share_start(a, b) or paired.splits > 1:
         matched = paired.matched(a, b)
-        by_seed = len(matched) > 1
+        by_seed = len(matched) >= SEEDS_FOR_PAIRS
         if by_seed:
             models = [one for _, one, _ in matched], [other for _, _, other in matched]
         elif min(map(len, models)) > 1:
@@ -361,7 +367,7 @@ def over_training_runs(of_a: Floats, of_b: Floats, drawn: Floats, patients: int,
 
     The variance is the patients' (of `drawn` [R], the bootstrapped difference of means over the runs) plus that
     of each mean over runs, `of_a` [Sa] and `of_b` [Sb]: seeds of two arms share no training noise, so they count
-    as independent. Interval and p are Student's with Welch-Satterthwaite degrees of freedom: few seeds, wide
+    as independent. Interval and p are Student's with the degrees of freedom of `error_of_sum`: few seeds, wide
     interval. Resampling three seeds instead would see only two thirds of their variance. With `by_seed` the runs of
     a seed share their start, and the variance is that of their differences.
     """
@@ -377,9 +383,17 @@ def over_training_runs(of_a: Floats, of_b: Floats, drawn: Floats, patients: int,
 
 
 def error_of_sum(parts: Floats, freedom: Floats) -> tuple[float, float]:
-    """Return the root of a sum of variances, and its degrees of freedom (Welch-Satterthwaite)."""
-    variance = float(parts.sum())
-    return math.sqrt(variance), variance**2 / float((parts**2 / freedom).sum())
+    """Return the root of a sum of variances, the patients' first, then the runs', and its degrees of freedom.
+
+    They are Welch and Satterthwaite's, but half of them (never fewer than those of a source of runs) where an arm has
+    two runs, or all sources of runs together fewer than FEW_DEGREES: the approximation would then reject a true null
+    too often (docs/statistics.md).
+    """
+    variance, of_runs = float(parts.sum()), freedom[1:]
+    degrees = variance**2 / float((parts**2 / freedom).sum())
+    if of_runs.min() == 1 or of_runs.sum() < FEW_DEGREES:
+        degrees = max(float(of_runs.min()), degrees / 2)
+    return math.sqrt(variance), degrees
 
 
 def verdict(a: str, b: str, estimate: Estimate, p_holm: float | None) -> str:

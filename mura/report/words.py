@@ -14,6 +14,7 @@ from mura.comparison.verdict import (
     NOT_ASSESSABLE,
     PRIMARY,
     SEEDS_FOR_AN_APPROACH,
+    SEEDS_FOR_PAIRS,
     THESE_MODELS,
     Comparison,
     describe_splits,
@@ -284,9 +285,10 @@ def _pairing_words(pair: Pair) -> tuple[bool, str]:
     shared = [*(["start"] if share_start(pair.a, pair.b) else []), *(["split"] if pair.splits > 1 else [])]
     if not shared or min(map(len, pair.arms.values())) < 2:
         return False, ""
-    if len(pair.common_seeds) > 1:
+    if len(pair.common_seeds) >= SEEDS_FOR_PAIRS:
         return True, f" Runs of one seed share their {_listed(shared)}: paired by seed ({_listed(pair.common_seeds)})."
-    return False, " The arms share a start but fewer than two seeds: their seeds are counted as independent."
+    few = f"The arms share their {_listed(shared)} but fewer than {NUMBERS[SEEDS_FOR_PAIRS]} seeds"
+    return False, f" {few}: their seeds are counted as independent."
 
 
 def _listed(names: Sequence[object]) -> str:

@@ -22,6 +22,7 @@ from mura.comparison.verdict import (
     compare,
     compare_cases,
     contrast,
+    error_of_sum,
     holm,
     of_these_models,
     over_training_runs,
@@ -115,11 +116,33 @@ def test_without_variance_between_runs_the_degrees_of_freedom_are_the_patients(r
 
 
 def test_variance_and_degrees_of_freedom_have_a_part_from_patients_and_one_from_each_arm() -> None:
-    a, b, drawn = np.array([0.80, 0.78, 0.85]), np.array([0.70, 0.74]), np.array([0.05, 0.15, 0.10, 0.12])
+    a, b, drawn = np.array([0.80, 0.78, 0.85]), np.array([0.70, 0.74, 0.71]), np.array([0.05, 0.15, 0.10, 0.12])
     ours = over_training_runs(a, b, drawn, patients=30)
-    parts = drawn.var(), a.var(ddof=1) / 3, b.var(ddof=1) / 2
+    parts = drawn.var(), a.var(ddof=1) / 3, b.var(ddof=1) / 3
     assert ours.error == pytest.approx(math.sqrt(sum(parts)))
-    assert ours.degrees == pytest.approx(sum(parts) ** 2 / (parts[0] ** 2 / 29 + parts[1] ** 2 / 2 + parts[2] ** 2 / 1))
+    assert ours.degrees == pytest.approx(sum(parts) ** 2 / (parts[0] ** 2 / 29 + parts[1] ** 2 / 2 + parts[2] ** 2 / 2))
+
+
+@pytest.mark.parametrize(
+    ("parts", "freedom", "halved"),
+    [
+        ((4.0, 1.0, 1.0), (29, 1, 1), True),
+        ((4.0, 1.0, 1.0), (29, 1, 9), True),
+        ((4.0, 1.0, 1.0), (29, 2, 2), False),
+        ((4.0, 1.0), (29, 2), True),
+        ((4.0, 1.0), (29, 3), True),
+        ((4.0, 1.0), (29, 4), False),
+    ],
+)
+def test_where_few_runs_tell_the_spread_the_degrees_of_freedom_are_halved(parts, freedom, halved):
+    welch = sum(parts) ** 2 / sum(part**2 / degrees for part, degrees in zip(parts, freedom, strict=True))
+    _, degrees = error_of_sum(np.array(parts), np.array(freedom))
+    assert degrees == pytest.approx(welch / 2 if halved else welch)
+
+
+def test_the_halved_degrees_of_freedom_are_never_fewer_than_the_runs():
+    assert error_of_sum(np.array([0.0, 1.0]), np.array([29, 3]))[1] == pytest.approx(3)
+    assert error_of_sum(np.array([0.0, 1.0, 0.01]), np.array([29, 1, 1]))[1] == pytest.approx(1)
 
 
 def test_an_estimate_without_variance_is_judged_only_when_the_arms_are_equal() -> None:

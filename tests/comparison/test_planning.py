@@ -1,5 +1,7 @@
 """What other numbers of seeds would show: in agreement with the verdict, against values by hand, with its limits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import yaml
@@ -41,7 +43,7 @@ def pilot(tmp_path_factory):
 
 def group_plan(floor=0.0004, own=0.0006, between=(0.0003, 0.0005), tests=1):
     estimate = Estimate(0.8, 0.7, 0.1, 0.0, 0.2, 0.05, 0.03, 5.0)
-    return GroupPlan("all", estimate, tests, Parts(floor, own, between, 500), None)
+    return GroupPlan("all", estimate, tests, Parts(floor, own, between, between, 500), None)
 
 
 def test_the_variance_is_split_as_by_hand():
@@ -81,6 +83,20 @@ def test_a_pilot_of_rotated_folds_is_planned_by_seed_as_its_verdict_is(tmp_path)
     expected = compared.record("elbow", "study", "accuracy").smallest_detectable
     assert plan.groups[0].smallest(3) == pytest.approx(expected, rel=1e-9)
     assert [spread.name for spread in plan.spreads] == ["unified minus specialised"]
+
+
+def test_two_seeds_of_paired_arms_are_planned_as_independent_as_their_verdict_takes_them(pilot):
+    pair = pairs_of(pilot)["unified-finetuned"]
+    of_two = {arm: tables[:2] for arm, tables in pair.arms.items()}
+    compared, plan = compare_pair(replace(pair, arms=of_two), [], 500), plan_pair(replace(pair, arms=of_two), 500)
+    expected = compared.record("wrist", "study", "accuracy").smallest_detectable
+    assert plan.groups[0].smallest(2) == pytest.approx(expected, rel=1e-9)
+    [group] = [each for each in plan_pair(pair, 500).groups if each.extremity == "wrist"]
+    parts = group.parts
+    assert len(parts.between) == 1
+    assert parts.error(2)[0] == pytest.approx(
+        (parts.floor + parts.patients_of_runs / 2 + sum(parts.of_arms) / 2) ** 0.5
+    )
 
 
 def test_more_seeds_show_smaller_differences_down_to_the_floor(pilot):

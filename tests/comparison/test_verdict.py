@@ -281,22 +281,24 @@ def test_pairing_by_seed_has_more_power_where_runs_correlate(rng):
 def test_a_finetuned_arm_is_compared_with_unified_on_their_common_seeds(rng):
     table = views(rng)
     unified = [predicted(table, rng, 1.5) for _ in range(4)]
-    finetuned = [predicted(table, rng, 0.8) for _ in range(3)]
-    arms, seeds = {"unified": unified, "finetuned": finetuned}, {"unified": [0, 1, 2, 3], "finetuned": [2, 0, 9]}
+    finetuned = [predicted(table, rng, 0.8) for _ in range(4)]
+    arms, seeds = {"unified": unified, "finetuned": finetuned}, {"unified": [0, 1, 2, 3], "finetuned": [2, 0, 9, 1]}
     records = compare(arms, "cnn2", 200, seeds=seeds)
-    common = {"unified": [unified[0], unified[2]], "finetuned": [finetuned[1], finetuned[0]]}
+    common = {"unified": unified[:3], "finetuned": [finetuned[1], finetuned[3], finetuned[0]]}
     again = compare(common, "cnn2", 200)
-    assert {(r.seeds, r.scope) for r in records} == {(2, "these trained models")}
+    assert {(r.seeds, r.scope) for r in records} == {(3, "the two approaches on this split")}
     for one_way, other_way in zip(records, again, strict=True):
         assert (one_way.a, one_way.b, one_way.p) == pytest.approx((other_way.a, other_way.b, other_way.p))
     others = compare({"unified": common["unified"], "shared": common["finetuned"]}, "cnn2", 200)
     assert [r.low for r in others] != pytest.approx([r.low for r in again])
 
 
-def test_with_fewer_than_two_common_seeds_they_count_as_independent_and_the_scope_says_so(rng):
+@pytest.mark.parametrize("common", [0, 1, 2])
+def test_with_fewer_than_three_common_seeds_they_count_as_independent_and_the_scope_says_so(rng, common):
     table = views(rng)
     arms = {arm: [predicted(table, rng) for _ in range(3)] for arm in ("unified", "finetuned")}
-    records = compare(arms, "cnn2", 200, seeds={"unified": [0, 1, 2], "finetuned": [2, 3, 4]})
+    numbers = {"unified": [0, 1, 2], "finetuned": [*range(common), *range(10, 13 - common)]}
+    records = compare(arms, "cnn2", 200, seeds=numbers)
     as_others = compare({"unified": arms["unified"], "shared": arms["finetuned"]}, "cnn2", 200)
     assert {r.scope for r in records} == {"the two approaches on this split, their seeds counted as independent"}
     assert [(r.low, r.p) for r in records] == [(r.low, r.p) for r in as_others]
@@ -339,7 +341,7 @@ def test_a_split_that_is_harder_for_both_arms_widens_no_interval_of_rotated_fold
 def test_a_single_seed_has_no_note_on_independence_and_two_have(rng, seeds, note):
     table = views(rng)
     arms = {arm: [predicted(table, rng) for _ in range(seeds)] for arm in ("unified", "finetuned")}
-    for common in range(min(seeds, 2)):  # fewer than two common seeds
+    for common in range(min(seeds, 2)):  # fewer than three common seeds
         numbers = {"unified": list(range(seeds)), "finetuned": [*range(common), *range(10, 10 + seeds - common)]}
         records = compare(arms, "cnn2", 50, seeds=numbers)
         assert {r.scope for r in records} == {f"these trained models{note}"}

@@ -101,14 +101,25 @@ def test_a_study_extended_after_a_look_says_so_in_its_scope(tmp_path):
 
 
 def test_arms_that_share_a_start_are_paired_by_seed_and_say_so(run, tmp_path):
-    for seed in range(3):
+    for seed in range(4):
         run(["elbow", "hand"], seed=seed, arm="unified")
         run("elbow", seed=seed + 1, arm="finetuned")
         run("hand", seed=seed + 1, arm="finetuned")
     [compared] = report(tmp_path / "runs", tmp_path / "out").pairs
-    assert describe_verdict(compared)[-1].startswith("With 2 seeds an arm")
-    assert describe_verdict(compared)[-1].endswith("Runs of one seed share their start: paired by seed (1 and 2).")
-    assert {(r.seed, r.level) for r in compared.agreements} == {(1, "study"), (2, "study")}
+    assert describe_verdict(compared)[-1].startswith("With 3 seeds an arm")
+    assert describe_verdict(compared)[-1].endswith("Runs of one seed share their start: paired by seed (1, 2 and 3).")
+    assert {(r.seed, r.level) for r in compared.agreements} == {(seed, "study") for seed in (1, 2, 3)}
+
+
+def test_two_pairs_of_runs_are_too_few_to_pair_and_the_scope_says_so(run, tmp_path):
+    for seed in range(2):
+        run(["elbow", "hand"], seed=seed, arm="unified")
+        run("elbow", seed=seed, arm="finetuned")
+        run("hand", seed=seed, arm="finetuned")
+    [compared] = report(tmp_path / "runs", tmp_path / "out").pairs
+    assert describe_verdict(compared)[-1].endswith(
+        " The arms share their start but fewer than three seeds: their seeds are counted as independent."
+    )
 
 
 def test_a_subset_is_named_and_never_called_all(run, tmp_path):
