@@ -46,7 +46,7 @@ bench: setup ## how fast it is, each figure a ratio against a peer
 bench-quick: setup ## the same, shorter and rougher, without the large networks and the study
 	$(PY) -m benchmarks --quick
 
-gpu-check: ## all that needs a CUDA card, with this machine's own PyTorch (under 10 minutes; 1 minute without a card)
+gpu-check: ## all that needs a CUDA card, with this machine's own PyTorch (about 10 minutes; 1 minute without a card)
 	@$(PYTHON) -c 'import importlib.util, sys; sys.exit(None if importlib.util.find_spec("torch") else "gpu-check takes the PyTorch of this machine, and $(PYTHON) has none: make gpu-check PYTHON=... names the Python that has it")'
 	$(PYTHON) -m venv .venv-gpu
 	$(PYTHON) -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' > "$$(.venv-gpu/bin/python -c 'import site; print(site.getsitepackages()[0])')/machine.pth"

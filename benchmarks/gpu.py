@@ -3,6 +3,7 @@
 Refused without a GPU. Each function takes what it runs on, so that its test runs it on a CPU.
 """
 
+import gc
 import json
 import sys
 import tempfile
@@ -119,7 +120,9 @@ def precisions(plan: Plan, on: Bench = GPU) -> list[Row]:
 
         def rate(name: str, peaks: dict[str, int] = peaks) -> float:
             device = torch.device(on.device)
+            gc.collect()  # the loop before this one, whose parts point at each other
             if device.type == "cuda":
+                torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             found = on.rate(plan, on.models[0], f"trainer.precision={name}")
             peaks[name] = peak_memory_bytes(device)
@@ -169,10 +172,10 @@ def kumar_table(plan: Plan, on: Bench = GPU) -> list[Row]:
 
 
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
-    "training": training,
+    "kumar2024": kumar_table,
     "resident": resident,
     "precisions": precisions,
     "deterministic": deterministic,
     "ddp": ddp,
-    "kumar2024": kumar_table,
+    "training": training,  # last: to compile takes minutes
 }
