@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from mura.comparison.bootstrap import COMPARED_METRICS, Cases, Floats, bootstrap, observed
+from mura.comparison.bootstrap import COMPARED_METRICS, Bootstraps, Cases, Floats, bootstrap, observed
 from mura.comparison.equivalence import apply_margin
 from mura.comparison.pairs import PairedCases
 from mura.comparison.verdict import ALPHA, compare_cases, contrast, over_training_runs, smallest_detectable
@@ -290,7 +290,7 @@ def margin_rows(setting: Setting, simulations: int, resamples: int, rng: np.rand
         for level, cases in simulate(setting, rng).items():
             rows = pd.DataFrame({"extremity": "any", "patient": cases.patient, "label": cases.label})
             paired = PairedCases(level, rows, cases.probability, models, seeds, folds={})
-            records = compare_cases(paired, "simulated", resamples, seed=number)
+            records = compare_cases(paired, "simulated", Bootstraps(resamples), seed=number)
             said[level] += [str(r.equivalence) for r in apply_margin(records[:1], margins[level])]
     about = {
         level: [str(setting.seeds), level, f"{100 * true[level]:+.1f}", f"{100 * margins[level]:.1f}"] for level in said

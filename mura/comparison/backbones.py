@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
-from mura.comparison.bootstrap import COMPARED_METRICS
+from mura.comparison.bootstrap import COMPARED_METRICS, Bootstraps
 from mura.comparison.equivalence import apply_margin
 from mura.comparison.pairs import ArmTable, Pair, make_backbone_pairs, pair_views
 from mura.comparison.verdict import PRIMARY, Comparison, Contrast, contrast_arms, holm, in_scope
@@ -56,7 +56,8 @@ def compare_backbones(
     compared = []
     for _, group in groupby(make_backbone_pairs(tables, primary), key=lambda pair: pair.model):
         pairs = list(group)
-        contrasts = [_contrast(pair, resamples) for pair in pairs]
+        made = Bootstraps(resamples)
+        contrasts = [_contrast(pair, made) for pair in pairs]
         for pair, contrast in zip(pairs, contrasts, strict=True):
             records = apply_margin(_records(pair, contrast, pairs, contrasts), margin, first=pair.a)
             named = [replace(each, model=pair.name, comparison=pair.model) for each in in_scope(records, pair)]
@@ -64,11 +65,11 @@ def compare_backbones(
     return compared
 
 
-def _contrast(pair: Pair, resamples: int) -> Contrast:
+def _contrast(pair: Pair, made: Bootstraps) -> Contrast:
     """Return the estimates of two models, without the resamples behind them."""
     arms = pair.tables()
     paired = pair_views(arms, pair.seeds, pair.folds).levels(arms)[PRIMARY[0]]
-    [contrast] = contrast_arms(paired, resamples, 0, [(pair.a, pair.b)])
+    [contrast] = contrast_arms(paired, made, 0, [(pair.a, pair.b)])
     return replace(contrast, draws={})
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from mura.comparison.bootstrap import patient_weights
+from mura.comparison.bootstrap import Bootstraps, patient_weights
 from mura.comparison.collect import views_of
 from mura.comparison.equivalence import apply_margin
 from mura.comparison.pairs import Arms, ArmTable, Pair, Pairing
@@ -168,8 +168,13 @@ def threshold_basis(validation: pd.DataFrame) -> Basis:
     return Basis(float(expit(at.shifts[chosen_R]).std(ddof=1)), studies)
 
 
+def bootstraps_at_points(resamples: int) -> Bootstraps:
+    """Return what all pairs at their operating points share; of accuracy alone, which is what is shown of them."""
+    return Bootstraps(min(resamples, RESAMPLES_AT_A_POINT), ranked=PRIMARY[1] == "auroc")
+
+
 def compare_at_points(
-    pair: Pair, pairing: Pairing, fixed: list[Comparison], fitted: Sequence[Fitted], resamples: int
+    pair: Pair, pairing: Pairing, fixed: list[Comparison], fitted: Sequence[Fitted], made: Bootstraps
 ) -> list[AtPoint]:
     """Return the pair at every operating point, the fixed one first; empty when an arm has none.
 
@@ -185,7 +190,7 @@ def compare_at_points(
         records = fixed
         if point.kind != FIXED:
             level, metric = PRIMARY
-            compared = compare_cases(pairing.levels(arms)[level], pair.model, resamples)
+            compared = compare_cases(pairing.levels(arms)[level], pair.model, made)
             compared = in_scope(apply_margin(compared, fixed[-1].margin), pair)
             by_group = {record.extremity: record for record in compared if record.metric == metric}
             records = [by_group[group] for group in pair.groups]

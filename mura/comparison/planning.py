@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import chdtri
 
-from mura.comparison.bootstrap import COMPARED_METRICS, Floats, observed
+from mura.comparison.bootstrap import COMPARED_METRICS, Bootstraps, Floats, observed
 from mura.comparison.collect import collect, is_synthetic
 from mura.comparison.pairs import Pair, make_arm_tables, make_pairs, pair_views
 from mura.comparison.verdict import (
@@ -164,7 +164,7 @@ def plan_pair(pair: Pair, resamples: int) -> PairPlan:
     arms = pair.tables()
     level, metric = PRIMARY
     paired = pair_views(arms, pair.seeds, pair.folds).levels(arms)[level]
-    [contrast] = contrast_arms(paired, resamples, 0, combinations(paired.models, 2))
+    [contrast] = contrast_arms(paired, Bootstraps(resamples), 0, combinations(paired.models, 2))
     groups = [_plan_group(contrast, name, metric) for name in (*pair.extremities, OVERALL)]
     groups = [replace(each, extremity=pair.scope) if each.extremity == OVERALL else each for each in groups]
     shown = groups if len(pair.extremities) > 1 else groups[:-1]

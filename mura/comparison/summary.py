@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 
 from mura.comparison import operating, transfer, tuning
 from mura.comparison.backbones import ComparedBackbones, chosen_primary, compare_backbones
+from mura.comparison.bootstrap import Bootstraps
 from mura.comparison.collect import (
     FinishedRun,
     UnfinishedRun,
@@ -24,19 +25,29 @@ from mura.comparison.collect import (
 )
 from mura.comparison.equivalence import apply_margin, check_margin
 from mura.comparison.heat import HeatAgreement, heat_agreements
-from mura.comparison.operating import RESAMPLES_AT_A_POINT, AtPoint, Fitted, compare_at_points
+from mura.comparison.operating import AtPoint, Fitted, compare_at_points
 from mura.comparison.pairs import ArmTable, Pair, make_arm_tables, make_pairs, pair_views, scope_name
 from mura.comparison.verdict import PRIMARY, RESAMPLES, Agreement, Comparison, compare_cases, count_agreement, in_scope
 from mura.comparison.warnings import warnings_beside
 from mura.errors import MuraError
 from mura.extremities import ALL_SEVEN, EXTREMITIES
-from mura.metrics import CALIBRATION_METRICS, LEVELS, OVERALL, REPORTED_METRICS, THRESHOLD, summarise
+from mura.metrics import (
+    CALIBRATION_METRICS,
+    LEVELS,
+    OVERALL,
+    REPORTED_METRICS,
+    THRESHOLD,
+    Metrics,
+    binary_metrics,
+    summarise,
+)
 from mura.study.arms import SPECIALISED, UNIFIED
 
 RESULT_COLUMNS = [
     "model", "arm", "data", "seed", "extremity", "level", "metric", "value", "n", "val_value", "val_n", "low", "high",
     "why_undefined",
 ]  # fmt: skip
+Summary = dict[str, dict[str, Metrics]]
 SYNTHETIC = "Synthetic data: these pictures are drawn by the program. The figures say nothing about patients or MURA."
 
 
@@ -165,7 +176,7 @@ def summarise_study(
         runs=runs,
         unfinished=unfinished,
         tables=tables,
-        pairs=[compare_pair(pair, fitted, resamples, margin) for pair in pairs],
+        pairs=compare_pairs(pairs, fitted, resamples, margin),
         backbones=compare_backbones(tables, resamples, margin, primary),
         primary=primary,
         results=results_table(tables, pairs),
@@ -185,8 +196,7 @@ def _compare_recipes(
     """Return the pairs of arms as they are without tuning."""
     tables = make_arm_tables(sorted(tuning.recipe_runs(searches), key=sort_key))
     pairs = make_pairs(tables)[0]
-    fitted = operating.fit_all(tables)
-    return [compare_pair(pair, fitted, resamples, margin) for pair in pairs]
+    return compare_pairs(pairs, operating.fit_all(tables), resamples, margin)
 
 
 def compare(
@@ -201,18 +211,30 @@ def compare(
     return pd.DataFrame([record.to_dict() for record in study.comparisons])
 
 
-def compare_pair(pair: Pair, fitted: Sequence[Fitted], resamples: int, margin: float | None = None) -> ComparedPair:
+def compare_pairs(
+    pairs: Sequence[Pair], fitted: Sequence[Fitted], resamples: int, margin: float | None = None
+) -> list[ComparedPair]:
+    """Return all that is said of every two arms; an arm is resampled once for all pairs of a model that it is in."""
+    compared = []
+    for _, of_model in groupby(pairs, key=lambda pair: pair.model):
+        made, at_points = Bootstraps(resamples), operating.bootstraps_at_points(resamples)
+        compared += [_compare_pair(pair, fitted, made, at_points, margin) for pair in of_model]
+    return compared
+
+
+def _compare_pair(
+    pair: Pair, fitted: Sequence[Fitted], made: Bootstraps, at_points: Bootstraps, margin: float | None
+) -> ComparedPair:
     """Return all that is said of two arms; their views are paired once."""
     arms = pair.tables()
     pairing = pair_views(arms, pair.seeds, pair.folds)
     levels = pairing.levels(arms)
-    comparisons = [record for paired in levels.values() for record in compare_cases(paired, pair.model, resamples)]
+    comparisons = [record for paired in levels.values() for record in compare_cases(paired, pair.model, made)]
     comparisons = in_scope(apply_margin(comparisons, margin), pair)
     agreements = in_scope(count_agreement(levels["study"], pair.model), pair)
     main = {record.extremity: record for record in comparisons if (record.level, record.metric) == PRIMARY}
     fixed = [main[group] for group in pair.groups]
-    points = compare_at_points(pair, pairing, fixed, fitted, min(resamples, RESAMPLES_AT_A_POINT))
-    return ComparedPair(pair, comparisons, agreements, points)
+    return ComparedPair(pair, comparisons, agreements, compare_at_points(pair, pairing, fixed, fitted, at_points))
 
 
 def _one_class_notes(runs: Sequence[FinishedRun]) -> Iterator[str]:
@@ -237,22 +259,29 @@ def results_table(tables: Sequence[ArmTable], pairs: Sequence[Pair]) -> pd.DataF
     rows: list[tuple[object, ...]] = []
     for table in tables:
         compared = [pair.extremities for pair in pairs if pair.model == table.model and table.arm in pair.arms]
-        several = dict.fromkeys(names for names in (table.extremities, *compared) if len(names) > 1)
-        for names in (*((name,) for name in table.extremities), *several):
-            if set(names) <= set(table.extremities):
-                rows += _result_rows(table, names)
+        whole = summarise(table.test), summarise(table.validation_of(table.extremities))
+        for name in table.extremities:
+            rows += _result_rows(table, (name,), name, *whole)
+        for names in dict.fromkeys(names for names in (table.extremities, *compared) if len(names) > 1):
+            if names == table.extremities:
+                rows += _result_rows(table, names, OVERALL, *whole)
+            elif set(names) <= set(table.extremities):
+                part = summarise(table.views_of(names)), summarise(table.validation_of(names))
+                rows += _result_rows(table, names, OVERALL, *part)
     return pd.DataFrame(rows, columns=RESULT_COLUMNS)
 
 
-def _result_rows(table: ArmTable, names: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
+def _result_rows(
+    table: ArmTable, names: tuple[str, ...], group: str, test: Summary, validation: Summary
+) -> Iterator[tuple[object, ...]]:
+    """Yield the rows of some extremities of a table, whose metrics stand under `group` in either summary."""
     scope = names[0] if len(names) == 1 else scope_name(names)
     who = (table.model, table.arm, table.data_of(names), table.seed, scope)
-    test, validation = summarise(table.views_of(names)), summarise(table.validation_of(names))
     for level, metric in product(LEVELS, REPORTED_METRICS):
-        values = [groups[level][OVERALL][name] for groups in (test, validation) for name in (metric, "n")]
-        group = test[level][OVERALL]
-        interval = group.get(f"{metric}_low"), group.get(f"{metric}_high")
-        why = group["why_no_calibration"] if metric in CALIBRATION_METRICS else None
+        measured, validated = test[level][group], validation[level].get(group) or binary_metrics((), ())
+        interval = measured.get(f"{metric}_low"), measured.get(f"{metric}_high")
+        why = measured["why_no_calibration"] if metric in CALIBRATION_METRICS else None
+        values = measured[metric], measured["n"], validated[metric], validated["n"]
         yield (*who, level, metric, *values, *interval, why or "")
 
 

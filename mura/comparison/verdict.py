@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.special import bdtr, stdtr, stdtrit
 
-from mura.comparison.bootstrap import COMPARED_METRICS, Cases, Floats, bootstrap, observed, permutation
+from mura.comparison.bootstrap import COMPARED_METRICS, Bootstraps, Cases, Floats, observed, permutation
 from mura.comparison.pairs import Arms, Folds, Pair, PairedCases, Seeds, check_arms, pair_views
 from mura.extremities import EXTREMITIES, INDEX_OF
 from mura.metrics import OVERALL
@@ -29,6 +29,9 @@ DEFINED = 0.95
 
 PRIMARY = ("study", "accuracy")
 """The level and metric of the verdict; the others stand beside it."""
+
+LARGEST = {"accuracy": 1.0, "kappa": 2.0, "auroc": 1.0}
+"""How much two arms can differ in each of the COMPARED_METRICS, either way."""
 
 THESE_MODELS = "these trained models"
 THE_APPROACHES = "the two approaches"
@@ -182,12 +185,13 @@ def compare(
     """
     check_arms(arms)
     levels = pair_views(arms, seeds, folds).levels(arms)
-    return [record for paired in levels.values() for record in compare_cases(paired, model, resamples, seed)]
+    made = Bootstraps(resamples)
+    return [record for paired in levels.values() for record in compare_cases(paired, model, made, seed)]
 
 
-def compare_cases(paired: PairedCases, model: str, resamples: int, seed: int = 0) -> list[Comparison]:
+def compare_cases(paired: PairedCases, model: str, made: Bootstraps, seed: int = 0) -> list[Comparison]:
     """Return a record for every pair of arms in all COMPARED_METRICS, for all cases and for each extremity."""
-    contrasts = contrast_arms(paired, resamples, seed, combinations(paired.models, 2))
+    contrasts = contrast_arms(paired, made, seed, combinations(paired.models, 2))
     return [record for each in contrasts for record in each.records(model)]
 
 
@@ -229,8 +233,9 @@ class Contrast:
     def record(self, model: str, group: str, metric: str, p_holm: float | None, tests: int) -> Comparison:
         """Return the record of one group in one metric, given p corrected for so many tests."""
         estimate, cases = self.estimates[group][metric], self.paired.cases[group]
-        low_simultaneous, high_simultaneous = estimate.interval(ALPHA / tests)
-        low_90, high_90 = estimate.interval(2 * ALPHA)
+        low, high = within(LARGEST[metric], (estimate.low, estimate.high))
+        low_simultaneous, high_simultaneous = within(LARGEST[metric], estimate.interval(ALPHA / tests))
+        low_90, high_90 = within(LARGEST[metric], estimate.interval(2 * ALPHA))
         return Comparison(
             model=model,
             comparison="-".join(self.arms),
@@ -240,8 +245,8 @@ class Contrast:
             a=estimate.a,
             b=estimate.b,
             difference=estimate.difference,
-            low=estimate.low,
-            high=estimate.high,
+            low=low,
+            high=high,
             p=estimate.p,
             p_holm=p_holm,
             verdict=verdict(*self.arms, estimate, p_holm),
@@ -260,14 +265,14 @@ class Contrast:
 
 
 def contrast_arms(
-    paired: PairedCases, resamples: int, seed: int, pairs: Iterable[tuple[str, str]]
+    paired: PairedCases, made: Bootstraps, seed: int, pairs: Iterable[tuple[str, str]]
 ) -> Iterator[Contrast]:
     """Yield the estimates of each pair of arms; they share the resamples."""
-    draws = {group: bootstrap(cases, resamples, _generator(seed, group, 0)) for group, cases in paired.cases.items()}
+    draws = {group: made.of(cases, _stream(seed, group, 0)) for group, cases in paired.cases.items()}
     for a, b in pairs:
         models, by_seed, scope = _models_to_compare(paired, a, b)
         estimates = {
-            group: contrast(cases, *models, draws[group], _generator(seed, group, 1), by_seed)
+            group: contrast(cases, *models, draws[group], np.random.default_rng(_stream(seed, group, 1)), by_seed)
             for group, cases in paired.cases.items()
         }
         yield Contrast((a, b), paired, models, by_seed, scope, draws, estimates)
@@ -297,9 +302,15 @@ def describe_splits(splits: int) -> str:
     return ON_THIS_SPLIT if splits == 1 else f"over {splits} splits"
 
 
-def _generator(seed: int, group: str, purpose: int) -> np.random.Generator:
-    """Return a stream of its own for each group, the same whatever other groups and arms there are."""
-    return np.random.default_rng([seed, INDEX_OF.get(group, len(EXTREMITIES)), purpose])
+def within(largest: float, interval: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
+    """Return an interval of a difference, cut off at what the difference can be: few seeds reach beyond."""
+    low, high = interval
+    return (None, None) if low is None or high is None else (max(low, -largest), min(high, largest))
+
+
+def _stream(seed: int, group: str, purpose: int) -> list[int]:
+    """Return the seed of a generator for each group, the same whatever other groups and arms there are."""
+    return [seed, INDEX_OF.get(group, len(EXTREMITIES)), purpose]
 
 
 def contrast(

@@ -99,7 +99,7 @@ def _pair_table(compared: ComparedPair, metrics: Sequence[tuple[str, str]]) -> T
     table.add_column("\nextremity", overflow="fold")
     for level, metric in metrics:
         table.add_column(f"{level}\n{METRIC_NAMES[metric]}", justify="right")
-    table.add_column("study accuracy,\ndifference (95 %)", justify="right")
+    table.add_column("study accuracy,\ndifference (95 %)", justify="right", no_wrap=True)
     table.add_column("\nverdict", max_width=20)
     for row in pair_rows(compared):
         if row.is_total:

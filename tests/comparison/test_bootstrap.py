@@ -1,6 +1,7 @@
 """Resampling and swapping, against loops, scikit-learn and SciPy; over several extremities AUROC is ranked within."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from sklearn import metrics as sk
 
 from mura.comparison.bootstrap import (
     COMPARED_METRICS,
+    Bootstraps,
     Cases,
     RankOrders,
     SwappedPair,
@@ -64,6 +66,22 @@ def test_auroc_in_a_resample_equals_scikit_learn_within_each_extremity(rng):
     weights = patient_weights(cases.patients, 100, np.random.default_rng(3))[cases.patient]
     expected = [[mean_auc(cases, scores, weight) for weight in weights.T] for scores in cases.probability]
     assert drawn[AUROC] == pytest.approx(np.array(expected), abs=1e-9, nan_ok=True)
+
+
+def test_a_model_is_resampled_alike_whatever_models_are_beside_it_and_only_once(rng, monkeypatch):
+    cases, made = three_extremities(rng), Bootstraps(100)
+    first, second = (replace(cases, probability=cases.probability[models]) for models in ([0], [1, 0]))
+    np.testing.assert_array_equal(made.of(first, [3]), bootstrap(first, 100, np.random.default_rng([3])))
+    np.testing.assert_array_equal(made.of(second, [3]), bootstrap(second, 100, np.random.default_rng([3])))
+    monkeypatch.setattr("mura.comparison.bootstrap.bootstrap", lambda *_: pytest.fail("resampled again"))
+    np.testing.assert_array_equal(made.of(cases, [3])[:, [1, 0]], made.of(second, [3]))
+
+
+def test_without_ranks_the_other_metrics_stay_and_auroc_is_left_out(rng):
+    cases = three_extremities(rng)
+    ranked, plain = (bootstrap(cases, 50, np.random.default_rng(1), each) for each in (True, False))
+    np.testing.assert_array_equal(ranked[:AUROC], plain[:AUROC])
+    assert np.isnan(plain[AUROC]).all()
 
 
 def test_a_resample_in_which_one_extremity_has_one_class_has_no_auroc():

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from mura.comparison.bootstrap import COMPARED_METRICS, Cases, bootstrap
+from mura.comparison.bootstrap import COMPARED_METRICS, Bootstraps, Cases, bootstrap
 from mura.comparison.pairs import pair_views
 from mura.comparison.verdict import (
     NO_DIFFERENCE,
@@ -377,14 +377,14 @@ def test_runs_are_independent_unless_they_are_said_to_be_paired_by_seed(rng: np.
 def test_every_group_is_drawn_and_swapped_from_streams_of_its_own(rng: np.random.Generator) -> None:
     arms = {"a": [predictions(rng, 20)], "b": [predictions(rng, 20)]}
     paired = pair_views(arms).levels(arms)["study"]
-    records = compare_cases(paired, "cnn2", 60, seed=3)
+    records = compare_cases(paired, "cnn2", Bootstraps(60), seed=3)
     for group, number in (("all", 7), ("elbow", 0), ("wrist", 6)):
         draws = bootstrap(paired.cases[group], 60, np.random.default_rng([3, number, 0]))
         expected = contrast(paired.cases[group], [0], [1], draws, np.random.default_rng([3, number, 1]))
         for metric, estimate in expected.items():
             ours = record(records, group, metric)
             assert (ours.low, ours.high, ours.p) == (estimate.low, estimate.high, estimate.p)
-    assert compare_cases(paired, "cnn2", 60) == compare_cases(paired, "cnn2", 60, seed=0)
+    assert compare_cases(paired, "cnn2", Bootstraps(60)) == compare_cases(paired, "cnn2", Bootstraps(60), seed=0)
 
 
 def test_the_seed_of_the_resampling_is_zero_by_default(rng: np.random.Generator) -> None:

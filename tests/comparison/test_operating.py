@@ -22,6 +22,7 @@ from mura.comparison.operating import (
     Fitted,
     Point,
     apply_values,
+    bootstraps_at_points,
     compare_at_points,
     fit,
     fit_all,
@@ -31,7 +32,7 @@ from mura.comparison.operating import (
     threshold_basis,
 )
 from mura.comparison.pairs import Pair, make_arm_tables, make_pairs, pair_views
-from mura.comparison.summary import compare_pair
+from mura.comparison.summary import compare_pairs
 from mura.comparison.verdict import PRIMARY, compare, in_scope
 from mura.extremities import EXTREMITIES
 from mura.metrics import REPORTED_METRICS, binary_metrics, summarise
@@ -265,7 +266,7 @@ def test_at_a_point_two_arms_are_compared_as_their_changed_predictions_would_be(
     pairing = pair_views(pair.tables(), pair.seeds)
     study = in_scope(apply_margin(compare(pair.tables(), "cnn4", 40), 0.02), pair)
     fixed = [r for group in pair.groups for r in study if (r.extremity, r.level, r.metric) == (group, *PRIMARY)]
-    points = compare_at_points(pair, pairing, fixed, fitted, 40)
+    points = compare_at_points(pair, pairing, fixed, fitted, bootstraps_at_points(40))
     assert [at.point for at in points] == list(POINTS)
     assert points[0].records == fixed
     for at in points:
@@ -291,7 +292,7 @@ def test_at_a_point_two_arms_are_compared_as_their_changed_predictions_would_be(
 
 def test_a_point_tells_which_extremities_have_another_verdict_there(study_folder: Path) -> None:
     pair, fitted = the_pair(study_folder)
-    fixed = compare_pair(pair, fitted, 20).points[0]
+    fixed = compare_pairs([pair], fitted, 20)[0].points[0]
     records = [replace(record, verdict="another") for record in fixed.records[:2]] + fixed.records[2:]
     there = AtPoint(POINTS[1], [*records[:-1], replace(records[-1], verdict="of all")], fixed.brier, fixed.ece)
     assert there.other_verdicts(fixed) == ["elbow: another", "finger: another"]
@@ -301,11 +302,11 @@ def test_a_point_tells_which_extremities_have_another_verdict_there(study_folder
 def test_no_point_is_compared_when_one_of_the_arms_lacks_a_fit(study_folder: Path) -> None:
     pair, fitted = the_pair(study_folder)
     arms = pair.tables()
-    assert compare_pair(pair, [], 20).points == []
-    fixed = compare_pair(pair, fitted, 20).points[0].records
+    assert compare_pairs([pair], [], 20)[0].points == []
+    fixed = compare_pairs([pair], fitted, 20)[0].points[0].records
     for lacking in (fitted[0], fitted[-1]):
         rest = [one for one in fitted if one is not lacking]
-        assert compare_at_points(pair, pair_views(arms, pair.seeds), fixed, rest, 20) == []
+        assert compare_at_points(pair, pair_views(arms, pair.seeds), fixed, rest, bootstraps_at_points(20)) == []
 
 
 def test_every_arm_and_seed_is_fitted_at_every_point(study_folder: Path) -> None:

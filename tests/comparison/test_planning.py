@@ -20,7 +20,7 @@ from mura.comparison.planning import (
     split_variance,
     spread_factors,
 )
-from mura.comparison.summary import compare_pair
+from mura.comparison.summary import compare_pairs
 from mura.comparison.verdict import Estimate
 from mura.errors import ConfigError, MuraError
 from mura.runs.folder import RunFolder
@@ -66,7 +66,7 @@ def test_the_error_for_a_number_of_seeds_is_the_verdict_s_as_by_hand():
 @pytest.mark.parametrize("name", ["unified-specialised", "unified-finetuned"])
 def test_for_the_seeds_of_the_pilot_the_plan_is_what_the_verdict_calls_detectable(pilot, name):
     pair = pairs_of(pilot)[name]
-    compared, plan = compare_pair(pair, [], 500), plan_pair(pair, 500)
+    compared, plan = compare_pairs([pair], [], 500)[0], plan_pair(pair, 500)
     assert [group.extremity for group in plan.groups] == pair.groups
     for group in plan.groups:
         expected = compared.record(group.extremity, "study", "accuracy").smallest_detectable
@@ -79,7 +79,7 @@ def test_a_pilot_of_rotated_folds_is_planned_by_seed_as_its_verdict_is(tmp_path)
         write_run(tmp_path / f"unified/seed{seed}", ["elbow"], seed, arm="unified", fold=seed)
         write_run(tmp_path / f"elbow/seed{seed}", ["elbow"], seed, fold=seed)
     [pair] = pairs_of(tmp_path).values()
-    compared, plan = compare_pair(pair, [], 500), plan_pair(pair, 500)
+    compared, plan = compare_pairs([pair], [], 500)[0], plan_pair(pair, 500)
     expected = compared.record("elbow", "study", "accuracy").smallest_detectable
     assert plan.groups[0].smallest(3) == pytest.approx(expected, rel=1e-9)
     assert [spread.name for spread in plan.spreads] == ["unified minus specialised"]
@@ -88,7 +88,7 @@ def test_a_pilot_of_rotated_folds_is_planned_by_seed_as_its_verdict_is(tmp_path)
 def test_two_seeds_of_paired_arms_are_planned_as_independent_as_their_verdict_takes_them(pilot):
     pair = pairs_of(pilot)["unified-finetuned"]
     of_two = {arm: tables[:2] for arm, tables in pair.arms.items()}
-    compared, plan = compare_pair(replace(pair, arms=of_two), [], 500), plan_pair(replace(pair, arms=of_two), 500)
+    compared, plan = compare_pairs([replace(pair, arms=of_two)], [], 500)[0], plan_pair(replace(pair, arms=of_two), 500)
     expected = compared.record("wrist", "study", "accuracy").smallest_detectable
     assert plan.groups[0].smallest(2) == pytest.approx(expected, rel=1e-9)
     [group] = [each for each in plan_pair(pair, 500).groups if each.extremity == "wrist"]

@@ -390,3 +390,14 @@ def test_fewer_than_two_arms_or_an_arm_without_tables_is_refused(arms):
     for too_few in ({}, {"unified": arms["unified"]}, arms | {"specialised": []}):
         with pytest.raises(MuraError, match="two arms"):
             compare(too_few, "cnn2")
+
+
+def test_no_interval_reaches_beyond_what_a_difference_can_be(rng):
+    table = views(rng, patients=12)
+    arms = {arm: [predicted(table, rng, skill) for skill in (0.1, 3.0)] for arm in ("unified", "specialised")}
+    records = compare(arms, "cnn2", 200)
+    assert min(r.low for r in records if r.metric == "accuracy" and r.low is not None) == -1.0
+    for r in records:
+        ends = (r.low, r.high, r.low_90, r.high_90, r.low_simultaneous, r.high_simultaneous)
+        largest = 2.0 if r.metric == "kappa" else 1.0
+        assert all(end is None or abs(end) <= largest for end in ends)
