@@ -12,6 +12,7 @@ import platform
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from datetime import datetime
@@ -126,19 +127,25 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def measured(options: argparse.Namespace, console: Console) -> list[Row]:
-    """One benchmark after the other, each told of when it is done."""
+def measured(options: argparse.Namespace, console: Console) -> tuple[list[Row], list[str]]:
+    """One benchmark after the other, each told of when it is done; their rows, and the names of those that failed."""
     rows: list[Row] = []
+    failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="mura-bench-") as temporary:
         plan = Plan(1 if options.quick else 3, options.quick, (options.folder or Path(temporary)).resolve())
         plan.folder.mkdir(parents=True, exist_ok=True)
         for name in options.names:
             began = time.perf_counter()
-            measured_rows = benchmarks(options.gpu)[name](plan)
+            try:
+                measured_rows = benchmarks(options.gpu)[name](plan)
+            except Exception:  # what the others measured, in half an hour, is not lost with it
+                traceback.print_exc()
+                failed.append(name)
+                continue
             rows += measured_rows
             taken = time.perf_counter() - began
             console.print(f"{name} ({taken:.0f} s): {'; '.join(f'{row.ratio:.2f}' for row in measured_rows)}")
-    return rows
+    return rows, failed
 
 
 def write_json(rows: list[Row], about: dict[str, Any]) -> Path:
@@ -162,7 +169,7 @@ def main() -> int:
     warnings.filterwarnings("ignore")
     console = Console(width=None if sys.stdout.isatty() else 160)
     about, start = machine(), time.perf_counter()
-    rows = measured(options, console)
+    rows, failed = measured(options, console)
     taken = time.perf_counter() - start
     table = Table(*HEAD)
     for row in rows:
@@ -171,7 +178,9 @@ def main() -> int:
     console.print(f"{taken / 60:.1f} minutes; written to {write_json(rows, about).relative_to(REPOSITORY)}")
     if options.write is not None:
         write_between_markers(options.write, as_markdown(rows, about, taken))
-    return 0
+    if failed:
+        console.print(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

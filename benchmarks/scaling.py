@@ -50,9 +50,9 @@ def study_of(tables: dict[str, list[pd.DataFrame]], folder: Path) -> Path:
             test = test.assign(path=test["extremity"] + test["study"] + test["view"].astype(str))
             about = {
                 "schema": SCHEMA, "model": "cnn4", "arm": arm, "data": data_name(names), "seed": 0, "best_epoch": 0,
-                "epochs": 1, "test": summarise(test), "data_fingerprint": "", "split_hash": "", "fold": 0, "name": "",
+                "epochs": 1, "test": summarise(test), "data_fingerprint": "none", "split_hash": "none", "fold": 0,
                 "speed": {"wall_seconds": 1.0, "train_images_per_second": 1.0}, "device": "cpu", "precision": "32-true",
-                "versions": {}, "git": None, "stopped_by": "max_epochs", "steps": 1,
+                "versions": {}, "git": None, "stopped_by": "max_epochs", "steps": 1, "name": data_name(names),
             }  # fmt: skip
             pd.concat([test.assign(split="val"), test])[PREDICTION_COLUMNS].to_csv(run.predictions, index=False)
             run.config.write_text(yaml.safe_dump({"data": {"root": str(folder)}}), encoding="utf-8")

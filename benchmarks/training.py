@@ -72,6 +72,11 @@ def bare_loops(model: str, side: int, precision: str, evaluates: bool = False) -
     }
 
 
+def rounds(plan: Plan, model: str) -> int:
+    """Return how many rounds a network gets: one of a DenseNet takes minutes, and has 15 steps of each loop in it."""
+    return 1 if model == "densenet121" else plan.rounds
+
+
 def against_both(plan: Plan, model: str, side: int, steps: int, wanted: dict[str, float]) -> list[Row]:
     """Ours and both bare loops step by step in turns; then the template, where the CPU has bfloat16 in it too."""
     cfg = composed(*settings(plan, model, side))
@@ -86,8 +91,7 @@ def against_both(plan: Plan, model: str, side: int, steps: int, wanted: dict[str
         count = max(2, steps // 3)
         return rates | {name: template_rate(plan, model, side, count, 1, each) for name, each in templates.items()}
 
-    rounds = min(plan.rounds, 2) if model == "densenet121" else plan.rounds
-    rates, dropped = undisturbed_rounds(rounds, measure)
+    rates, dropped = undisturbed_rounds(rounds(plan, model), measure)
     return rows_of(f"training {model} at {side}, batch {BATCH}, {precision}", rates, dropped, wanted)
 
 
@@ -125,6 +129,6 @@ def evaluation(plan: Plan) -> list[Row]:
                 steps_of = {name: ended.enter_context(loop).step for name, loop in bare.items()}
                 return inference_rates(cfg, 3 if plan.quick else 15, WARM, steps_of)
 
-        rates, dropped = undisturbed_rounds(plan.rounds, measure)
+        rates, dropped = undisturbed_rounds(rounds(plan, model), measure)
         rows += rows_of(f"evaluation {model} at 224, float32", rates, dropped, {BARE: wanted, BARE_KEPT: 0.97})
     return rows

@@ -11,11 +11,14 @@ from scipy.stats import binomtest
 
 from benchmarks import coverage, gpu
 from benchmarks.__main__ import main
+from benchmarks.comparison import arms
 from benchmarks.measure import Plan, Row
 from benchmarks.ours import composed
 from benchmarks.peers import TemplateModule
+from benchmarks.scaling import study_of
 from benchmarks.training import network
 from benchmarks.worlds import WORLDS, binomial_interval, null_p_values
+from mura.comparison.collect import collect
 from mura.config.rules import check_config
 from mura.extremities import EXTREMITIES
 from mura.machine import Choice
@@ -36,6 +39,30 @@ def test_the_runner_lists_its_benchmarks(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["benchmarks", "--list"])
     assert main() == 0
     assert {"cnn4", "loader", "comparison"} <= set(capsys.readouterr().out.split())
+
+
+def test_a_benchmark_that_fails_costs_no_other_its_rows(monkeypatch, tmp_path, capsys):
+    def fails(plan):
+        raise ValueError("no such thing")
+
+    page = tmp_path / "page.md"
+    page.write_text("<!-- measured: begin -->\n<!-- measured: end -->\n")
+    both = {"first": fails, "second": lambda plan: [Row("this", "that", [1.5], 1.0)]}
+    monkeypatch.setattr("benchmarks.__main__.benchmarks", lambda gpu=False: both)
+    monkeypatch.setattr("benchmarks.__main__.REPOSITORY", tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--write", str(page)])
+    assert main() == 1
+    assert "| this | that | 1.50 |" in page.read_text()
+    said = capsys.readouterr()
+    assert "failed: first" in said.out
+    assert "no such thing" in said.err
+
+
+def test_the_study_whose_growth_is_measured_can_be_reported(tmp_path):
+    tenth = {name: [table.iloc[::10] for table in group] for name, group in arms().items()}
+    runs, _ = collect([study_of(tenth, tmp_path)])
+    assert len(runs) == 8
 
 
 def test_a_row_knows_whether_more_or_less_is_wanted():
