@@ -439,18 +439,19 @@ def test_a_comparison_says_when_its_runs_differ_in_card_or_precision(
     assert all(value in note for value in values)
 
 
-@pytest.mark.parametrize(("compiled", "expected"), [(False, 300.0), (True, 1800.0)])
+@pytest.mark.parametrize(("compiled", "expected"), [(False, [300.0, 300.0]), (True, [1800.0, 300.0, 1800.0])])
 def test_a_network_that_is_compiled_may_take_longer_for_its_first_batch(
-    compiled: bool, expected: float, monkeypatch: pytest.MonkeyPatch
+    compiled: bool, expected: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda seconds, file: waits.append(seconds))
     model: Any = SimpleNamespace(compiled=compiled)
     watch, trainer = StallWatch(), cast(Trainer, None)
     watch.setup(trainer, model, "fit")
-    watch.on_train_batch_end(trainer, model)
+    for _ in range(3):  # within 3 seconds the watch that is set will do
+        watch.on_train_batch_end(trainer, model)
     watch.on_validation_start(trainer, model)
-    assert waits == [expected, 300.0, expected]
+    assert waits == expected
 
 
 # --- make gpu-check ---------------------------------------------------------------------------------------

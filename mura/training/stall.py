@@ -22,7 +22,7 @@ class StallWatch(Callback):
     """
 
     def __init__(self, seconds: float = SECONDS_TO_WARNING) -> None:
-        self.seconds, self.set_at = seconds, 0.0
+        self.seconds, self.times, self.set_at = seconds, 1, 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._begin(pl_module)
@@ -52,9 +52,9 @@ class StallWatch(Callback):
         self._set(COMPILING if getattr(pl_module, "compiled", False) else 1)
 
     def _rearm(self) -> None:
-        if time.monotonic() - self.set_at > LEAST_SHARE * self.seconds:
-            self._set()
+        if self.times > 1 or time.monotonic() - self.set_at > LEAST_SHARE * self.seconds:
+            self._set(1)
 
-    def _set(self, times: int = 1) -> None:
-        self.set_at = time.monotonic()
+    def _set(self, times: int) -> None:
+        self.times, self.set_at = times, time.monotonic()
         faulthandler.dump_traceback_later(times * self.seconds, file=STDERR)
