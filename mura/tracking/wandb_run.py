@@ -92,10 +92,9 @@ def open_run(folder: Path, **settings: Any) -> Any:
         raise TypeError(f"unexpected keyword argument '{name}'")
     mode = choose_mode()
     settings["tags"] = [*settings["tags"], *filter(None, os.environ.get("WANDB_TAGS", "").split(","))]
-    settings |= _identity(folder, settings)
     for attempt in dict.fromkeys([mode, Choice("offline", "instead")]):
-        try:
-            run = _start_when_free(attempt.value, dir=str(folder), **settings)
+        try:  # with a new id each time, where none is given: W&B's process may hold that of an attempt that failed
+            run = _start_when_free(attempt.value, dir=str(folder), **settings | _identity(folder, settings))
             if attempt.value != "disabled":
                 write_json(folder / IDENTITY_FILE, {"id": run.id, "project": run.project, "entity": run.entity or None})
         except Exception as error:  # whatever W&B's failure is, the run goes on

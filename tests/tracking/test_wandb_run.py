@@ -27,7 +27,7 @@ CLOSED = "http://127.0.0.1:9"
 SURROUNDINGS = """
 import logging, os, sys
 from pathlib import Path
-for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_SERVICE"):  # the last is another test's process
     os.environ.pop(name, None)
 os.environ["HOME"] = str(Path("home").resolve())
 os.environ.update(pair.split("=", 1) for pair in sys.argv[1:])
