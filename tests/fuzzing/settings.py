@@ -156,7 +156,7 @@ def with_edits(base: DictConfig, edits: tuple[Edit, ...]) -> DictConfig:
         for key, value in edits:
             try:
                 OmegaConf.update(cfg, key, value, merge=False, force_add=True)
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 if isinstance(error, OmegaConfBaseException):
                     raise
     return cfg
