@@ -77,6 +77,12 @@ def test_a_model_is_resampled_alike_whatever_models_are_beside_it_and_only_once(
     np.testing.assert_array_equal(made.of(cases, [3])[:, [1, 0]], made.of(second, [3]))
 
 
+def test_cases_that_differ_in_their_extremities_alone_are_resampled_apart(rng):
+    cases, made = three_extremities(rng), Bootstraps(100)
+    for other in (cases, replace(cases, extremity=None), replace(cases, extremity=cases.extremity[::-1].copy())):
+        np.testing.assert_array_equal(made.of(other, [3]), bootstrap(other, 100, np.random.default_rng([3])))
+
+
 def test_without_ranks_the_other_metrics_stay_and_auroc_is_left_out(rng):
     cases = three_extremities(rng)
     ranked, plain = (bootstrap(cases, 50, np.random.default_rng(1), each) for each in (True, False))
