@@ -397,6 +397,7 @@ def test_no_interval_reaches_beyond_what_a_difference_can_be(rng):
     arms = {arm: [predicted(table, rng, skill) for skill in (0.1, 3.0)] for arm in ("unified", "specialised")}
     records = compare(arms, "cnn2", 200)
     assert min(r.low for r in records if r.metric == "accuracy" and r.low is not None) == -1.0
+    assert min(r.low for r in records if r.metric == "kappa" and r.low is not None) < -1.0
     for r in records:
         ends = (r.low, r.high, r.low_90, r.high_90, r.low_simultaneous, r.high_simultaneous)
         largest = 2.0 if r.metric == "kappa" else 1.0
