@@ -1,10 +1,12 @@
 """Exported models: ONNX files that `mura export` wrote, checked and asked about pictures, without PyTorch.
 
 Nothing in such a file is trusted. It is parsed without following a path, its graph must be what its own checksum says
-and no larger than its pictures ask for, and only then is it given to onnxruntime.
+and no larger than its pictures ask for, and only then is it given to onnxruntime. That gets a part of the memory, since
+a graph may also ask for sizes that only its pictures tell.
 Shapes: B pictures of a batch; S their side, the model's `cache_size`.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -21,7 +23,7 @@ from mura.errors import ConfigError, MuraError
 from mura.extremities import INDEX_OF
 from mura.files import kind_of_file
 from mura.inference.predict import Model
-from mura.machine import cores
+from mura.machine import cores, memory
 from mura.metrics import OVERALL
 from mura.runs.fitted import FIT_RULES, Fits
 from mura.runs.records import FLAG, NAMES, TEXT, TEXTS, Rule, fault_in, one_of, whole
@@ -42,6 +44,8 @@ ABOUT = "mura"
 MOST_TEXT = 2**20  # characters of it
 MOST_VALUES = 2**30
 """The largest tensor that a picture may lead to; a DenseNet's at 4096 pixels has a quarter of it."""
+
+SHARE_OF_MEMORY = 0.5  # of this process's, for all exported models together
 
 SMALL = 1024  # bytes of a tensor that may be a shape
 LOOPS = ("Loop", "Scan", "SequenceMap")
@@ -97,12 +101,16 @@ class ExportedModel(Model):
     def probabilities(self, images_BSS: np.ndarray, extremities: Sequence[str | None]) -> np.ndarray:
         """Return the probability of "abnormal", float64 [B], of squares as `mura.data.images.fit` makes them.
 
-        Raises MuraError when the model answers NaN, as it does for an extremity that it was not made for.
+        Raises MuraError when the model answers NaN, as it does for an extremity that it was not made for, or asks for
+        more than SHARE_OF_MEMORY.
         """
         given = {IMAGES: images_BSS[:, None]}
         if self.needs_extremity:
             given[EXTREMITY] = np.array([INDEX_OF.get(name or "", -1) for name in extremities], np.int64)
-        [probability_B] = self.session.run([PROBABILITY], given)
+        try:
+            [probability_B] = self.session.run([PROBABILITY], given)
+        except Exception as error:  # onnxruntime has a class for each of its codes
+            raise _not_run(f"{self.source} can't be run on {len(images_BSS)} pictures", error) from None
         if np.isnan(probability_B).any():
             unknown = sorted({str(name) for name in extremities} - set(self.extremities))
             why = f"it answers for {', '.join(self.extremities)}, not for {', '.join(unknown)}" if unknown else (
@@ -130,14 +138,34 @@ def load_exported(path: Path) -> ExportedModel:
     about = read_about(path, next((each.value for each in model.metadata_props if each.key == ABOUT), None))
     if fault := fault_in_graph(model, about):
         raise MuraError(f"{path} {fault}; export it again.")
+    limit_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = cores(), 4
+    options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a class for each of its codes
-        why = " ".join(str(error).split())[:200]
-        raise MuraError(f"{path} can't be run ({why}); export it again.") from None
+    except Exception as error:  # as above
+        raise _not_run(f"{path} can't be run", error) from None
     return ExportedModel(path, about["extremities"], about["cache_size"], about["fit"], about, session)
+
+
+@functools.cache
+def limit_memory() -> None:
+    """Give the exported models of this process SHARE_OF_MEMORY of its memory, which they share."""
+    import onnxruntime
+
+    memory_of_cpu = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    limit = onnxruntime.OrtArenaCfg({"max_mem": int(SHARE_OF_MEMORY * memory())})
+    onnxruntime.create_and_register_allocator(memory_of_cpu, limit)
+
+
+def _not_run(what: str, error: Exception) -> MuraError:
+    why = " ".join(str(error).split())
+    if "Available memory of" in why:
+        why = f"it asks for more than the {SHARE_OF_MEMORY * memory() / 1e9:.3g} GB of memory that it may have"
+    return MuraError(f"{what} ({why[:200]}); export it again.")
 
 
 def _read(path: Path) -> bytes:

@@ -156,6 +156,32 @@ def test_a_graph_that_would_fill_the_memory_is_refused_before_it_runs(refused: R
         tracemalloc.stop()
 
 
+def test_a_size_that_only_the_pictures_tell_does_not_fill_the_memory(wrist_file: Path, tmp_path: Path) -> None:
+    model = onnx.load(wrist_file)
+    numbers = {"none": 0.0, "one": 1.0, "times": 1e12}
+    model.graph.initializer.extend(numpy_helper.from_array(np.float32(value), name) for name, value in numbers.items())
+    last = next(node for node in model.graph.node if "probability" in node.output)
+    last.output[0] = "told"
+    model.graph.node.extend([
+        helper.make_node("Cast", ["images"], ["seen"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["seen"], ["brightest"], keepdims=0),
+        helper.make_node("Mul", ["brightest", "times"], ["many"]),
+        helper.make_node("Range", ["none", "many", "one"], ["huge"]),
+        helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["sum", "none"], ["nothing"]),
+        helper.make_node("Add", ["told", "nothing"], ["probability"]),
+    ])  # fmt: skip
+    rewrite(model, graph_sha256=graph_sha256(model.graph))
+    file = tmp_path / "grows.onnx"
+    file.write_bytes(model.SerializeToString())
+    loaded = load_exported(file)
+    black, white = np.zeros((1, 40, 40), np.uint8), np.full((2, 40, 40), 255, np.uint8)
+    assert 0 < loaded.probabilities(black, ["wrist"])[0] < 1
+    said = refusal(lambda: loaded.probabilities(white, ["wrist", "wrist"]))
+    assert said is not None
+    assert f"{file} can't be run on 2 pictures (it asks for more than the" in said
+
+
 @pytest.mark.parametrize("kind", ["Loop", "Scan"])
 def test_operators_that_no_export_has_are_refused(kind: str, refused: Refused) -> None:
     def append(model: Any, node: Any) -> None:
