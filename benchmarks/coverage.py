@@ -25,8 +25,9 @@ from rich.progress import track
 
 from mura.comparison.bootstrap import COMPARED_METRICS, Bootstraps, Cases, Floats, bootstrap, observed
 from mura.comparison.equivalence import apply_margin
+from mura.comparison.estimates import ALPHA, contrast, over_training_runs, smallest_detectable
 from mura.comparison.pairs import PairedCases
-from mura.comparison.verdict import ALPHA, compare_cases, contrast, over_training_runs, smallest_detectable
+from mura.comparison.verdict import compare_cases
 from mura.metrics import LEVELS
 
 SIZES = {"humerus": (132, 135, 288), "whole": (783, 1199, 3197)}

@@ -34,7 +34,8 @@ from scipy.special import betaincinv
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from mura.comparison.verdict import ALPHA, PRIMARY, compare
+from mura.comparison.estimates import ALPHA
+from mura.comparison.verdict import PRIMARY, compare
 from mura.extremities import EXTREMITIES
 from mura.metrics import OVERALL
 from mura.models.augment import resize

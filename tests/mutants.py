@@ -52,6 +52,7 @@ TESTS_OF = {
     "mura/data/levels.py": ["tests/data/test_levels.py"],
     "mura/comparison/bootstrap.py": ["tests/comparison/test_permutation.py", "tests/comparison/test_bootstrap.py"],
     "mura/comparison/pairs.py": ["tests/comparison/test_pairs.py", "tests/comparison/test_verdict.py"],
+    "mura/comparison/estimates.py": ["tests/comparison/test_estimates.py", "tests/comparison/test_verdict.py"],
     "mura/comparison/verdict.py": ["tests/comparison/test_estimates.py", "tests/comparison/test_verdict.py"],
     "mura/comparison/equivalence.py": ["tests/comparison/test_equivalence.py"],
     "mura/comparison/operating.py": ["tests/comparison/test_operating.py"],

@@ -16,19 +16,9 @@ from scipy.special import chdtri
 
 from mura.comparison.bootstrap import COMPARED_METRICS, Bootstraps, Floats, observed
 from mura.comparison.collect import collect, is_synthetic
+from mura.comparison.estimates import ALPHA, Estimate, error_of_sum, smallest_detectable, why_not_detectable
 from mura.comparison.pairs import Pair, make_arm_tables, make_pairs, pair_views
-from mura.comparison.verdict import (
-    ALPHA,
-    PRIMARY,
-    RESAMPLES,
-    SEEDS_FOR_PAIRS,
-    Contrast,
-    Estimate,
-    contrast_arms,
-    error_of_sum,
-    smallest_detectable,
-    why_not_detectable,
-)  # fmt: skip
+from mura.comparison.verdict import PRIMARY, RESAMPLES, SEEDS_FOR_PAIRS, Contrast, contrast_arms
 from mura.errors import ConfigError, MuraError
 from mura.metrics import OVERALL
 from mura.runs.records import read_metrics

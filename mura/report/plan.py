@@ -7,9 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mura.comparison.estimates import ALPHA, POWER
 from mura.comparison.planning import MOST_SEEDS, SEEDS_SHOWN, GroupPlan, PairPlan, Spread, StudyPlan, spread_factors
 from mura.comparison.summary import SYNTHETIC
-from mura.comparison.verdict import ALPHA, POWER
 
 MEANING = (
     f"Power {100 * POWER:.0f} %, two-sided. All extremities together: α = {100 * ALPHA:.0f} %; a single one: that over "

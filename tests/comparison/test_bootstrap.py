@@ -19,7 +19,7 @@ from mura.comparison.bootstrap import (
     patient_weights,
     permutation,
 )
-from mura.comparison.verdict import contrast
+from mura.comparison.estimates import contrast
 from mura.metrics import binary_metrics
 
 AUROC = COMPARED_METRICS.index("auroc")

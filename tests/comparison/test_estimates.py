@@ -10,6 +10,15 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from mura.comparison.bootstrap import COMPARED_METRICS, Bootstraps, Cases, bootstrap
+from mura.comparison.estimates import (
+    Estimate,
+    answers_alike,
+    contrast,
+    error_of_sum,
+    of_these_models,
+    over_training_runs,
+    smallest_detectable,
+)
 from mura.comparison.pairs import pair_views
 from mura.comparison.verdict import (
     NO_DIFFERENCE,
@@ -17,16 +26,9 @@ from mura.comparison.verdict import (
     NOT_ASSESSABLE,
     RESAMPLES,
     Comparison,
-    Estimate,
-    answers_alike,
     compare,
     compare_cases,
-    contrast,
-    error_of_sum,
     holm,
-    of_these_models,
-    over_training_runs,
-    smallest_detectable,
     verdict,
 )
 from mura.extremities import EXTREMITIES

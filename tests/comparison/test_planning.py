@@ -9,6 +9,7 @@ from run_folders import write_run, write_study
 from scipy import stats
 
 from mura.comparison.collect import collect
+from mura.comparison.estimates import Estimate
 from mura.comparison.pairs import make_arm_tables, make_pairs
 from mura.comparison.planning import (
     GroupPlan,
@@ -21,7 +22,6 @@ from mura.comparison.planning import (
     spread_factors,
 )
 from mura.comparison.summary import compare_pairs
-from mura.comparison.verdict import Estimate
 from mura.errors import ConfigError, MuraError
 from mura.runs.folder import RunFolder
 

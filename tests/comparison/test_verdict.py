@@ -10,16 +10,9 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from mura.comparison.bootstrap import COMPARED_METRICS
+from mura.comparison.estimates import over_training_runs
 from mura.comparison.pairs import Pair, pair_views
-from mura.comparison.verdict import (
-    Agreement,
-    Record,
-    compare,
-    count_agreement,
-    holm,
-    in_scope,
-    over_training_runs,
-)
+from mura.comparison.verdict import Agreement, Record, compare, count_agreement, holm, in_scope
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import summarise

@@ -12,8 +12,9 @@ import pytest
 from browser import chromium
 from reports import printed, report
 
+from mura.comparison.estimates import Estimate
 from mura.comparison.summary import RESULT_COLUMNS
-from mura.comparison.verdict import Comparison, Estimate, compare
+from mura.comparison.verdict import Comparison, compare
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES
 from mura.metrics import summarise
