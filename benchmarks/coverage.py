@@ -22,11 +22,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+from scipy.special import stdtrit
 
 from mura.comparison.bootstrap import COMPARED_METRICS, Bootstraps, Cases, Floats, bootstrap, observed
 from mura.comparison.equivalence import apply_margin
-from mura.comparison.estimates import ALPHA, contrast, over_training_runs, smallest_detectable
+from mura.comparison.estimates import ALPHA, contrast, error_of_sum, over_training_runs, smallest_detectable
 from mura.comparison.pairs import PairedCases
+from mura.comparison.planning import split_variance
 from mura.comparison.verdict import compare_cases
 from mura.metrics import LEVELS
 
@@ -58,6 +60,7 @@ OURS = "this project"
 BY_CASE = "bootstrap by view or study"
 FIXED_SEEDS = "patients resampled, seeds averaged"
 RESAMPLED_SEEDS = "patients and seeds resampled"
+COUNTED_ONCE = "patients counted once"
 WITHIN, POOLED = "within extremities, this project", "pooled over extremities"
 
 Outcomes = dict[tuple[str, str], list[Floats]]
@@ -210,6 +213,8 @@ def run(setting: Setting, simulations: int, resamples: int, rng: np.random.Gener
                 low, high = np.percentile(differences, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)], axis=-1)
                 shown = (low > 0) | (high < 0)
                 outcomes[method, level].append(np.array([low, high, shown, np.full(len(COMPARED_METRICS), np.nan)]))
+            if setting.seeds > 1:
+                outcomes[COUNTED_ONCE, level].append(counted_once(cases, draws, setting.seeds))
     return outcomes
 
 
@@ -235,6 +240,18 @@ def others(cases: Cases, draws: Floats, seeds: int, rng: np.random.Generator) ->
         FIXED_SEEDS: draws[:, :seeds].mean(axis=1) - draws[:, seeds:].mean(axis=1),
         RESAMPLED_SEEDS: first.mean(axis=1) - second.mean(axis=1),
     }
+
+
+def counted_once(cases: Cases, draws: Floats, seeds: int) -> Floats:
+    """Return what would be said if the patients' chance in the runs' variance were taken out, as `ours` does."""
+    rows = []
+    for values, drawn in zip(observed(cases), draws, strict=True):
+        parts = split_variance([values[:seeds], values[seeds:]], [drawn[:seeds], drawn[seeds:]], cases.patients)
+        variances = np.array([max(0.0, parts.floor), *np.array(parts.between) / seeds])
+        error, degrees = error_of_sum(variances, np.array([cases.patients - 1, seeds - 1, seeds - 1]))
+        difference, half_width = values[:seeds].mean() - values[seeds:].mean(), error * stdtrit(degrees, 1 - ALPHA / 2)
+        rows.append((difference - half_width, difference + half_width, abs(difference) > half_width, np.nan))
+    return np.array(rows, dtype=float).T
 
 
 def offset_rows(
