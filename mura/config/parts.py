@@ -36,6 +36,12 @@ def make(settings: DictConfig, key: str, **more: Any) -> Any:
             raise ConfigError(
                 f"{key}._target_={describe(settings._target_)}: names no class that can be made."
             ) from None
+        if str(error).startswith("Error locating target"):
+            why = str(error.__cause__.__cause__ or error.__cause__).partition("\n")[0]
+            raise ConfigError(
+                f"{key}._target_={describe(settings._target_)}: can't be imported ({why}); a class is named with its "
+                "module, such as lightning.pytorch.callbacks.EarlyStopping."
+            ) from None
         if isinstance(error.__cause__, (TypeError, ValueError, ImportError, MisconfigurationException)):
             raise refusal(error.__cause__, settings, key) from None
         raise

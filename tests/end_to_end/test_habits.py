@@ -360,7 +360,7 @@ def test_several_loggers_get_the_epochs_and_callbacks_of_ones_own_run_too(train:
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        ("+callbacks.x._target_=no.such.Thing", "callbacks.x: Error loading"),
+        ("+callbacks.x._target_=no.such.Thing", "(No module named 'no'); a class is named with its module"),
         ("+callbacks.x.foo=3", "callbacks.x: names no class"),
         (
             "callbacks=learning_rate_monitor",
