@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,18 @@ def cells(row: Row) -> tuple[str, ...]:
 HEAD = ("what", "against", "ratio", "spread", "wanted", "reached", "medians")
 
 
+def without_repeats(rows: list[Row]) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of each row; what was measured, and the medians, only where the row above has others."""
+    above: tuple[str, ...] = ("", "")
+    for row in map(cells, rows):
+        what = "the same" if row[0] == above[0] else row[0]
+        yield what, *row[1:-1], "" if row[-1] == above[-1] else row[-1]
+        above = row
+
+
 def as_markdown(rows: list[Row], about: dict[str, Any], taken: float) -> str:
     lines = [f"| {' | '.join(HEAD)} |", "|---|---|---:|---|---|---|---|"]
-    lines += [f"| {' | '.join(cells(row))} |" for row in rows]
+    lines += [f"| {' | '.join(row)} |" for row in without_repeats(rows)]
     commit = (about["git"] or {}).get("commit", "unknown")[:10]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     bf16 = "with" if about["bfloat16_instructions"] else "without"

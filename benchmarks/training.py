@@ -73,8 +73,8 @@ def bare_loops(model: str, side: int, precision: str, evaluates: bool = False) -
 
 
 def rounds(plan: Plan, model: str) -> int:
-    """Return how many rounds a network gets: one of a DenseNet takes minutes, and has 15 steps of each loop in it."""
-    return 1 if model == "densenet121" else plan.rounds
+    """Return how many rounds a network gets: one of a large one takes minutes, and has 15 steps of each loop in it."""
+    return min(plan.rounds, {"densenet121": 1, "resnet18": 2}.get(model, plan.rounds))
 
 
 def against_both(plan: Plan, model: str, side: int, steps: int, wanted: dict[str, float]) -> list[Row]:
