@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from mura.calibration import CALIBRATION_BINS, ECE_VARIANT, Calibration, calibration_bin, fit_calibration
+from mura.calibration import CALIBRATION_BINS, ECE_VARIANT, Calibration, calibration_bin, fit_calibration, reliability
 
 CASES = st.lists(
     st.tuples(st.booleans(), st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))),
@@ -84,3 +84,9 @@ def test_the_calibration_error_is_named_as_it_is_computed() -> None:
     assert calibration_bin(middle).tolist() == list(range(15))
     assert calibration_bin(np.array([0.0, 1.0])).tolist() == [0, 14]
     assert ECE_VARIANT.startswith("15 bins of equal width")
+
+
+def test_each_bin_of_the_reliability_curve_has_its_edges_and_what_is_said_and_so_in_it() -> None:
+    curve = reliability(np.array([False, True, True]), np.array([0.02, 0.04, 0.97]))["curve"]
+    assert [(each["from"], each["to"], each["n"]) for each in curve] == [(0, 1 / 15, 2), (14 / 15, 1, 1)]
+    assert [(each["probability"], each["abnormal"]) for each in curve] == [(pytest.approx(0.03), 0.5), (0.97, 1.0)]

@@ -351,3 +351,18 @@ def test_an_older_run_that_names_no_data_is_not_called_synthetic(run):
     folder = run("wrist")
     RunFolder(folder).config.write_text("seed: 0\n")
     assert not is_synthetic(read_run(RunFolder(folder)))
+
+
+def test_of_several_missing_views_the_first_is_named(run, refused):
+    names = []
+
+    def foreign(table):
+        names.extend(table.loc[[5, 6], "path"])
+        for row, patient in ((5, "patient99999"), (6, "patient99998")):
+            table.loc[row, ["patient", "path"]] = patient, f"valid/XR_WRIST/{patient}/image1.png"
+        return table
+
+    run("wrist"), run("wrist", seed=1, change=foreign)
+    said = refused()
+    assert "lacks 2 of the test views" in said
+    assert [name in said for name in names] == [True, False]

@@ -207,3 +207,10 @@ def test_views_of_one_class_may_be_called_alike(tmp_path):
 def test_runs_of_extremities_that_are_not_compared_count_for_nothing(tmp_path):
     write_arms(tmp_path, specialised=("elbow", "hand"), unified=("hand", "wrist"), elbow={"steps": 1, "best_epoch": 0})
     assert warnings_beside(pair_of(tmp_path)) == []
+
+
+def test_steps_of_different_extremities_are_not_compared(tmp_path):
+    for arm in ("specialised", "finetuned"):
+        for name, steps in (("elbow", 1000), ("hand", 100)):
+            write_run(tmp_path / arm / name, [name], 0, arm=arm, steps=steps)
+    assert warnings_beside(pair_of(tmp_path)) == []

@@ -156,6 +156,22 @@ def test_only_pictures_on_their_way_to_a_gpu_are_pinned(make: Make, resident: bo
     strategy = SimpleNamespace(root_device=torch.device("cuda"))
     data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)  # type: ignore[assignment]
     assert data.val_dataloader().pin_memory is not resident
+    assert data.pictures_on_gpu is resident
+
+
+def test_no_pictures_are_on_a_gpu_before_there_are_any_or_where_there_is_no_gpu(make: Make) -> None:
+    data = make(resident=True)
+    assert data.pictures_on_gpu is False
+    data.val_dataloader()
+    assert data.pictures_on_gpu is False
+
+
+def test_the_batches_that_are_foretold_are_those_of_the_loaders(make: Make) -> None:
+    data = make(batch_size=3)
+    foretold = data.batches()
+    assert foretold["train"] == len(data.train_dataloader())
+    assert foretold["val"] == len(data.val_dataloader())
+    assert foretold["predict"] == min(map(len, data.predict_dataloader()))
 
 
 def test_resident_keeps_the_pictures_of_this_run_and_of_no_other(make: Make, caplog: pytest.LogCaptureFixture) -> None:

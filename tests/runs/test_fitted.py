@@ -12,6 +12,7 @@ from run_folders import predict, views_of
 from scipy.special import expit
 
 from mura.calibration import calibration_error
+from mura.errors import MuraError
 from mura.runs.fitted import (
     FITTED_RULES,
     MOST_ACCURATE,
@@ -85,6 +86,16 @@ def test_one_class_gives_no_fit_and_the_file_says_so(views: pd.DataFrame, tmp_pa
     assert fitted["thresholds"] == {MOST_ACCURATE: None, SPECIFIC: None}
     assert fitted["reliability"]["val"]["after"] is None
     assert read_fitted(tmp_path / "absent.json") is None
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_no_threshold_calls_every_view_alike(threshold: float, tmp_path: Path) -> None:
+    content = {"schema": 1, "temperature": None, "reliability": {}}
+    content["thresholds"] = {MOST_ACCURATE: threshold, SPECIFIC: None}
+    file = tmp_path / "calibration.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(MuraError, match=r"thresholds\.accuracy"):
+        read_fitted(file)
 
 
 @pytest.mark.parametrize("key", FITTED_RULES)
