@@ -128,8 +128,8 @@ def _extremity_words(compared: ComparedPair) -> Iterator[str]:
     by_verdict: dict[str, list[str]] = {}
     for name in pair.extremities:
         record = compared.record(name, *PRIMARY)
-        alone = f" (alone {equals(record.p)})" if record.verdict == NOT_AFTER_CORRECTION else ""
-        by_verdict.setdefault(record.verdict, []).append(name + alone)
+        decided = f"alone {equals(record.p)}" if record.verdict == NOT_AFTER_CORRECTION else _against_interval(record)
+        by_verdict.setdefault(record.verdict, []).append(f"{name} ({decided})" if decided else name)
     order = [f"{pair.a} better", f"{pair.b} better", NOT_AFTER_CORRECTION, NO_DIFFERENCE, NOT_ASSESSABLE]
     parts = [f"{verdict} for {_listed(by_verdict[verdict])}" for verdict in order if verdict in by_verdict]
     yield f"Extremity by extremity: {'; '.join(parts)}."
@@ -137,6 +137,13 @@ def _extremity_words(compared: ComparedPair) -> Iterator[str]:
     if small:
         answer = compared.record(small[0], *PRIMARY).equivalence
         yield f"{_listed(small).capitalize()}: {answer} (half of the 90 % interval exceeds it)."
+
+
+def _against_interval(record: Comparison) -> str | None:
+    """Return what decided where the interval leaves out zero and the test still shows no difference; else None."""
+    if record.verdict != NO_DIFFERENCE or record.low is None or record.high is None or record.low <= 0 <= record.high:
+        return None
+    return f"{equals(record.p)}, though the interval leaves out zero"
 
 
 def _threshold_words(compared: ComparedPair) -> Iterator[str]:
@@ -243,6 +250,8 @@ def _sentence(record: Comparison, pair: Pair) -> str:
     interval = f"95 % interval {signed(100 * record.low)} to {signed(100 * record.high)}"
     if record.margin is not None and record.low_90 is not None and record.high_90 is not None:
         interval += f", 90 % interval {signed(100 * record.low_90)} to {signed(100 * record.high_90)}"
+    if decided := _against_interval(record):
+        interval += f"; {decided}"
     if record.verdict == NO_DIFFERENCE and record.smallest_detectable is not None:
         interval += f"; a difference of {100 * record.smallest_detectable:.1f} points could have been shown"
     elif record.verdict == NO_DIFFERENCE and record.why_not_detectable is not None:

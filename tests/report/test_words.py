@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -316,3 +317,18 @@ def test_the_p_of_all_is_under_no_heading_of_holm(study, out):
     values = dict(zip(names, [cell.strip() for cell in cells.split("|")], strict=True))
     assert values["p (Holm)"] == "–"
     assert values["p"] == p_value(study.pairs[0].main.p)
+
+
+def test_where_the_interval_leaves_out_zero_and_the_test_shows_nothing_the_p_is_said(study):
+    compared = study.pairs[0]
+    decided = {"low": 0.014, "high": 0.294, "p": 0.0651, "verdict": "no difference shown"}
+    comparisons = [
+        replace(each, **decided) if (each.level, each.metric) == ("study", "accuracy") else each
+        for each in compared.comparisons
+    ]
+    words = describe_verdict(replace(compared, comparisons=comparisons))
+    assert "; p = 0.065, though the interval leaves out zero" in words[0]
+    last = compared.pair.extremities[-1]
+    assert f"{last} (p = 0.065, though the interval leaves out zero)" in words[1]
+    usual = [replace(each, low=-0.1, high=0.1, verdict="no difference shown") for each in compared.comparisons]
+    assert "though" not in "".join(describe_verdict(replace(compared, comparisons=usual)))
