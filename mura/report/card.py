@@ -192,8 +192,9 @@ def _training_facts(runs: Sequence[FinishedRun]) -> Iterator[str]:
     optimizer = each(*(str(_at(run.config, "optimizer", "_target_") or "").rpartition(".")[2] or None for run in runs))
     yield f"Optimiser: {optimizer}; learning rate: {setting('optimizer', 'lr')}."
     yield f"Checkpoints chosen by {setting('monitor')}, and averaged: {setting('ensemble')}; none by the test set."
-    for key, what in (("best_epoch", "Best epoch, from 0"), ("epochs", "Epochs"), ("steps", "Optimiser steps")):
-        values = sorted({run.metrics[key] for run in runs if run.metrics[key] is not None})
+    counted = (("best_epoch", "Best epoch", 1), ("epochs", "Epochs", 0), ("steps", "Optimiser steps", 0))
+    for key, what, add in counted:  # people count epochs from 1
+        values = sorted({run.metrics[key] + add for run in runs if run.metrics[key] is not None})
         span = each() if not values else f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"
         yield f"{what}: {span}."
     yield f"Stopped by: {each(*(run.metrics['stopped_by'] for run in runs))}."

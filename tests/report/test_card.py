@@ -47,6 +47,7 @@ def test_a_run_is_described_with_its_own_numbers_and_their_intervals(wrist: Path
     metrics = json.loads((wrist / "metrics.json").read_text())
     assert f"| {metrics['test']['study']['wrist']['auroc']:.3f} |" in row
     assert f"{100 * metrics['test']['study']['wrist']['sensitivity']:.1f} (" in row
+    assert f"Best epoch: {metrics['best_epoch'] + 1}." in card  # people count from 1
     assert DEVICE in card
     assert "This is one run. Which approach is better, a study says" in card
 
