@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mura.errors import InterruptedRunError, MuraError, escape_on_stdout, say
+from mura.errors import ConfigError, InterruptedRunError, MuraError, escape_on_stdout, say
 from mura.processes import quick_imports, run_command
 from mura.progress import console_on, progress_bar
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 
 
+STDOUT = Path("-")
 PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 """The settings of a command whose arguments another one understands."""
 
@@ -130,7 +131,9 @@ def predict(
     arm: ARM = None,
     backbone: BACKBONE = None,
     extremity: EXTREMITY = None,
-    file: Annotated[Path | None, typer.Option("--csv", "--out", help="Write the table to this CSV file.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--csv", "--out", help="Write the table to this CSV file; - prints it.")
+    ] = None,
     as_json: JSON = False,
     anonymous: ANONYMOUS = False,
     threshold: Annotated[
@@ -157,7 +160,9 @@ def predict(
 
     keep_freed_memory()
     above = check_threshold(threshold, operating_point)
-    if file is not None:
+    if file == STDOUT and as_json:
+        raise ConfigError("--csv - and --json would both print; take one, or name a file.")
+    if file not in (None, STDOUT):
         refuse_unwritable(file, "--csv")  # before the hours of work that would be lost
     places = all_places(pictures)
     asked = adjust(load_model(model, arm, backbone), temperature, operating_point)
@@ -317,7 +322,9 @@ def show_answer(answer: "Answer", content: dict[str, Any] | None, file: Path | N
         say(fault)
     if content is not None:
         print(json.dumps(content, indent=2, allow_nan=False))
-    if file is not None:
+    if file == STDOUT:
+        print(csv_text(answer.table), end="")
+    elif file is not None:
         try:
             write_text(file, csv_text(answer.table))
         except OSError as error:

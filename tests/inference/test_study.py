@@ -11,7 +11,7 @@ from command import mura
 from refusals import refusal
 from run_folders import write_run
 
-from mura.errors import MuraError
+from mura.errors import ConfigError, MuraError
 from mura.inference.loading import load_model
 
 SQUARES = np.random.default_rng(0).integers(0, 256, (5, 40, 40), dtype=np.uint8)
@@ -112,6 +112,10 @@ def test_a_list_on_standard_input_is_asked_and_written_as_csv_and_json(
     table = pd.read_csv(tmp_path / "a.csv")
     assert table["probability"].tolist() == pytest.approx([row["probability"] for row in rows])
     assert table["extremity"].tolist() == ["hand"] * 3 + ["wrist"] * 3
+    printed = mura("predict", study, "-", "--arm", "specialised", "--csv", "-", said=lines)
+    assert printed.stdout == (tmp_path / "a.csv").read_text()
+    with pytest.raises(ConfigError, match="--csv - and --json would both print"):
+        mura("predict", study, "-", "--arm", "specialised", "--csv", "-", "--json", said=lines)
     again = mura(
         "predict", study, "-", "--arm", "specialised", "--out", tmp_path / "b.csv", said=lines.replace("\n", "\0")
     )
