@@ -22,11 +22,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from scipy.special import stdtrit
 
 from mura.comparison.bootstrap import COMPARED_METRICS, Bootstraps, Cases, Floats, bootstrap, observed
 from mura.comparison.equivalence import apply_margin
-from mura.comparison.estimates import ALPHA, contrast, error_of_sum, over_training_runs, smallest_detectable
+from mura.comparison.estimates import ALPHA, Estimate, contrast, over_training_runs, smallest_detectable
 from mura.comparison.pairs import PairedCases
 from mura.comparison.planning import split_variance
 from mura.comparison.verdict import compare_cases
@@ -247,10 +246,10 @@ def counted_once(cases: Cases, draws: Floats, seeds: int) -> Floats:
     rows = []
     for values, drawn in zip(observed(cases), draws, strict=True):
         parts = split_variance([values[:seeds], values[seeds:]], [drawn[:seeds], drawn[seeds:]], cases.patients)
-        variances = np.array([max(0.0, parts.floor), *np.array(parts.between) / seeds])
-        error, degrees = error_of_sum(variances, np.array([cases.patients - 1, seeds - 1, seeds - 1]))
-        difference, half_width = values[:seeds].mean() - values[seeds:].mean(), error * stdtrit(degrees, 1 - ALPHA / 2)
-        rows.append((difference - half_width, difference + half_width, abs(difference) > half_width, np.nan))
+        error, degrees = replace(parts, patients_of_runs=0.0).error(seeds)
+        first, second = float(values[:seeds].mean()), float(values[seeds:].mean())
+        low, high = Estimate(first, second, first - second, error=error, degrees=degrees).interval(ALPHA)
+        rows.append((low, high, not low <= 0 <= high, np.nan))
     return np.array(rows, dtype=float).T
 
 

@@ -322,9 +322,7 @@ def show_answer(answer: "Answer", content: dict[str, Any] | None, file: Path | N
         say(fault)
     if content is not None:
         print(json.dumps(content, indent=2, allow_nan=False))
-    if file == STDOUT:
-        print(csv_text(answer.table), end="")
-    elif file is not None:
+    if file not in (None, STDOUT):
         try:
             write_text(file, csv_text(answer.table))
         except OSError as error:
@@ -333,7 +331,7 @@ def show_answer(answer: "Answer", content: dict[str, Any] | None, file: Path | N
             raise MuraError(f"--csv {file}: can't be written ({error.strerror}); the table was printed.") from error
     elif content is not None:
         return
-    elif sys.stdout.isatty():
+    elif file is None and sys.stdout.isatty():
         print_studies(answer.table, console_on(sys.stdout), anonymous)
     else:
         print(csv_text(answer.table), end="")

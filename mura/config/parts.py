@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from mura.config.rules import describe, describe_unknown
 from mura.config.sentences import first_line
 from mura.errors import ConfigError
+from mura.machine import first_sentence
 
 UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
 REFUSED_CALLBACKS = {  # Lightning's callbacks that can't go with this program
@@ -37,7 +38,7 @@ def make(settings: DictConfig, key: str, **more: Any) -> Any:
                 f"{key}._target_={describe(settings._target_)}: names no class that can be made."
             ) from None
         if str(error).startswith("Error locating target"):
-            why = str(error.__cause__.__cause__ or error.__cause__).partition("\n")[0]
+            why = first_sentence(error.__cause__.__cause__ or error.__cause__)
             raise ConfigError(
                 f"{key}._target_={describe(settings._target_)}: can't be imported ({why}); a class is named with its "
                 "module, such as lightning.pytorch.callbacks.EarlyStopping."
