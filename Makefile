@@ -40,7 +40,7 @@ lint: setup ## style and types
 format: setup ## format the code
 	$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 
-bench: setup ## how fast it is, each figure a ratio against a peer (half an hour)
+bench: setup ## how fast it is, each figure a ratio against a peer (25 minutes)
 	$(PY) -m benchmarks
 
 bench-quick: setup ## the same, shorter and rougher, without the large networks and the study

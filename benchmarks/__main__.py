@@ -147,7 +147,7 @@ def measured(options: argparse.Namespace, console: Console) -> tuple[list[Row], 
             began = time.perf_counter()
             try:
                 measured_rows = benchmarks(options.gpu)[name](plan)
-            except Exception:  # what the others measured, in half an hour, is not lost with it
+            except Exception:  # what the others measured, in 25 minutes, is not lost with it
                 traceback.print_exc()
                 failed.append(name)
                 continue
