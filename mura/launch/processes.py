@@ -8,6 +8,7 @@ import os
 import runpy
 import signal
 import sys
+import tempfile
 import threading
 import time
 from multiprocessing import forkserver
@@ -35,7 +36,10 @@ def start_server() -> None:
 def run_script(
     script: Path, arguments: list[str], threads: int, environment: dict[str, str], output: Path | None
 ) -> None:
-    """Run the script in this child process as if it had been typed, its output appended to a file if one is given."""
+    """Run the script in this child process as if it had been typed, its output appended to a file if one is given.
+
+    Its temporary files go with it: W&B's tables are removed at the exit of Python, which a forked process skips.
+    """
     import torch
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -48,7 +52,8 @@ def run_script(
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
     sys.argv = [str(script), *arguments]
-    runpy.run_path(str(script), run_name="__main__")
+    with tempfile.TemporaryDirectory(prefix="mura-run-", ignore_cleanup_errors=True) as tempfile.tempdir:
+        runpy.run_path(str(script), run_name="__main__")
 
 
 def _end_with_parent() -> None:

@@ -14,9 +14,10 @@ from mura.launch.placement import place_runs, runs_at_a_time
 from mura.machine import Gpus, cores
 
 SCRIPT = """
-import os, sys, time, pathlib
+import os, sys, tempfile, time, pathlib
 folder = pathlib.Path(sys.argv[1]); folder.mkdir(parents=True, exist_ok=True)
 (folder / "pid").write_text(str(os.getpid()))
+(folder / "temporary").write_text(tempfile.mkdtemp())
 print("hello from", folder.name)
 if sys.argv[2] == "fail": sys.exit(3)
 if sys.argv[2] == "sleep": time.sleep(120)
@@ -80,6 +81,12 @@ def test_workers_share_the_cores_and_pin_the_gpus_and_keep_their_output(tmp_path
     assert {(job.folder / "threads").read_text() for job in work} == {str(max(1, cores() // 2))}
     assert "hello from job3" in work[3].log.read_text()
     assert len({(job.folder / "pid").read_text() for job in work}) == 4
+
+
+def test_a_job_leaves_no_temporary_files_however_it_ends(tmp_path: Path) -> None:
+    script, work = jobs(tmp_path, "run", "fail")
+    run_jobs(script, work, lambda job, outcome: None)
+    assert [Path((job.folder / "temporary").read_text()).exists() for job in work] == [False, False]
 
 
 @pytest.mark.parametrize(
