@@ -270,7 +270,7 @@ def export(
 @app.command()
 def card(
     place: Annotated[Path, typer.Argument(help="A finished run, or a folder with finished runs.")],
-    out: Annotated[Path | None, typer.Option(help="Write the card to this file, such as README.md.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write, such as README.md; else it is printed.")] = None,
 ) -> None:
     """Describe a run or a study as a model card: what it is for, how it did, and what is not known.
 
@@ -279,7 +279,7 @@ def card(
     from mura.files import refuse_unwritable, write_text
     from mura.report.card import model_card
 
-    if out is None:
+    if out in (None, STDOUT):
         print(model_card(place), end="")
         return
     refuse_unwritable(out, "--out")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from command import mura
 from run_folders import MakeRun, write_run
 
 from mura.errors import MuraError
@@ -33,6 +34,14 @@ def wrist(run: MakeRun) -> Path:
     fitted = describe_fit(*(views[views["split"] == split] for split in ("val", "test")))
     (folder / "checkpoints" / "calibration.json").write_text(json.dumps(fitted))
     return folder
+
+
+def test_it_is_printed_or_written_to_a_file(wrist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert mura("card", wrist).stdout == mura("card", wrist, "--out", "-").stdout == model_card(wrist)
+    assert not Path("-").exists()
+    assert mura("card", wrist, "--out", "card.md").stdout == ""
+    assert Path("card.md").read_text() == model_card(wrist)
 
 
 def test_a_run_is_described_with_its_own_numbers_and_their_intervals(wrist: Path) -> None:
