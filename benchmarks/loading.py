@@ -15,6 +15,7 @@ from benchmarks.data import radiographs
 from benchmarks.measure import Plan, Row, by_turns, median_of, ratios, seconds
 from benchmarks.peers import PictureFolder, template_loader
 from mura.data import cache as caches
+from mura.data import fingerprint
 from mura.data.batches import TrainingBatches, Views
 from mura.data.cache import open_cache
 from mura.data.index import find_root, read_index
@@ -87,7 +88,7 @@ def cache_building(plan: Plan) -> list[Row]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         state = np.zeros(len(index), np.uint8)
-        with patch.object(caches, "cores", return_value=threads):
+        with patch.object(fingerprint, "cores", return_value=threads):
             taken = seconds(lambda: caches.decode_all(folder, root, index, 256, state, np.arange(len(index))))
         return len(index) / taken
 

@@ -11,11 +11,9 @@ import logging
 import os
 import re
 import shutil
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +24,7 @@ import pandas as pd
 import platformdirs
 from filelock import Timeout
 
-from mura.data.fingerprint import HASH_BYTES, content_hash, content_hashes, fingerprint, folder_state
+from mura.data.fingerprint import HASH_BYTES, content_hash, content_hashes, fingerprint, folder_state, map_in_threads
 from mura.data.images import PAD, UnreadableImage, decode, fit, read_picture
 from mura.data.index import find_root, refuse_unread, scan
 from mura.data.levels import why_blank
@@ -34,8 +32,6 @@ from mura.data.problems import summarise
 from mura.data.split import assign_folds, split_hash
 from mura.errors import DISK_FULL, MuraError, printable
 from mura.files import acquire, atomically, expand_home, lock_beside, read_file, write_json, write_text
-from mura.machine import cores
-from mura.progress import progress_bar
 
 FORMAT = 2  # raise when decode() or fit() gives other pixels, or the files here other content
 MOST_DAMAGED = 0.01  # of all pictures
@@ -250,11 +246,8 @@ def decode_all(
     """Decode `rows` into images.bin and mark them in `state`; return the sentence for each damaged one."""
     paths = index["path"].to_numpy()
     faults: dict[int, str] = {}
-    stop = threading.Event()
 
     def store(row: int) -> None:
-        if stop.is_set():
-            return
         done = _decoded(root / paths[row], size, how)
         if done.fault is not None:
             faults[row] = done.fault
@@ -266,19 +259,13 @@ def decode_all(
         with _synced(part / "images.bin") as images, _synced(part / "hashes.bin") as hashes:
             if len(index) and hasattr(os, "posix_fallocate"):  # not on macOS
                 os.posix_fallocate(images, 0, len(index) * size * size)  # a full disk is met now, not after an hour
-            with ThreadPoolExecutor(cores()) as pool, progress_bar("cache") as show:
-                try:
-                    for count, done in enumerate(as_completed([pool.submit(store, row) for row in rows]), 1):
-                        done.result()
-                        show(len(index) - len(rows) + count, len(index))
-                        if count % SAVE_EVERY == 0:
-                            marked = state.copy()  # before the syncs: what is marked as done then lies on the disk
-                            os.fsync(images)
-                            os.fsync(hashes)
-                            _mark(part, marked)
-                except BaseException:
-                    stop.set()
-                    raise
+            with closing(map_in_threads(store, rows.tolist(), "cache", len(index) - len(rows))) as stored:
+                for count, _ in enumerate(stored, 1):
+                    if count % SAVE_EVERY == 0:
+                        marked = state.copy()  # before the syncs: what is marked as done then lies on the disk
+                        os.fsync(images)
+                        os.fsync(hashes)
+                        _mark(part, marked)
     finally:
         if part.is_dir():
             _mark(part, state)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from mura.machine import cores
 from mura.progress import progress_bar
 
 HASH_BYTES = 16
+AHEAD = 256  # items that wait for a thread while as many are worked on
 TAB = "\t"
 
 Item = TypeVar("Item")
@@ -98,21 +99,32 @@ def _file_line(root: Path, path: str) -> str:
     return f"{path}\t{stat.st_size}\t{stat.st_mtime_ns}\n"
 
 
-def map_in_threads(work: Callable[[Item], Result], items: list[Item], title: str) -> Generator[Result, None, None]:
+def map_in_threads(
+    work: Callable[[Item], Result], items: list[Item], title: str, before: int = 0
+) -> Generator[Result, None, None]:
     """Yield `work(item)` for every item, in order; shows a progress bar if stderr is a terminal.
 
+    Few are handed out ahead, since each that waits takes memory. The bar begins at `before`, which were done earlier.
     Whoever may leave it before the end closes it: threads and bar would else stay until it is collected.
     """
     pool = ThreadPoolExecutor(cores())
+    ahead: list[Future[Result]] = []
+    done = before
     try:
         with progress_bar(title) as show:
-            for done, result in enumerate(pool.map(work, items), 1):
-                show(done, len(items))
-                yield result
+            for start in range(0, len(items) + AHEAD, AHEAD):  # the last one hands out nothing
+                first, ahead = ahead, [pool.submit(work, item) for item in items[start : start + AHEAD]]
+                wait(first)  # once, and not for each: waking up costs more than reading a file
+                for future in first:
+                    done += 1
+                    show(done, before + len(items))
+                    yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C the rest is not waited for
 
 
 def _digest(lines: Iterable[str]) -> str:
-    text = "".join(lines).encode(errors="surrogateescape")  # a stranger's name need not be UTF-8
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+    digest = hashlib.blake2b(digest_size=16)
+    for line in lines:
+        digest.update(line.encode(errors="surrogateescape"))  # a stranger's name need not be UTF-8
+    return digest.hexdigest()
