@@ -133,12 +133,15 @@ def in_batches(
 ) -> np.ndarray:
     """Return the heat of squares, float32 [N, G, G]; [0, 1, 1] without any."""
     names = list(views["extremity"])
-    parts = [np.zeros((0, 1, 1), np.float32)] if not names else []
+    heat_NGG = np.zeros((0, 1, 1), np.float32)
     for start in range(0, len(names), BATCH_SIZE):
         batch = slice(start, start + BATCH_SIZE)
-        parts.append(model.heat_maps(squares_NSS[batch], names[batch]))
+        heat_BGG = model.heat_maps(squares_NSS[batch], names[batch])
+        if start == 0:
+            heat_NGG = np.empty((len(names), *heat_BGG.shape[1:]), np.float32)  # not a part a batch: see PerView
+        heat_NGG[batch] = heat_BGG
         show(min(start + BATCH_SIZE, len(names)), len(names))
-    return np.concatenate(parts)
+    return heat_NGG
 
 
 def with_random_weights(model: TorchModel) -> TorchModel:

@@ -5,15 +5,15 @@ Shapes: N views, in the order of the index.
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from lightning import Trainer
+from lightning import Callback, LightningModule, Trainer
 
 from mura.data.datamodule import MuraDataModule
 from mura.models.checkpoint import fill, load_checkpoint
-from mura.models.classifier import gather
+from mura.models.classifier import PerView
 from mura.runs.folder import PREDICTION_COLUMNS, RunFolder
 from mura.training.callbacks import EnsembleCheckpoint
 
@@ -42,6 +42,19 @@ def chosen_checkpoints(trainer: Trainer, run: RunFolder) -> list[Path]:
     return [run.best_checkpoint]
 
 
+class Keeping(Callback):
+    """Keeps what is predicted of each view, in the place of Lightning, which keeps each batch by itself."""
+
+    def __init__(self) -> None:
+        self.views = PerView()
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        self.views.add(*outputs)
+
+
 def predict_views(trainer: Trainer, data: MuraDataModule, checkpoints: list[Path]) -> Predictions:
     """Predict the views of the data module's predict loaders, each exactly once; the same result on every process.
 
@@ -68,13 +81,15 @@ def try_out(trainer: Trainer, data: MuraDataModule) -> None:
 
 def _predict(trainer: Trainer, data: MuraDataModule) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the rows of the index, int64 [N] in their order, and their logits, float64 [N]."""
-    per_loader = trainer.predict(trainer.lightning_module, datamodule=data)
-    assert per_loader is not None
-    # of a single loader (test=false), Lightning returns the batches without a list around them
-    mine = [batch for each in per_loader for batch in (each if isinstance(each, list) else [each])]
-    everyone = [batch for process in gather(mine) for batch in process]
-    rows_N, order_N = torch.cat([rows for rows, _ in everyone]).sort()
-    return rows_N, torch.cat([logits for _, logits in everyone]).double()[order_N]
+    keeping = Keeping()
+    trainer.callbacks.append(keeping)  # type: ignore[attr-defined]
+    try:
+        trainer.predict(trainer.lightning_module, datamodule=data, return_predictions=False)
+    finally:
+        trainer.callbacks.remove(keeping)  # type: ignore[attr-defined]
+    rows_N, logits_N = keeping.views.of_all_processes()
+    rows_N, order_N = rows_N.sort()
+    return rows_N, logits_N.double()[order_N]
 
 
 def predictions_table(data: MuraDataModule, rows_N: torch.Tensor, logits_N: torch.Tensor) -> pd.DataFrame:

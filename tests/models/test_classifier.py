@@ -20,7 +20,7 @@ from mura.config.hydra_hooks import register_resolvers
 from mura.data.datamodule import MuraDataModule
 from mura.errors import MuraError
 from mura.extremities import EXTREMITIES, FOLDER_OF
-from mura.models.classifier import AbnormalityClassifier
+from mura.models.classifier import AbnormalityClassifier, PerView
 from mura.training.console import LIGHTNINGS_REMARKS
 from train import build
 
@@ -215,6 +215,17 @@ def test_the_validation_loss_is_the_mean_over_views_and_not_over_batches() -> No
     with torch.no_grad():
         losses = [binary_cross_entropy(model(batch["image"]), batch) for batch in batches]
     torch.testing.assert_close(validate(*batches)["val_loss"], torch.cat(losses).mean())
+
+
+def test_what_is_kept_of_each_view_is_what_was_given_however_many_batches_it_took() -> None:
+    kept = PerView()
+    for _ in range(2):  # the second time as if nothing had been kept before
+        batches = [(torch.randn(size), torch.randint(7, (size, 2))) for size in (900, 300, 1, 5_000, 32)]
+        for batch in batches:
+            kept.add(*batch)
+        for found, given in zip(kept.of_all_processes(), zip(*batches, strict=True), strict=True):
+            assert torch.equal(found, torch.cat(given))
+            assert found.dtype == given[0].dtype
 
 
 def test_a_head_for_each_extremity_answers_for_its_own_views_only() -> None:
