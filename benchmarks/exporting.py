@@ -7,6 +7,7 @@ from benchmarks.measure import Plan, Row, by_turns, median_of, ratios, seconds
 from mura.inference.export import export
 from mura.inference.exported import load_exported
 from mura.inference.loading import load_run
+from mura.machine import keep_freed_memory
 from mura.models.classifier import AbnormalityClassifier
 
 BATCH = 32
@@ -15,6 +16,7 @@ NETWORKS = {"resnet18": "kumar_resnet", "densenet121": "kumar_densenet"}
 
 def exported(plan: Plan) -> list[Row]:
     """Return how many times as many pictures a second the exported model answers for; untrained weights."""
+    keep_freed_memory()  # as `mura predict` does
     return [_row(plan, name, head) for name, head in NETWORKS.items() if not (plan.quick and name == "densenet121")]
 
 

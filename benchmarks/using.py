@@ -15,6 +15,7 @@ from mura.data.index import find_root, read_index
 from mura.inference.explain import explain_pictures
 from mura.inference.loading import TorchModel
 from mura.inference.predict import BATCH_SIZE, predict_pictures
+from mura.machine import keep_freed_memory
 from mura.models.classifier import AbnormalityClassifier
 
 SIDE, CACHE_SIZE = 224, 256
@@ -22,6 +23,7 @@ SIDE, CACHE_SIZE = 224, 256
 
 def predict(plan: Plan) -> list[Row]:
     """Compare pictures per second of ResNet-18 on PNG files of 512 pixels, decoding included but in one peer."""
+    keep_freed_memory()  # as `mura predict` does
     root = find_root(radiographs(plan.folder, 80 if plan.quick else 200, 512))
     files = [root / path for path in read_index(root)["path"]][: 128 if plan.quick else 320]
     classifier = AbnormalityClassifier(name="resnet18", head="linear", image_size=SIDE).eval()
