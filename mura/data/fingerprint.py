@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -114,7 +114,7 @@ def map_in_threads(
         with progress_bar(title) as show:
             for start in range(0, len(items) + AHEAD, AHEAD):  # the last one hands out nothing
                 first, ahead = ahead, [pool.submit(work, item) for item in items[start : start + AHEAD]]
-                wait(first)  # once, and not for each: waking up costs more than reading a file
+                wait(first, return_when=FIRST_EXCEPTION)  # once: to wake for each costs more than to read a file
                 for future in first:
                     done += 1
                     show(done, before + len(items))

@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
-from mura.data.fingerprint import content_hashes, fingerprint, folder_state
+from mura.data.fingerprint import AHEAD, content_hashes, fingerprint, folder_state, map_in_threads
 from mura.data.index import find_root, read_index
 from mura.errors import MuraError
 
@@ -88,3 +89,20 @@ def test_the_state_knows_nothing_of_files_beside_train_and_valid(tree) -> None:
     before = folder_state(tree.root)
     (tree.root / "README").touch()
     assert folder_state(tree.root) == before
+
+
+def test_work_in_threads_comes_in_order_and_ends_with_the_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mura.data.fingerprint.cores", lambda: 2)
+    many = list(range(3 * AHEAD + 1))
+    assert list(map_in_threads(lambda item: item * item, many, "squares")) == [item * item for item in many]
+    begun = []
+
+    def fail(item: int) -> None:
+        begun.append(item)
+        time.sleep(0.01)
+        if item == 3:
+            raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(map_in_threads(fail, many, "failing"))
+    assert len(begun) < AHEAD  # not after all that had been handed out
