@@ -29,7 +29,7 @@ from mura.data.own_table import Row
 from mura.errors import MuraError
 
 HEADER = ["path", "patient", "study", "extremity", "label"]
-MARKS = re.compile("ZQ|9797|T1-|kept")
+MARKS = re.compile("ZQ|QX97|T1-|kept")
 """What the cells and the names of files hold in these tests, and nothing else."""
 
 
@@ -44,7 +44,7 @@ class Own:
                 path = f"ZQ{number}/T1-{view}.png"
                 self.draw(path)
                 extremity, label = ("wrist", "XR_ELBOW")[number % 2], ("normal", "1")[number // 2 % 2]
-                self.rows.append([path, f"ZQ{number}", "9797-1", extremity, label])
+                self.rows.append([path, f"ZQ{number}", "QX97-1", extremity, label])
         self.write()
 
     def draw(self, path: str, size: int = 20) -> Path:
