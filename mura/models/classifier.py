@@ -22,7 +22,7 @@ from mura.models.augment import Augmentation, augment, resize
 from mura.models.backbones import build_network
 
 Batch = dict[str, Any]
-FIRST_VIEWS = 1024  # that a buffer has room for
+FIRST_VIEWS = 1024  # that a buffer has room for at least
 CHECK_LOSS_EVERY = 50  # steps, on a GPU: reading the loss there waits for the device
 
 
@@ -246,10 +246,10 @@ class PerView:
         """Add a batch: as many tensors as in every other one."""
         start, self.views = self.views, self.views + len(tensors_B[0])
         if not self.buffers:
-            self.buffers = [each.new_empty((FIRST_VIEWS, *each.shape[1:])) for each in tensors_B]
+            self.buffers = [each[:0] for each in tensors_B]
         for number, each in enumerate(tensors_B):
             if len(self.buffers[number]) < self.views:
-                longer = each.new_empty((2 * self.views, *each.shape[1:]))
+                longer = each.new_empty((max(FIRST_VIEWS, 2 * self.views), *each.shape[1:]))
                 longer[:start] = self.buffers[number][:start]
                 self.buffers[number] = longer
             self.buffers[number][start : self.views] = each.detach()
